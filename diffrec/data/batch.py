@@ -1,0 +1,38 @@
+"""One batch for every model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from diffrec.typing import History, Int, Targets, Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a model trains on, and what it is asked at evaluation.
+
+    history: (batch, length) item numbers, oldest first, 0 behind the end; target: (batch, targets)
+    true items, 0 behind the end (one per history slot where every position is an example);
+    seen: (batch, seen) items that may not be recommended, only at evaluation;
+    key: (batch,) the user number, from which sampling noise is derived, only at evaluation.
+    """
+
+    history: History
+    target: Targets
+    seen: Int[Tensor, "batch seen"] | None = None
+    key: Int[Tensor, "batch"] | None = None
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """The same batch on `device`."""
+        move = [None if x is None else x.to(device, non_blocking=non_blocking) for x in self.fields()]
+        return Batch(*move)
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory."""
+        return Batch(*[None if x is None else x.pin_memory() for x in self.fields()])
+
+    def fields(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """The four tensors in order."""
+        return self.history, self.target, self.seen, self.key

@@ -1,0 +1,187 @@
+"""Batches for training and evaluation, cut from flat arrays; no loop over users, no padding beyond a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Dataset as TorchDataset
+
+from diffrec.data.batch import Batch
+from diffrec.data.dataset import Dataset
+from diffrec.data.protocol import get_protocol
+from diffrec.data.ragged import Ragged
+from diffrec.data.sources import load_dataset
+from diffrec.data.splits import Cases, Split
+
+Examples = Literal["history", "next", "prefix", "last", "once"]
+
+
+class TrainingBatches(TorchDataset[Batch]):
+    """Training examples of one kind, read a batch at a time: `batches[indices] -> Batch`.
+
+    history: the whole sequence, no target (the model denoises the history itself);
+    next: every position of the last `max_history_length` is an example, target aligned with history;
+    prefix: one example for every prefix of at least one item; last: only the longest of them;
+    once: closed forms, which read the sequences themselves: a single empty batch.
+    """
+
+    def __init__(self, sequences: Ragged, examples: Examples, max_history_length: int | None) -> None:
+        self.sequences, self.examples, self.max_history_length = sequences, examples, max_history_length
+        lengths = sequences.lengths
+        if examples == "prefix":
+            keep = sequences.position_of_entry > 0
+            self.rows, self.stops = sequences.row_of_entry[keep], sequences.position_of_entry[keep]
+        elif examples == "history":
+            self.rows = np.flatnonzero(lengths > 0)
+            self.stops = lengths[self.rows]
+        else:
+            self.rows = np.flatnonzero(lengths > 1)
+            self.stops = lengths[self.rows] - 1
+        limit = len(sequences.values) if max_history_length is None else max_history_length
+        self.history_lengths = np.minimum(self.stops, limit)
+
+    def __len__(self) -> int:
+        return 1 if self.examples == "once" else len(self.rows)
+
+    def __getitem__(self, indices: np.ndarray) -> Batch:
+        if self.examples == "once":
+            return Batch(torch.zeros(1, 1, dtype=torch.int64), torch.zeros(1, 0, dtype=torch.int64))
+        rows, stops, lengths = self.rows[indices], self.stops[indices], self.history_lengths[indices]
+        everything = np.arange(len(rows))
+        history = self.sequences.slices(stops - lengths, stops, rows).padded(everything)
+        if self.examples == "history":
+            target = np.zeros((len(rows), 0), dtype=np.int64)
+        elif self.examples == "next":
+            target = self.sequences.slices(stops - lengths + 1, stops + 1, rows).padded(everything)
+        else:
+            target = self.sequences.slices(stops, stops + 1, rows).padded(everything)
+        return Batch(torch.from_numpy(history), torch.from_numpy(target))
+
+
+class EpochSampler(Sampler[np.ndarray]):
+    """Index arrays of one epoch, a pure function of `(seed, epoch)`.
+
+    With `lengths` given, batches hold examples of similar length (sorted inside blocks of 50 shuffled
+    batches), so that almost nothing is computed on padding; the order of the batches stays random.
+    """
+
+    def __init__(self, size: int, batch_size: int, seed: int, lengths: np.ndarray | None = None) -> None:
+        self.size, self.batch_size, self.seed, self.lengths, self.epoch = size, batch_size, seed, lengths, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before every epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-self.size // self.batch_size)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        order = rng.permutation(self.size)
+        if self.lengths is not None:
+            block = np.arange(self.size) // (50 * self.batch_size)
+            order = order[np.lexsort((self.lengths[order], block))]
+        batches = np.split(order, np.arange(self.batch_size, self.size, self.batch_size))
+        if self.lengths is not None:
+            batches = [batches[i] for i in rng.permutation(len(batches))]
+        return iter(batches)
+
+
+class EvaluationBatches(TorchDataset[Batch]):
+    """Evaluation cases, longest history first; `batches[b] -> Batch` with `seen` and `key`."""
+
+    def __init__(self, cases: Cases, batch_size: int, max_history_length: int | None) -> None:
+        self.cases, self.batch_size, self.max_history_length = cases, batch_size, max_history_length
+        self.order = np.argsort(-cases.history.lengths, kind="stable")
+
+    def __len__(self) -> int:
+        return -(-len(self.cases) // self.batch_size)
+
+    def rows(self, batch: int) -> np.ndarray:
+        """The case numbers of one batch."""
+        return self.order[batch * self.batch_size : (batch + 1) * self.batch_size]
+
+    def __getitem__(self, batch: int) -> Batch:
+        if batch >= len(self):
+            raise IndexError(batch)
+        rows = self.rows(batch)
+        return Batch(
+            torch.from_numpy(self.cases.history.padded(rows, self.max_history_length)),
+            torch.from_numpy(self.cases.target.padded(rows)),
+            torch.from_numpy(self.cases.seen.padded(rows)),
+            torch.from_numpy(self.cases.key[rows]),
+        )
+
+
+class InteractionDataModule(pl.LightningDataModule):
+    """A named dataset under one protocol.
+
+    dataset: a name of `diffrec data list`; protocol: an id of `diffrec.data.protocol`;
+    examples: overrides the kind of training example that the model asks for.
+    """
+
+    def __init__(
+        self,
+        dataset: str,
+        protocol: str = "loo-full-masked@1",
+        batch_size: int = 256,
+        eval_batch_size: int = 512,
+        examples: Examples | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.protocol = get_protocol(protocol)
+        self.dataset_name = dataset
+        self.batch_size, self.eval_batch_size, self.examples, self.seed = batch_size, eval_batch_size, examples, seed
+        self.max_history_length: int | None = None
+
+    @classmethod
+    def of(cls, dataset: Dataset, protocol: str, batch_size: int = 256, seed: int = 0) -> InteractionDataModule:
+        """The same for a dataset in memory, whatever its name."""
+        module = cls(dataset.name, protocol, batch_size, seed=seed)
+        module.__dict__["dataset"] = dataset
+        return module
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """Loaded at first use."""
+        return load_dataset(self.dataset_name)
+
+    @cached_property
+    def split(self) -> Split:
+        """Training sequences and cases."""
+        return self.protocol.apply(self.dataset)
+
+    @property
+    def num_items(self) -> int:
+        return self.dataset.num_items
+
+    def setup(self, stage: str) -> None:
+        """Ask the model for its kind of example and its window."""
+        model = self.trainer.lightning_module
+        self.examples = self.examples or model.examples
+        self.max_history_length = model.max_history_length
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        batches = TrainingBatches(self.split.train, self.examples or "next", self.max_history_length)
+        lengths = batches.history_lengths if batches.examples == "next" else None
+        sampler = EpochSampler(len(batches), self.batch_size, self.seed, lengths)
+        return DataLoader(batches, sampler=sampler, batch_size=None)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        return DataLoader(self._cases(self.split.valid), batch_size=None)
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        return DataLoader(self._cases(self.split.test), batch_size=None)
+
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        return self.test_dataloader()
+
+    def _cases(self, cases: Cases) -> EvaluationBatches:
+        return EvaluationBatches(cases, self.eval_batch_size, self.max_history_length)

@@ -1,0 +1,74 @@
+"""What one number means: split, history, mask, headline metric. Numbers of two ids are never ranked together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+
+from diffrec.data.dataset import Dataset
+from diffrec.data.ragged import Ragged
+from diffrec.data.splits import Cases, Split, by_user, fixed_files, leave_one_out
+from diffrec.errors import UsageError, choose
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One way of measuring, named by `id`.
+
+    split: dataset -> Split; masked: whether seen items leave the candidates; headline: the metric of
+    selection and of the leaderboard; cutoffs: the lengths of list that are reported.
+    """
+
+    id: str
+    summary: str
+    split: Callable[[Dataset], Split]
+    masked: bool
+    headline: str
+    cutoffs: tuple[int, ...]
+
+    def apply(self, dataset: Dataset) -> Split:
+        """Split `dataset`, with `seen` emptied where this protocol masks nothing.
+
+        Raises UsageError where masking would take a true target out of the candidates.
+        """
+        split = self.split(dataset)
+        if not self.masked:
+            return replace(split, valid=_unmasked(split.valid), test=_unmasked(split.test))
+        if hidden := int(split.test.seen.contains(split.test.target).sum()):
+            raise UsageError(
+                f"{dataset.name} has {hidden} test targets among the seen items, which {self.id} masks; "
+                f"use a protocol without mask, such as loo-full-unmasked@1"
+            )
+        return split
+
+
+def _unmasked(cases: Cases) -> Cases:
+    return replace(cases, seen=Ragged.empty(len(cases)))
+
+
+_SEQUENTIAL = (5, 10, 20, 50)
+_COLLABORATIVE = (10, 20, 50, 100)
+
+PROTOCOLS: Mapping[str, Protocol] = {
+    protocol.id: protocol
+    for protocol in (
+        Protocol("loo-full-masked@1", "last item of each user, all items, seen items masked",
+                 leave_one_out, True, "ndcg@10", _SEQUENTIAL),
+        Protocol("loo-full-unmasked@1", "last item of each user, all items, nothing masked",
+                 leave_one_out, False, "ndcg@10", _SEQUENTIAL),
+        Protocol("user-split-811@1", "last item of users kept out of training, nothing masked",
+                 by_user, False, "ndcg@10", _SEQUENTIAL),
+        Protocol("user-split-811-masked@1", "last item of users kept out of training, seen items masked",
+                 by_user, True, "ndcg@10", _SEQUENTIAL),
+        Protocol("diffrec-temporal@1", "published files; history = train, train and validation masked at test",
+                 fixed_files, True, "recall@20", _COLLABORATIVE),
+        Protocol("diffrec-temporal-wval@1", "published files; history = train and validation, both masked at test",
+                 partial(fixed_files, history_with_valid=True), True, "recall@20", _COLLABORATIVE),
+    )
+}  # fmt: skip
+
+
+def get_protocol(protocol_id: str) -> Protocol:
+    """The protocol of that id; NotFoundError names the ids there are."""
+    return PROTOCOLS[choose("protocol", protocol_id, PROTOCOLS)]

@@ -1,0 +1,68 @@
+"""Normal noise that belongs to a request: the same for a batch of 1 or 1,000, on any number of threads.
+
+Each number is a hash of (request, draw, coordinate), so nothing depends on what else is in the batch.
+Mixing: the 64-bit finaliser of Stafford's variant 13 (as in SplitMix64, Steele et al. 2014);
+normals: Box and Muller (1958).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from diffrec.typing import Float, Int, Tensor
+
+_GOLDEN = -7046029254386353131  # 2^64 / golden ratio, as a signed 64-bit integer
+
+
+def _logical_shift(x: Tensor, bits: int) -> Tensor:
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _mix(x: Tensor) -> Tensor:
+    """Bijective 64-bit hash of every element; multiplication wraps."""
+    x = (x ^ _logical_shift(x, 30)) * -4658895280553007687
+    x = (x ^ _logical_shift(x, 27)) * -7723592293110705685
+    return x ^ _logical_shift(x, 31)
+
+
+@dataclass
+class RequestNoise:
+    """A source of noise for one batch. state: (batch,) int64, one hash per request."""
+
+    state: Int[Tensor, "batch"]
+    draws: int = 0
+
+    @classmethod
+    def from_keys(cls, keys: Int[Tensor, "batch"], seed: int = 0) -> RequestNoise:
+        """From a number per request (a user number, say) and the seed of the run."""
+        return cls(_mix(_mix(keys + _GOLDEN) ^ _mix(torch.tensor(seed, device=keys.device) - _GOLDEN)))
+
+    @classmethod
+    def from_history(cls, history: Int[Tensor, "batch length"], seed: int = 0) -> RequestNoise:
+        """From the items themselves: the same history gets the same list. Padding does not count."""
+        slots = torch.arange(1, history.shape[1] + 1, device=history.device)
+        return cls.from_keys((_mix(history + _GOLDEN * slots) * (history > 0)).sum(1), seed)
+
+    def normal(self, size: int, dtype: torch.dtype = torch.float32) -> Float[Tensor, "batch size"]:
+        """The next (batch, size) standard normal numbers."""
+        self.draws += 1
+        half = (size + 1) // 2
+        column = torch.arange(half, device=self.state.device) + (self.draws << 32)
+        bits = _mix(self.state[:, None] + column * _GOLDEN)
+        radius = _logical_shift(bits, 32).to(torch.float64).add_(0.5).div_(1 << 32).log_().mul_(-2).sqrt_()
+        angle = (bits & 0xFFFFFFFF).to(torch.float64).mul_(2 * math.pi / (1 << 32))
+        pairs = torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)
+        return pairs[:, :size].to(dtype)
+
+    def uniform(self, size: int, dtype: torch.dtype = torch.float32) -> Float[Tensor, "batch size"]:
+        """The next (batch, size) numbers, uniform on [0, 1)."""
+        self.draws += 1
+        column = torch.arange(size, device=self.state.device) + (self.draws << 32)
+        return _logical_shift(_mix(self.state[:, None] + column * _GOLDEN), 40).to(dtype) / (1 << 24)
+
+    def split(self, rows: int) -> list[RequestNoise]:
+        """The same noise for consecutive parts of the batch, `rows` requests each."""
+        return [RequestNoise(part, self.draws) for part in self.state.split(rows)]

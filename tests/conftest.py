@@ -1,0 +1,37 @@
+"""Shared fixtures. Shape annotations of the package are checked while the tests run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+install_import_hook("diffrec", "beartype.beartype")
+
+import torch  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """`golden("dreamrec")`: the arrays of the papers' official code, see tests/golden/README.md."""
+    return lambda name: load_file(Path(__file__).parent / "golden" / f"{name}.safetensors")
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """`real_data("s3rec_beauty")`: a dataset found through DIFFREC_DATA, or a skip that says so."""
+
+    def find(name: str):
+        folder = Path(os.environ.get("DIFFREC_DATA", "")) / name
+        if "DIFFREC_DATA" not in os.environ or not folder.is_dir():
+            pytest.skip(f"needs the dataset {name}: set DIFFREC_DATA to a folder that holds it")
+        from diffrec.data.sources import load_dataset
+
+        return load_dataset(name)
+
+    return find
