@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import pytorch_lightning as pl
 import torch
@@ -16,13 +16,31 @@ from diffrec.data.batch import Batch
 from diffrec.data.datamodule import Examples
 from diffrec.data.ragged import Ragged
 from diffrec.data.vocabulary import Vocabulary
+from diffrec.diffusion.gaussian import GaussianProcess, SchedulerMixin
 from diffrec.diffusion.noise import RequestNoise
+from diffrec.diffusion.sampler import Denoise, Guided, sample
+from diffrec.diffusion.timesteps import LossAwareTimesteps, UniformTimesteps
 from diffrec.errors import DiffrecError, UsageError
 from diffrec.metrics.functional import hide
 from diffrec.metrics.ranking import RankingMetrics
 from diffrec.typing import Float, History, Int, Scores, Tensor
 
 _SCORES_AT_ONCE = 1 << 26  # scores held by one chunk of `recommend`: 256 MiB of float32
+
+
+def _remember_arguments(init: Callable[..., None]) -> Callable[..., None]:
+    """Keep the arguments of the outermost constructor in `init_args`."""
+    signature = inspect.signature(init)
+
+    @functools.wraps(init)
+    def remembering(self: Recommender, *args: object, **kwargs: object) -> None:
+        if "init_args" not in self.__dict__:
+            bound = signature.bind(self, *args, **kwargs)
+            bound.apply_defaults()
+            self.__dict__["init_args"] = {k: v for k, v in bound.arguments.items() if k != "self"}
+        init(self, *args, **kwargs)
+
+    return remembering
 
 
 @dataclass(frozen=True)
@@ -116,6 +134,8 @@ class Recommender(pl.LightningModule):
 
     def checked_scores(self, history: History, noise: RequestNoise | None) -> Scores:
         """`score` on the window the model reads; non-finite scores are an error."""
+        if history.shape[1] == 0:
+            history = nn.functional.pad(history, (0, 1))
         if self.max_history_length is not None:
             history = last_items(history, self.max_history_length)
         scores = self.score(history, noise=noise)
@@ -197,16 +217,138 @@ class ClosedFormRecommender(Recommender):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
+@runtime_checkable
+class Space(Protocol):
+    """What is diffused: items to vectors and back to scores."""
+
+    dim: int
+
+    def encode(self, items: Tensor) -> Tensor: ...
+
+    def score(self, x0: Tensor) -> Scores: ...
+
+
+@runtime_checkable
+class HistoryConditioner(Protocol):
+    """What the denoiser is told of the history; `null` (1, dim) stands for an unknown one."""
+
+    null: Tensor
+
+    def __call__(self, history: History, embed: Callable[[Tensor], Tensor]) -> Tensor: ...
+
+    def dropped(self, history: History, embed: Callable[[Tensor], Tensor]) -> Tensor: ...
+
+
+class DiffusionRecommender(Recommender):
+    """A recommender put together from parts; a paper's file names them.
+
+    space: what is diffused; process: how it is corrupted and how a step goes back; denoiser: the
+    network; timesteps: which t training sees; objective: the per-example loss; conditioner: what the
+    denoiser knows of the history (None: nothing, the history is what is diffused).
+
+    start: "history" denoises the encoded history itself, "noise" generates the target from N(0, I).
+    num_inference_steps (None: all T), guidance_scale (1: none) and `scheduler` may be changed at any
+    time; stochastic turns posterior noise on in the reverse loop.
+    """
+
+    def __init__(
+        self,
+        num_items: int,
+        max_history_length: int | None,
+        *,
+        space: Space,
+        process: GaussianProcess,
+        denoiser: nn.Module,
+        timesteps: UniformTimesteps | LossAwareTimesteps,
+        objective: nn.Module,
+        start: Literal["history", "noise"],
+        conditioner: HistoryConditioner | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float = 1.0,
+        stochastic: bool = True,
+        lr: float = 1e-3,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(num_items, max_history_length)
+        self.space, self.process, self.denoiser, self.conditioner = space, process, denoiser, conditioner
+        self.timesteps, self.objective, self.start = timesteps, objective, start
+        self.num_inference_steps, self.guidance_scale, self.stochastic = num_inference_steps, guidance_scale, stochastic
+        self.lr, self.weight_decay = lr, weight_decay
+
+    @property
+    def scheduler(self) -> SchedulerMixin:
+        """The diffusers scheduler whose steps the reverse loop takes; assign another to use its steps."""
+        return self.process.scheduler
+
+    @scheduler.setter
+    def scheduler(self, scheduler: SchedulerMixin) -> None:
+        self.process.scheduler = scheduler
+
+    @property
+    def denoiser_calls(self) -> int:
+        steps = len(self.process.reverse_steps(self.num_inference_steps).timesteps)
+        return steps * (2 if self.conditioner is not None and self.guidance_scale != 1 else 1)
+
+    def training_loss(self, batch: Batch) -> Float[Tensor, ""]:
+        """Encode, corrupt, denoise, compare; one draw of t and noise per example."""
+        x0 = self.space.encode(batch.history if self.start == "history" else batch.target[:, 0])
+        draw = self.timesteps.draw(len(x0), x0.device)
+        noised = self.process.corrupt(x0, draw.t, torch.randn_like(x0))
+        if self.conditioner is None:
+            output = self.denoiser(noised.x_t, draw.t)
+        else:
+            output = self.denoiser(noised.x_t, draw.t, self.conditioner.dropped(batch.history, self.space.encode))
+        loss = self.objective(output, noised)
+        self.timesteps.update(draw.t, loss.detach())
+        return (loss * draw.weight).mean()
+
+    def score(self, history: History, *, noise: RequestNoise | None = None) -> Scores:
+        """Run the reverse loop and compare what comes out with every item."""
+        noise = noise or RequestNoise.from_history(history)
+        if self.start == "history":
+            x = self.space.encode(history)
+        else:
+            x = noise.normal(self.space.dim).to(self.dtype)
+        x0 = sample(
+            self._denoise(history),
+            self.process,
+            x,
+            num_inference_steps=self.num_inference_steps,
+            noise=noise.normal if self.stochastic else None,
+        )
+        return self.space.score(x0)
+
+    def _denoise(self, history: History) -> Denoise:
+        """The denoiser for one request: the history is encoded here, once, not in every step."""
+        if self.conditioner is None:
+            return self.denoiser
+        condition = self.conditioner(history, self.space.encode)
+        if self.guidance_scale == 1:
+            return lambda x, t: self.denoiser(x, t, condition)
+        return Guided(self.denoiser, condition, self.conditioner.null, self.guidance_scale)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=True)
+
+
 def top_k(scores: Scores, excluded: Int[Tensor, "batch excluded"], k: int) -> Recommendations:
     """The k best item numbers per row, leaving out `excluded` (0 is ignored); ties by item number."""
     k_there = min(k, scores.shape[1])
     masked = hide(scores, excluded)
-    best, columns = torch.topk(masked, k_there, dim=1)
-    order = torch.argsort(columns, dim=1, stable=True)
-    order = order.gather(1, torch.argsort(best.gather(1, order), dim=1, descending=True, stable=True))
-    best, items = best.gather(1, order), columns.gather(1, order) + 1
-    items = items.masked_fill(torch.isneginf(best), 0)
-    return Recommendations(nn.functional.pad(items, (0, k - k_there)), nn.functional.pad(best, (0, k - k_there), value=-torch.inf))
+    values, columns = torch.topk(masked, k_there, dim=1)
+    last = values[:, -1:]
+    # topk takes any of the items that share the last score; where there are more, take the first ones
+    open_rows = (((masked >= last).sum(1, dtype=torch.int32) > k_there) & ~torch.isneginf(last[:, 0])).nonzero()[:, 0]
+    rest, last = masked[open_rows], last[open_rows]
+    above, equal = rest > last, rest == last
+    places = k_there - above.sum(1, dtype=torch.int32)[:, None]
+    chosen = above | (equal & (equal.cumsum(1, dtype=torch.int32) <= places))
+    columns[open_rows] = chosen.nonzero()[:, 1].view(-1, k_there)
+    columns = columns.sort(dim=1).values
+    best, order = masked.gather(1, columns).sort(dim=1, descending=True, stable=True)
+    items = (columns.gather(1, order) + 1).masked_fill(torch.isneginf(best), 0)
+    padding = (0, k - k_there)
+    return Recommendations(nn.functional.pad(items, padding), nn.functional.pad(best, padding, value=-torch.inf))
 
 
 def last_items(history: History, length: int) -> History:
@@ -216,18 +358,3 @@ def last_items(history: History, length: int) -> History:
     sizes = (history > 0).sum(1, keepdim=True)
     index = (sizes - length).clamp(min=0) + torch.arange(length, device=history.device)
     return history.gather(1, index)
-
-
-def _remember_arguments(init: Callable[..., None]) -> Callable[..., None]:
-    """Keep the arguments of the outermost constructor in `init_args`."""
-    signature = inspect.signature(init)
-
-    @functools.wraps(init)
-    def remembering(self: Recommender, *args: object, **kwargs: object) -> None:
-        if "init_args" not in self.__dict__:
-            bound = signature.bind(self, *args, **kwargs)
-            bound.apply_defaults()
-            self.__dict__["init_args"] = {k: v for k, v in bound.arguments.items() if k != "self"}
-        init(self, *args, **kwargs)
-
-    return remembering

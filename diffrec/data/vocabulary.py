@@ -10,6 +10,10 @@ from functools import cached_property
 
 from diffrec.errors import NotFoundError, UsageError, near_match
 
+_TRAILING_ARTICLE = re.compile(r"^(.+),(the|a|an)(?= \(|$)")
+_YEAR = re.compile(r" \(\d{4}\)$")
+_SUGGESTIONS = 3
+
 
 @dataclass(frozen=True)
 class Vocabulary:
@@ -39,33 +43,50 @@ class Vocabulary:
     def _by_title(self) -> dict[str, list[int]]:
         numbers = defaultdict(list)
         for number, title in enumerate(self.titles or (), start=1):
-            numbers[title.strip().lower()].append(number)
+            if title:
+                numbers[_spelling(title)].append(number)
         return dict(numbers)
 
-    def number(self, query: str) -> int:
-        """The item number of a title (case ignored) or an id; `id:7` asks for the id only.
+    @cached_property
+    def _most_commas(self) -> int:
+        """The largest number of commas in one title or id."""
+        return max(text.count(",") for text in (*self.item_ids, *(self.titles or ())))
 
-        Raises NotFoundError with the nearest title, UsageError where a title belongs to several items.
+    def number(self, query: str) -> int:
+        """The item number of a title or an id; `id:7` asks for the id only.
+
+        In titles the case, spaces around commas and the place of an article ("The Sting", "Sting, The") do
+        not count. Raises NotFoundError with the nearest titles, UsageError where a title belongs to several
+        items.
         """
         query = query.strip()
+        found = self._candidates(query)
+        if len(found) > 1:
+            ids = ", ".join(f"'id:{self.item_ids[n - 1]}'" for n in found)
+            raise UsageError(f"the title {query!r} belongs to {len(found)} items; name one of {ids}")
+        if not found:
+            kind = "title or item id" if self.titles else "item id"
+            raise NotFoundError(f"no {kind} {query!r} among {len(self)} items{self._suggestion(query)}")
+        return found[0]
+
+    def _candidates(self, query: str) -> list[int]:
+        """The items that `query` may mean: those of the title, else the one of the id."""
         if query.startswith("id:"):
-            query = query[3:].strip()
-        elif found := self._by_title.get(query.lower()):
-            if len(found) > 1:
-                ids = ", ".join(f"'id:{self.item_ids[n - 1]}'" for n in found)
-                raise UsageError(f"the title {query!r} belongs to {len(found)} items; name one of {ids}")
-            return found[0]
-        if query in self._by_id:
-            return self._by_id[query]
-        kind = "title or item id" if self.titles else "item id"
-        raise NotFoundError(f"no {kind} {query!r} among {len(self)} items{self._suggestion(query)}")
+            titled, query = [], query[3:].strip()
+        else:
+            titled = self._by_title.get(_spelling(query), [])
+        return titled or ([self._by_id[query]] if query in self._by_id else [])
 
     def _suggestion(self, query: str) -> str:
-        """A title that contains the words of the query, else one that is spelt alike."""
-        words = re.findall(r"\w+", query.lower())
-        for title in self.titles or ():
-            if words and all(word in title.lower() for word in words):
-                return f"; did you mean {title!r}?"
+        """Titles that differ by the year only, else the shortest with all words of the query, else one spelt alike."""
+        if query.startswith("id:"):
+            return near_match(query[3:].strip(), self.item_ids)
+        wanted = _YEAR.sub("", _spelling(query))
+        same = [title for title in self.titles or () if title and _YEAR.sub("", _spelling(title)) == wanted]
+        words = set(re.findall(r"\w+", wanted))
+        close = same or sorted((t for t in self.titles or () if words and words <= _words(t)), key=len)[:1]
+        if close:
+            return f"; did you mean {' or '.join(repr(title) for title in dict.fromkeys(close[:_SUGGESTIONS]))}?"
         return near_match(query, self.titles or self.item_ids)
 
     def numbers(self, queries: Sequence[str]) -> list[int]:
@@ -75,18 +96,28 @@ class Vocabulary:
     def parse_history(self, text: str) -> list[int]:
         """Item numbers of a comma-separated list of titles or ids; titles may themselves hold commas.
 
-        At each place the longest run of pieces that is a title or an id is taken.
+        At each place the longest run of pieces that is a title or an id is taken. Raises what `number`
+        raises, and UsageError where nothing is listed.
         """
-        pieces = [piece.strip() for piece in text.split(",")]
+        pieces = text.split(",")
         numbers, start = [], 0
         while start < len(pieces):
-            for stop in range(min(len(pieces), start + 6), start, -1):
-                candidate = ", ".join(pieces[start:stop])
-                if stop == start + 1 or candidate.lower() in self._by_title or candidate in self._by_id:
-                    break
-            if candidate:
-                numbers.append(self.number(candidate))
-            start = stop
+            longest = min(len(pieces), start + 1 + self._most_commas)
+            runs = [",".join(pieces[start:stop]).strip() for stop in range(longest, start, -1)]
+            known = next((run for run in runs if run and self._candidates(run)), runs[-1])
+            if known:
+                numbers.append(self.number(known))
+            start = longest - runs.index(known)
         if not numbers:
             raise UsageError("the history is empty; give at least one title or item id")
         return numbers
+
+
+def _spelling(title: str) -> str:
+    """What two spellings of one title have in common: 'The  Sting (1973)' and 'Sting, The (1973)' are equal."""
+    plain = re.sub(r"\s*,\s*", ",", " ".join(title.lower().split()))
+    return _TRAILING_ARTICLE.sub(r"\2 \1", plain)
+
+
+def _words(title: str) -> set[str]:
+    return set(re.findall(r"\w+", title.lower()))

@@ -1,0 +1,19 @@
+"""The paper models by their name in configs, zoo and leaderboard: one line each, loaded at first use."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+MODELS: dict[str, str] = {
+    "diffrec": "diffrec.models.diffrec:DiffRec",
+    "dreamrec": "diffrec.models.dreamrec:DreamRec",
+    "sasrec": "diffrec.models.sasrec:SASRec",
+}
+
+_BY_CLASS = {path.split(":")[1]: path.split(":")[0] for path in MODELS.values()}
+
+
+def __getattr__(name: str) -> object:
+    if name in _BY_CLASS:
+        return getattr(import_module(_BY_CLASS[name]), name)
+    raise AttributeError(f"module 'diffrec.models' has no attribute {name!r}")

@@ -1,0 +1,97 @@
+"""How a history is scored by an item x item matrix: score_j = sum over events k of w_k S[h_k, j]."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch.nn.functional import embedding_bag
+
+from diffrec.diffusion.noise import RequestNoise
+from diffrec.errors import UsageError
+from diffrec.recommender import ClosedFormRecommender
+from diffrec.typing import Bool, Float, History, Scores
+
+# Adding up dense rows costs N per event, sparse rows their filled cells but ten times more for each.
+_DENSE_FROM = 1 / 8
+
+
+def event_weights(history: History, decay: float) -> Float[torch.Tensor, "batch length"]:
+    """decay^(number of later events) for every event, repeats included; the last has 1, padding 0."""
+    there = history > 0
+    later = there.sum(1, keepdim=True) - 1 - torch.arange(history.shape[1], device=history.device)
+    return torch.where(there, decay ** later.clamp(min=0).float(), 0.0)
+
+
+def last_occurrences(history: History) -> Bool[torch.Tensor, "batch length"]:
+    """Which events are the most recent one of their item; False on padding."""
+    ordered, order = history.sort(dim=1, stable=True)
+    last = torch.ones_like(ordered, dtype=torch.bool)
+    last[:, :-1] = ordered[:, :-1] != ordered[:, 1:]
+    return torch.zeros_like(last).scatter(1, order, last) & (history > 0)
+
+
+def item_weights(history: History, decay: float) -> Float[torch.Tensor, "batch length"]:
+    """`event_weights` of each item's most recent event, 0 for its earlier ones: a set of items at decay 1."""
+    return event_weights(history, decay) * last_occurrences(history)
+
+
+class ItemToItem(ClosedFormRecommender):
+    """score_j = sum_k w_k S[h_k, j], with S learned by a subclass and w its `weights(history)`.
+
+    S is kept as `table` (N, N), or as the CSR parts `indptr`, `indices`, `values` where few cells are
+    filled; the other form is empty. All are float32, indices int32.
+
+    decay: in (0, 1], how much less an event counts than the one after it.
+    """
+
+    table: torch.Tensor
+    indptr: torch.Tensor
+    indices: torch.Tensor
+    values: torch.Tensor
+
+    def __init__(self, num_items: int, decay: float) -> None:
+        super().__init__(num_items)
+        if not 0 < decay <= 1:
+            raise UsageError(f"decay must lie in (0, 1], got {decay}")
+        self.decay = decay
+        self.register_buffer("table", torch.empty(0, 0))
+        self.register_buffer("indptr", torch.zeros(num_items + 1, dtype=torch.int32))
+        self.register_buffer("indices", torch.empty(0, dtype=torch.int32))
+        self.register_buffer("values", torch.empty(0))
+
+    def weights(self, history: History) -> Float[torch.Tensor, "batch length"]:
+        """The weight of every event, 0 on padding; here for histories read as sets of items."""
+        return item_weights(history, self.decay)
+
+    def score(self, history: History, *, noise: RequestNoise | None = None) -> Scores:
+        weights = self.weights(history)
+        counted = weights > 0
+        rows, values = history[counted] - 1, weights[counted]
+        offsets = torch.nn.functional.pad(counted.sum(1).cumsum(0), (1, 0))
+        if self.table.numel():
+            return embedding_bag(
+                rows, self.table, offsets, mode="sum", per_sample_weights=values, include_last_offset=True
+            )
+        shape = (len(history), self.num_items)
+        chosen = sp.csr_array(tuple(part.cpu().numpy() for part in (values, rows, offsets)), shape=shape)
+        return torch.from_numpy((chosen @ self.sparse()).toarray()).to(history.device)
+
+    def sparse(self) -> sp.csr_array:
+        """A view of the CSR parts as they are now."""
+        parts = tuple(part.cpu().numpy() for part in (self.values, self.indices, self.indptr))
+        return sp.csr_array(parts, shape=(self.num_items, self.num_items))
+
+    def keep_sparse(self, matrix: sp.csr_array) -> None:
+        """Store S, as a table where more than an eighth of its cells are filled."""
+        if matrix.nnz > _DENSE_FROM * self.num_items**2:
+            return self.keep_table(matrix.astype(np.float32).toarray())
+        self.indptr, self.indices, self.values = (
+            torch.from_numpy(part).to(self.device)
+            for part in (matrix.indptr.astype("int32"), matrix.indices.astype("int32"), matrix.data.astype("float32"))
+        )
+        self.table = torch.empty(0, 0, device=self.device)
+
+    def keep_table(self, matrix: np.ndarray) -> None:
+        """Store S (N, N) float32 as it is, without a copy."""
+        self.table = torch.from_numpy(matrix).to(self.device)

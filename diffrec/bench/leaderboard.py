@@ -1,0 +1,162 @@
+"""Result records -> tables. A pure function: nothing here knows a model, a clock or a machine."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from diffrec.bench.result import Result, Role
+from diffrec.errors import UsageError, choose
+
+# PROTOCOLS rule: no table without rows that need no training; each entry is satisfied by any of its names.
+REQUIRED_BASELINES = (("popularity",), ("markov", "sequential-rules"), ("item-knn",), ("ease",))
+COSTS = ("denoiser_calls", "ms_per_user", "parameters", "train_seconds")
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """Mean over seeds and its standard deviation (divisor n - 1); None where there is one seed."""
+
+    mean: float
+    spread: float | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model over its seeds. ms_per_user: one request at a time; costs are means over seeds."""
+
+    model: str
+    role: Role
+    control_of: str | None
+    seeds: tuple[int, ...]
+    metrics: dict[str, Statistic]
+    denoiser_calls: int
+    ms_per_user: float
+    parameters: int
+    train_seconds: float
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows that may be compared: one suite, one dataset, one protocol. Controls follow their model."""
+
+    suite: str
+    suite_version: int
+    dataset: str
+    dataset_sha256: str
+    protocol: str
+    headline: str
+    test_users: int
+    machines: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+    @property
+    def columns(self) -> tuple[str, str]:
+        """The two metrics that are printed: NDCG@10, and the headline's recall (Recall@10 where it is NDCG)."""
+        return ("ndcg@10", self.headline if self.headline.startswith("recall") else "recall@10")
+
+    @property
+    def title(self) -> str:
+        """Where the numbers belong."""
+        return f"{self.suite} · {self.dataset} · {self.protocol}"
+
+
+def leaderboard(results: Iterable[Result], sort: str | None = None) -> list[Table]:
+    """One table for each (suite, dataset, protocol), by name."""
+    return [table(group, sort) for group in comparable(results)]
+
+
+def comparable(results: Iterable[Result]) -> list[list[Result]]:
+    """The results cut into groups of one suite, dataset and protocol."""
+    groups: dict[tuple[str, str, str], list[Result]] = {}
+    for result in results:
+        groups.setdefault((result.suite, result.dataset, result.protocol), []).append(result)
+    return [groups[key] for key in sorted(groups)]
+
+
+def table(results: Sequence[Result], sort: str | None = None) -> Table:
+    """The table of results that share suite, dataset and protocol.
+
+    sort: a metric, a cost or `model`; the headline metric unless given. Raises UsageError where the
+    results differ in what they measured, and where training-free rows are missing.
+    """
+    first = results[0]
+    where = f"{first.suite}/{first.dataset} under {first.protocol}"
+    _same(results, where)
+    _enough_baselines(results, where)
+    by_model: dict[str, list[Result]] = {}
+    for result in sorted(results, key=lambda r: (r.model, r.seed)):
+        by_model.setdefault(result.model, []).append(result)
+    rows = [_row(seeds) for seeds in by_model.values()]
+    return Table(
+        suite=first.suite,
+        suite_version=first.suite_version,
+        dataset=first.dataset,
+        dataset_sha256=first.dataset_sha256,
+        protocol=first.protocol,
+        headline=first.headline,
+        test_users=first.split_counts["test_users"],
+        machines=tuple(sorted({f"{r.device}, {r.threads} threads" for r in results})),
+        rows=tuple(_ordered(rows, sort or first.headline)),
+    )
+
+
+def _same(results: Sequence[Result], where: str) -> None:
+    """Refuse to mix: versions of the suite, contents of the dataset, protocols, configurations of a row."""
+    for field in ("suite", "dataset", "protocol", "suite_version", "dataset_sha256", "headline"):
+        values = sorted({str(getattr(result, field)) for result in results})
+        if len(values) > 1:
+            raise UsageError(f"{where}: results of different {field} are never put in one table: {', '.join(values)}")
+    for model in {result.model for result in results}:
+        mine = [result for result in results if result.model == model]
+        if len({(r.config_sha256, r.role, r.control_of) for r in mine}) > 1:
+            raise UsageError(f"{where}: the seeds of {model} ran with different configurations; run them again")
+        if len({r.seed for r in mine}) < len(mine):
+            raise UsageError(f"{where}: {model} has two results of one seed")
+
+
+def _enough_baselines(results: Sequence[Result], where: str) -> None:
+    there = {result.model for result in results if result.role == "training-free"}
+    if missing := [" or ".join(names) for names in REQUIRED_BASELINES if not there.intersection(names)]:
+        raise UsageError(f"no table for {where} without the training-free rows: {', '.join(missing)} missing")
+
+
+def _row(results: Sequence[Result]) -> Row:
+    """The seeds of one model."""
+    first = results[0]
+    names = [name for name in first.metrics if all(name in result.metrics for result in results)]
+    return Row(
+        model=first.model,
+        role=first.role,
+        control_of=first.control_of,
+        seeds=tuple(result.seed for result in results),
+        metrics={name: _statistic([result.metrics[name] for result in results]) for name in names},
+        denoiser_calls=first.denoiser_calls,
+        ms_per_user=statistics.fmean(result.ms_per_user["1"] for result in results),
+        parameters=first.parameters,
+        train_seconds=statistics.fmean(result.train_seconds for result in results),
+    )
+
+
+def _statistic(values: Sequence[float]) -> Statistic:
+    return Statistic(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
+
+
+def _ordered(rows: Sequence[Row], sort: str) -> list[Row]:
+    """Best first, ties by name, every control right below its model."""
+    key = _sort_key(rows, sort)
+    models = {row.model for row in rows if row.role != "control"}
+    leading = sorted((row for row in rows if row.control_of not in models), key=key)
+    controls = sorted((row for row in rows if row.control_of in models), key=key)
+    return [row for lead in leading for row in (lead, *(c for c in controls if c.control_of == lead.model))]
+
+
+def _sort_key(rows: Sequence[Row], sort: str) -> Callable[[Row], tuple[float, str]]:
+    metrics = sorted(set.intersection(*(set(row.metrics) for row in rows)))
+    choose("column to sort by", sort, [*metrics, *COSTS, "model"])
+    if sort == "model":
+        return lambda row: (0, row.model)
+    if sort in COSTS:
+        return lambda row: (getattr(row, sort), row.model)
+    return lambda row: (-row.metrics[sort].mean, row.model)

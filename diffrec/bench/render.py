@@ -1,0 +1,121 @@
+"""Tables as text: the cells that every format shares, and Markdown, CSV and JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from diffrec.bench.leaderboard import Row, Statistic, Table
+
+HEADER = ("model", "seeds", "{0}", "{1}", "calls", "ms/user", "params", "train")
+LEGEND = (
+    "± is the standard deviation over seeds. calls: denoiser calls per request. ms/user: one request at a "
+    "time, ten items. ° needs no training by gradients; └ is a control for the row above it."
+)
+
+
+def header(table: Table) -> tuple[str, ...]:
+    """The names of the columns."""
+    names = {"ndcg": "NDCG", "recall": "Recall"}
+    shown = [names[metric] + "@" + k for metric, k in (column.split("@") for column in table.columns)]
+    return tuple(name.format(*shown) for name in HEADER)
+
+
+def cells(row: Row, table: Table) -> tuple[str, ...]:
+    """One row as text, in the order of `header`."""
+    prefix = "└ " if row.role == "control" else ""
+    return (
+        prefix + row.model + ("°" if row.role == "training-free" else ""),
+        str(len(row.seeds)),
+        *(accuracy(row.metrics[column]) for column in table.columns),
+        str(row.denoiser_calls),
+        _significant(row.ms_per_user),
+        count(row.parameters),
+        duration(row.train_seconds),
+    )
+
+
+def caption(table: Table) -> str:
+    """What the numbers of a table rest on."""
+    return (
+        f"{table.test_users:,} test users, sorted for {table.headline}; data sha256 {table.dataset_sha256[:12]}, "
+        f"suite version {table.suite_version}; measured on {' and '.join(table.machines)}."
+    )
+
+
+def accuracy(statistic: Statistic) -> str:
+    """`.0862 ±.0012`, or `.0862` where there is one seed."""
+    spread = "" if statistic.spread is None else f" ±{statistic.spread:.4f}".replace("±0.", "±.")
+    return f"{statistic.mean:.4f}".removeprefix("0") + spread
+
+
+def count(number: int) -> str:
+    """`12`, `3.4k`, `7.9M` or `2.1G`."""
+    for size, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if number >= size:
+            return f"{number / size:.3g}{letter}" if number < 999.5 * size else f"{number / size:.0f}{letter}"
+    return str(number)
+
+
+def duration(seconds: float) -> str:
+    """`0.4 s`, `61 s`, `12 min` or `3.1 h`."""
+    if seconds < 100:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5970 else f"{seconds / 3600:.1f} h"
+
+
+def _significant(value: float) -> str:
+    """Three significant digits, without an exponent."""
+    return f"{value:.0f}" if value >= 99.95 else f"{value:.3g}"
+
+
+def markdown(tables: Sequence[Table]) -> str:
+    """The content of `benchmarks/LEADERBOARD.md`."""
+    parts = [
+        "# Leaderboard",
+        "Made from the files in `results/` by `diffrec leaderboard --write`; do not edit. Rows are compared "
+        f"inside one table only. {LEGEND}",
+    ]
+    for table in tables:
+        parts += [f"## {_escaped(table.title)}", _markdown_table(table), _escaped(caption(table))]
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown_table(table: Table) -> str:
+    lines = [header(table), ("---", *["---:"] * (len(HEADER) - 1)), *(cells(row, table) for row in table.rows)]
+    return "\n".join("| " + " | ".join(map(_escaped, line)) + " |" for line in lines)
+
+
+def _escaped(text: str) -> str:
+    """Markdown and HTML of foreign names, made harmless."""
+    for character, instead in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("[", "\\["), ("`", "\\`"), ("\n", " ")):
+        text = text.replace(character, instead)
+    return text
+
+
+def to_json(tables: Sequence[Table]) -> str:
+    """All tables with all metrics."""
+    return json.dumps([asdict(table) for table in tables], indent=2) + "\n"
+
+
+def to_csv(tables: Sequence[Table]) -> str:
+    """One line a row, all tables below one another; `<metric>` and `<metric>_sd` for every metric."""
+    metrics = sorted({name for table in tables for row in table.rows for name in row.metrics})
+    columns = ["suite", "dataset", "protocol", "model", "role", "control_of", "seeds", "denoiser_calls"]
+    columns += ["ms_per_user", "parameters", "train_seconds", *(c for m in metrics for c in (m, f"{m}_sd"))]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    for table in tables:
+        writer.writerows(_flat(table, row) for row in table.rows)
+    return text.getvalue()
+
+
+def _flat(table: Table, row: Row) -> dict[str, object]:
+    values = {m: s.mean for m, s in row.metrics.items()} | {f"{m}_sd": s.spread for m, s in row.metrics.items()}
+    names = {"suite": table.suite, "dataset": table.dataset, "protocol": table.protocol}
+    plain = {key: value for key, value in vars(row).items() if key not in ("metrics", "seeds")}
+    return {**names, **plain, "seeds": len(row.seeds), **values}

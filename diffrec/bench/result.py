@@ -1,0 +1,159 @@
+"""The result record: one JSON file for each (suite, dataset, model, seed), with everything it rests on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from diffrec.bench.strict import parse
+from diffrec.errors import IntegrityError
+
+SCHEMA_VERSION = 1
+TIMINGS = ("evaluate_seconds", "ms_per_user", "peak_memory_mib", "train_seconds")
+
+Role = Literal["model", "control", "training-free"]
+Tree = dict[str, Any]  # of JSON values
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which epoch was kept (0 is the first), and the validation value that chose it."""
+
+    metric: str
+    value: float
+    epoch: int
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The headline metric with every tie counted for (`optimistic`) and against (`pessimistic`) the model."""
+
+    optimistic: float
+    pessimistic: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run: trained, selected on validation, tested once.
+
+    headline: the metric that ranks under the protocol; metrics, validation: mean over users, ties by
+    mean rank; beyond_accuracy: coverage, novelty and the like of the test lists; config_sha256: of
+    everything in `config` but the seed; denoiser_calls: network evaluations per request; ms_per_user: by
+    batch size, median of several requests for ten items; peak_memory_mib: of the process (of the
+    accelerator, where one is used) during the run.
+
+    Only the fields in `TIMINGS` differ between two runs of the same code on the same machine.
+    """
+
+    suite: str
+    suite_version: int
+    dataset: str
+    dataset_sha256: str
+    split_counts: dict[str, int]
+    protocol: str
+    headline: str
+    model: str
+    role: Role
+    control_of: str | None
+    seed: int
+    config: Tree
+    config_sha256: str
+    code_version: str
+    packages: dict[str, str]
+    selection: Selection
+    metrics: dict[str, float]
+    bounds: Bounds
+    validation: dict[str, float]
+    beyond_accuracy: dict[str, float]
+    parameters: int
+    denoiser_calls: int
+    epochs: int
+    train_seconds: float
+    evaluate_seconds: float
+    ms_per_user: dict[str, float]
+    peak_memory_mib: float
+    device: str
+    threads: int
+
+
+def result_path(suite: str, dataset: str, model: str, seed: int) -> PurePosixPath:
+    """Where a result lies below the results folder."""
+    return PurePosixPath(suite, dataset, model, f"seed{seed}.json")
+
+
+def write_result(result: Result, folder: Path) -> Path:
+    """Write the record below `folder`; the file appears whole or not at all. Returns its path."""
+    path = folder / result_path(result.suite, result.dataset, result.model, result.seed)
+    record = {"schema_version": SCHEMA_VERSION, **asdict(result)}
+    record["record_sha256"] = sha256_of(record)
+    write_atomically(path, (json.dumps(record, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode())
+    return path
+
+
+def read_result(path: Path) -> Result:
+    """Read one record; IntegrityError names the file and the first thing that is wrong with it."""
+    try:
+        record = json.loads(path.read_bytes(), parse_constant=_no_constant)
+    except ValueError as error:
+        raise IntegrityError(f"{path} is not a result record: {error}") from None
+    if not isinstance(record, dict):
+        raise IntegrityError(f"{path} is not a result record but a JSON {type(record).__name__}")
+    version = record.pop("schema_version", None)
+    if version != SCHEMA_VERSION:
+        raise IntegrityError(f"{path} has schema_version {version!r}; this diffrec reads {SCHEMA_VERSION}")
+    checksum = record.pop("record_sha256", None)
+    result = parse(record, Result, str(path), IntegrityError)
+    if checksum != sha256_of({"schema_version": version, **record}):
+        raise IntegrityError(f"{path} was changed after it was written: its record_sha256 does not match")
+    _check(result, path)
+    return result
+
+
+def read_results(folder: Path, suite: str = "*", dataset: str = "*") -> list[Result]:
+    """All records below `folder`, in the order of their paths; each must lie where its fields say."""
+    results = []
+    for path in sorted(folder.glob(f"{suite}/{dataset}/*/seed*.json")):
+        result = read_result(path)
+        place = result_path(result.suite, result.dataset, result.model, result.seed)
+        if path.relative_to(folder).as_posix() != str(place):
+            raise IntegrityError(f"{path} holds the result that belongs at {place}")
+        results.append(result)
+    return results
+
+
+def sha256_of(tree: Mapping[str, Any]) -> str:
+    """Hash of a JSON tree, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(tree, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a temporary file beside `path`, flush it to disk, rename it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with open(part, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+def _no_constant(word: str) -> None:
+    raise ValueError(f"{word} is not a number that a result may hold")
+
+
+def _check(result: Result, path: Path) -> None:
+    """What types cannot say."""
+    wrong = [name for name, value in {**result.metrics, **result.validation}.items() if not 0 <= value <= 1]
+    if wrong:
+        raise IntegrityError(f"{path}: metrics lie in 0..1, but not {', '.join(wrong)}")
+    if result.headline not in result.metrics:
+        raise IntegrityError(f"{path} has no value for its headline metric {result.headline}")
+    if not result.bounds.pessimistic <= result.metrics[result.headline] <= result.bounds.optimistic:
+        raise IntegrityError(f"{path}: {result.headline} lies outside its own bounds")
+    if (result.control_of is not None) != (result.role == "control"):
+        raise IntegrityError(f"{path}: role {result.role!r} does not go with control_of {result.control_of!r}")

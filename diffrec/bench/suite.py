@@ -1,0 +1,132 @@
+"""A suite: which models meet on which dataset under which protocol, read from YAML."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from diffrec.bench.result import result_path
+from diffrec.bench.strict import parse
+from diffrec.errors import NotFoundError, UsageError, near_match
+from diffrec.paths import resource_dir
+from diffrec.training.yaml_tree import Node, read_yaml
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,95}")
+
+
+@dataclass(frozen=True)
+class SuiteDataset:
+    """A dataset by name, and the id of the protocol that splits and measures it."""
+
+    name: str
+    protocol: str
+
+
+@dataclass(frozen=True)
+class SuiteModel:
+    """A row of the leaderboard.
+
+    configs: as for `diffrec fit -c`, later ones win; overrides: as on the command line, `--model.lr=1e-3`;
+    seeds: one run each; control_of: the row that this one is a control for.
+    """
+
+    name: str
+    configs: tuple[str, ...]
+    overrides: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = (0,)
+    control_of: str | None = None
+
+
+@dataclass(frozen=True)
+class Suite:
+    """All models on all datasets. version: raised when a cell changes its meaning."""
+
+    name: str
+    version: int
+    title: str
+    datasets: tuple[SuiteDataset, ...]
+    models: tuple[SuiteModel, ...]
+
+    def cells(self) -> Iterator[Cell]:
+        """One run each, in the order of the file."""
+        for dataset in self.datasets:
+            for model in self.models:
+                for seed in model.seeds:
+                    yield Cell(self.name, self.version, dataset, model, seed)
+
+    def only(self, names: Sequence[str] = (), seeds: Sequence[int] = ()) -> Suite:
+        """The suite cut down to some models and seeds; nothing given means all."""
+        known = [model.name for model in self.models]
+        for name in names:
+            if name not in known:
+                raise NotFoundError(f"suite {self.name} has no model {name!r}{near_match(name, known)}")
+        models = [model for model in self.models if not names or model.name in names]
+        kept = [replace(m, seeds=tuple(s for s in m.seeds if not seeds or s in seeds)) for m in models]
+        return replace(self, models=tuple(kept))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a suite: a model on a dataset with a seed."""
+
+    suite: str
+    suite_version: int
+    dataset: SuiteDataset
+    model: SuiteModel
+    seed: int
+
+    @property
+    def path(self) -> PurePosixPath:
+        """Where its result lies below the results folder."""
+        return result_path(self.suite, self.dataset.name, self.model.name, self.seed)
+
+    def __str__(self) -> str:
+        return f"{self.dataset.name} {self.model.name} seed {self.seed}"
+
+
+def find_suite(name: str) -> Path:
+    """The file of a suite that ships with the project, or a path to one."""
+    if name.endswith((".yaml", ".yml")):
+        if not Path(name).is_file():
+            raise NotFoundError(f"no suite file {name}")
+        return Path(name)
+    folder = resource_dir("benchmarks") / "suites"
+    names = sorted(path.stem for path in folder.glob("*.yaml"))
+    if name not in names:
+        raise NotFoundError(f"no suite {name!r}; there are: {', '.join(names)}{near_match(name, names)}")
+    return folder / f"{name}.yaml"
+
+
+def load_suite(path: Path) -> Suite:
+    """Read a suite; UsageError names the file and the key that is wrong."""
+    tree = read_yaml(path.read_text(encoding="utf-8", errors="replace"), str(path))
+    suite = parse(tree, Suite, str(path), UsageError, unwrap=_value_and_place)
+    _check(suite, path)
+    return suite
+
+
+def _value_and_place(node: Node, source: str) -> tuple[object, str]:
+    return node.value, node.where
+
+
+def _check(suite: Suite, path: Path) -> None:
+    """What types cannot say."""
+    models = [model.name for model in suite.models]
+    datasets = [dataset.name for dataset in suite.datasets]
+    for name in (suite.name, *models, *datasets):
+        if not _NAME.fullmatch(name):
+            raise UsageError(f"{path}: the name {name!r} must be made of a-z, 0-9, '.', '_' and '-'")
+    for kind, names in (("model", models), ("dataset", datasets)):
+        if not names:
+            raise UsageError(f"{path} lists no {kind}")
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise UsageError(f"{path} lists the {kind} {twice[0]!r} twice")
+    leading = [model.name for model in suite.models if model.control_of is None]
+    for model in suite.models:
+        if not model.seeds or min(model.seeds) < 0 or len(set(model.seeds)) < len(model.seeds):
+            raise UsageError(f"{path}: the seeds of {model.name} must be different numbers from 0, got {model.seeds}")
+        if model.control_of is not None and model.control_of not in leading:
+            near = near_match(model.control_of, leading)
+            raise UsageError(f"{path}: {model.name} is a control of {model.control_of!r}, no model of this suite{near}")

@@ -1,0 +1,106 @@
+"""Which datasets there are, by name. Standard library only: `diffrec data list` must start at once."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from diffrec.errors import IntegrityError, NotFoundError, UsageError, near_match
+from diffrec.paths import cache_dir, data_dir
+
+Origin = Literal["registered", "folder", "imported"]
+
+REGISTERED: Mapping[str, str] = {
+    "ml-100k": "MovieLens 100K: 943 people rate 1,682 films, with titles and times",
+    "synthetic": "generated: 200 users, 100 items, groups of taste and an order of items inside each group",
+}
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,95}")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A dataset that `load_dataset` can load; folder: where it lies, None while there is nothing on disk."""
+
+    name: str
+    origin: Origin
+    summary: str
+    folder: Path | None
+
+
+def dataset_dir(name: str = "") -> Path:
+    """The folder of one dataset in the cache; without a name, the folder that holds them all."""
+    return cache_dir() / "datasets" / name
+
+
+def entries() -> dict[str, Entry]:
+    """All datasets by name: registered ones, then folders of DIFFREC_DATA, then imported ones.
+
+    Where two share a name the earlier origin wins.
+    """
+    cached = {folder.name: folder for folder in _dataset_folders(dataset_dir())}
+    found = [Entry(name, "registered", text, cached.get(name)) for name, text in REGISTERED.items()]
+    found += [Entry(folder.name, "folder", summary(folder), folder) for folder in _dataset_folders(data_dir())]
+    found += [Entry(name, "imported", summary(folder), folder) for name, folder in cached.items()]
+    return {entry.name: entry for entry in reversed(found)}
+
+
+def find(name: str) -> Entry:
+    """The dataset of that name; NotFoundError lists the names there are and says how to import one."""
+    known = entries()
+    if name in known:
+        return known[name]
+    raise NotFoundError(
+        f"no dataset {name!r}; there are: {', '.join(sorted(known))}{near_match(name, known)}. "
+        f"Bring your own with 'diffrec data import FILE --name NAME', or set DIFFREC_DATA to a folder of datasets"
+    )
+
+
+def check_new_name(name: str) -> None:
+    """Raise UsageError unless `name` may be given to an imported dataset."""
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"the name {name!r} is not allowed; use at most 96 of a-z, 0-9, '.', '_' and '-', beginning with a-z or 0-9"
+        )
+    if name in REGISTERED:
+        raise UsageError(f"{name!r} is a registered dataset; choose another name")
+
+
+def read_description(folder: Path) -> dict:
+    """The `source.json` of a folder, an empty dict where there is none; IntegrityError where it is damaged."""
+    path = folder / "source.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except ValueError as error:
+        raise IntegrityError(f"{path} is not JSON: {error}") from error
+
+
+def summary(folder: Path) -> str:
+    """One line about the content of a folder."""
+    try:
+        description = read_description(folder)
+    except IntegrityError as error:
+        return str(error)
+    counts = description.get("statistics", {})
+    sizes = [f"{counts[key]:,} {key}" for key in ("users", "items", "interactions") if key in counts]
+    return ": ".join(part for part in (description.get("kind", ""), ", ".join(sizes)) if part)
+
+
+def _dataset_folders(parent: Path | None) -> list[Path]:
+    """The folders below `parent` that hold interactions, by name."""
+    if parent is None or not parent.is_dir():
+        return []
+    return sorted(folder for folder in parent.iterdir() if folder.name[0] != "." and shape_of(folder))
+
+
+def shape_of(folder: Path) -> Literal["log", "sequences", "parts"] | None:
+    """How a folder stores its interactions, by the names of its files; None where it holds none."""
+    if (folder / "interactions.parquet").exists():
+        return "log"
+    if (folder / "sequences.parquet").exists():
+        return "sequences"
+    return "parts" if (folder / "train.parquet").exists() and (folder / "test.parquet").exists() else None

@@ -1,0 +1,142 @@
+"""The Gaussian process: x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps, and its reverse steps.
+
+Reverse steps are those of a diffusers scheduler; the tables are ours and in float64, because at the
+noise scales of DiffRec (1 - alpha_bar down to 5e-8) float32 tables lose up to a fifth of the noise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler, SchedulerMixin
+from torch import nn
+
+from diffrec.diffusion.schedules import Betas, respaced, trailing_timesteps
+from diffrec.errors import UsageError
+from diffrec.typing import Float, Int, Tensor
+
+PredictionType = Literal["sample", "epsilon", "v_prediction"]
+
+
+@dataclass(frozen=True)
+class NoisedSample:
+    """A clean sample and what step t made of it. x0, noise, x_t: (batch, dim); t: (batch,)."""
+
+    x0: Float[Tensor, "batch dim"]
+    noise: Float[Tensor, "batch dim"]
+    t: Int[Tensor, "batch"]
+    x_t: Float[Tensor, "batch dim"]
+
+
+@dataclass(frozen=True)
+class ReverseSteps:
+    """A fresh scheduler on the visited steps. timesteps: what the network is told, noisy first;
+    indices: what the scheduler is told at the same place."""
+
+    scheduler: SchedulerMixin
+    timesteps: list[int]
+    indices: Tensor
+
+
+class GaussianProcess(nn.Module):
+    """Corruption, training target and reverse steps of one schedule.
+
+    betas: (T,) float64; prediction_type: what the network outputs, in diffusers' words.
+    `scheduler` is a template that users may replace by any diffusers scheduler made from its config.
+    """
+
+    alphas_cumprod: Tensor
+    signal: Tensor
+    sigma: Tensor
+
+    def __init__(self, betas: Betas, prediction_type: PredictionType = "sample") -> None:
+        super().__init__()
+        if not ((0 < betas) & (betas < 1)).all():
+            raise UsageError(f"betas must lie strictly between 0 and 1, got {betas.min():.3g}..{betas.max():.3g}")
+        self.betas, self.prediction_type = betas, prediction_type
+        alpha_bar = np.cumprod(1 - betas)
+        for name, table in (("alphas_cumprod", alpha_bar), ("signal", alpha_bar**0.5), ("sigma", (1 - alpha_bar) ** 0.5)):
+            self.register_buffer(name, torch.from_numpy(table), persistent=False)
+        self.scheduler: SchedulerMixin = DDIMScheduler(
+            num_train_timesteps=len(betas),
+            trained_betas=betas.tolist(),
+            prediction_type=prediction_type,
+            clip_sample=False,  # the default clips embeddings to [-1, 1]
+            set_alpha_to_one=True,
+            timestep_spacing="trailing",
+        )
+
+    @property
+    def num_train_timesteps(self) -> int:
+        """T."""
+        return len(self.betas)
+
+    def corrupt(
+        self, x0: Float[Tensor, "batch dim"], t: Int[Tensor, "batch"], noise: Float[Tensor, "batch dim"]
+    ) -> NoisedSample:
+        """x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps."""
+        signal, sigma = self.signal[t].to(x0.dtype)[:, None], self.sigma[t].to(x0.dtype)[:, None]
+        return NoisedSample(x0, noise, t, signal * x0 + sigma * noise)
+
+    def target(self, noised: NoisedSample) -> Float[Tensor, "batch dim"]:
+        """What the network should output for `noised`."""
+        if self.prediction_type == "sample":
+            return noised.x0
+        if self.prediction_type == "epsilon":
+            return noised.noise
+        signal, sigma = self._coefficients(noised)
+        return signal * noised.noise - sigma * noised.x0
+
+    def predicted_x0(self, output: Float[Tensor, "batch dim"], noised: NoisedSample) -> Float[Tensor, "batch dim"]:
+        """The estimate of x_0 that an output stands for."""
+        if self.prediction_type == "sample":
+            return output
+        signal, sigma = self._coefficients(noised)
+        if self.prediction_type == "epsilon":
+            return (noised.x_t - sigma * output) / signal
+        return signal * noised.x_t - sigma * output
+
+    def _coefficients(self, noised: NoisedSample) -> tuple[Tensor, Tensor]:
+        dtype = noised.x_t.dtype
+        return self.signal[noised.t].to(dtype)[:, None], self.sigma[noised.t].to(dtype)[:, None]
+
+    def reverse_steps(self, num_inference_steps: int | None = None) -> ReverseSteps:
+        """A fresh scheduler for one call (schedulers keep state), on a trailing grid of that many steps.
+
+        The grid becomes a process of its own (`schedules.respaced`), so steps are exact on every grid.
+        """
+        num_steps = self.num_train_timesteps if num_inference_steps is None else num_inference_steps
+        if not 1 <= num_steps <= self.num_train_timesteps:
+            raise UsageError(f"num_inference_steps must lie in 1..{self.num_train_timesteps}, got {num_steps}")
+        visited = trailing_timesteps(self.num_train_timesteps, num_steps)
+        betas = respaced(self.betas, visited)
+        # trained_betas and the spacing are ours whatever the template says; everything else is the template's
+        scheduler = type(self.scheduler).from_config(
+            {**self.scheduler.config, "prediction_type": self.prediction_type},
+            num_train_timesteps=num_steps,
+            trained_betas=betas.tolist(),
+            timestep_spacing="trailing",
+        )
+        use_float64_tables(scheduler, betas)
+        scheduler.set_timesteps(num_steps)
+        # Heun visits a step twice, Euler counts in floats
+        return ReverseSteps(scheduler, visited[scheduler.timesteps.long().numpy()].tolist(), scheduler.timesteps)
+
+
+def use_float64_tables(scheduler: SchedulerMixin, betas: Betas) -> None:
+    """Replace the float32 tables of a scheduler by the same in float64."""
+    alpha_bar = torch.from_numpy(np.cumprod(1 - betas))
+    tables = {
+        "betas": torch.from_numpy(betas),
+        "alphas": torch.from_numpy(1 - betas),
+        "alphas_cumprod": alpha_bar,
+        "alpha_t": alpha_bar.sqrt(),
+        "sigma_t": (1 - alpha_bar).sqrt(),
+        "lambda_t": alpha_bar.sqrt().log() - (1 - alpha_bar).sqrt().log(),
+    }
+    for name, table in tables.items():
+        if hasattr(scheduler, name):
+            setattr(scheduler, name, table)

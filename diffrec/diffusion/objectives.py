@@ -1,0 +1,49 @@
+"""Per-example losses (batch,) from a network's output and the noised sample it saw."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from diffrec.diffusion.gaussian import GaussianProcess, NoisedSample
+from diffrec.typing import Float, Tensor
+
+
+class MeanSquaredError(nn.Module):
+    """Mean over coordinates of (target - output)^2, where the target is x_0, eps or v."""
+
+    def __init__(self, process: GaussianProcess) -> None:
+        super().__init__()
+        self.process = process
+
+    def forward(self, output: Float[Tensor, "batch dim"], noised: NoisedSample) -> Float[Tensor, "batch"]:
+        return (self.process.target(noised) - output).square().mean(1)
+
+
+class SNRWeightedError(nn.Module):
+    """The terms of the variational bound, as DiffRec trains them (eq. 10 and its epsilon form).
+
+    x_0 prediction: mean (x_0 - output)^2 * (SNR_{t-1} - SNR_t), SNR = alpha_bar / (1 - alpha_bar);
+    epsilon prediction: mean (eps - output)^2 * (1 - alpha_bar_t) / ((1 - alpha_bar_{t-1})^2 alpha_t).
+    At t = 0 the weight is 1, and for epsilon the term is the likelihood mean (x_0 - x0_hat)^2 / 2.
+    """
+
+    weight: Tensor
+
+    def __init__(self, process: GaussianProcess) -> None:
+        super().__init__()
+        self.process = process
+        alpha_bar, betas = process.alphas_cumprod, torch.from_numpy(process.betas)
+        before = alpha_bar[:-1]
+        if process.prediction_type == "epsilon":
+            later = (1 - alpha_bar[1:]) / ((1 - before).square() * (1 - betas[1:]))
+        else:
+            later = before / (1 - before) - alpha_bar[1:] / (1 - alpha_bar[1:])
+        self.register_buffer("weight", torch.cat([torch.ones(1, dtype=torch.float64), later]), persistent=False)
+
+    def forward(self, output: Float[Tensor, "batch dim"], noised: NoisedSample) -> Float[Tensor, "batch"]:
+        loss = (self.process.target(noised) - output).square().mean(1)
+        if self.process.prediction_type == "epsilon":
+            likelihood = (noised.x0 - self.process.predicted_x0(output, noised)).square().mean(1) / 2
+            loss = torch.where(noised.t == 0, likelihood, loss)
+        return self.weight[noised.t].to(loss.dtype) * loss

@@ -1,0 +1,72 @@
+"""Noise schedules: functions from a number of steps T to betas (T,) in float64. No state.
+
+beta_t is the variance added by step t = 0..T-1 (large t is noisy), alpha_t = 1 - beta_t, and
+alpha_bar_t = prod_{s<=t} alpha_s is what is left of the signal's variance.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Betas = NDArray[np.float64]
+
+
+def linear(num_train_timesteps: int, beta_start: float = 1e-4, beta_end: float = 0.02) -> Betas:
+    """beta rises linearly (Ho et al. 2020, section 4)."""
+    return np.linspace(beta_start, beta_end, num_train_timesteps, dtype=np.float64)
+
+
+def linear_variance(
+    num_train_timesteps: int, scale: float, low: float, high: float, first_beta: float | None = None
+) -> Betas:
+    """1 - alpha_bar rises linearly from scale*low to scale*high (DiffRec, eq. 4).
+
+    beta is capped at 0.999. first_beta replaces beta_0 afterwards, which moves every later alpha_bar
+    too: the DiffRec code does so with 1e-5, the L-DiffRec code does not.
+    """
+    alpha_bar = 1 - np.linspace(scale * low, scale * high, num_train_timesteps, dtype=np.float64)
+    betas = np.minimum(1 - alpha_bar / np.concatenate([[1.0], alpha_bar[:-1]]), 0.999)
+    if first_beta is not None:
+        betas[0] = first_beta
+    return betas
+
+
+def cosine(num_train_timesteps: int, offset: float = 0.008, low: float = 1e-4, high: float = 0.9999) -> Betas:
+    """alpha_bar follows a squared cosine (Nichol and Dhariwal 2021, eq. 17); beta is clipped to [low, high]."""
+    u = np.arange(num_train_timesteps + 1, dtype=np.float64) / num_train_timesteps
+    alpha_bar = np.cos((u + offset) / (1 + offset) * np.pi / 2) ** 2
+    return np.clip(1 - alpha_bar[1:] / alpha_bar[:-1], low, high)
+
+
+def exponential(num_train_timesteps: int, rate_min: float = 0.1, rate_max: float = 10.0) -> Betas:
+    """The variance-preserving SDE in T steps (Song et al. 2021, eq. 33), as DreamRec spells it."""
+    x = np.linspace(1, 2 * num_train_timesteps + 1, num_train_timesteps, dtype=np.float64)
+    return 1 - np.exp(-rate_min / num_train_timesteps - x * 0.5 * (rate_max - rate_min) / num_train_timesteps**2)
+
+
+def square_root(num_train_timesteps: int) -> Betas:
+    """alpha_bar(u) = 1 - sqrt(u + 1e-4) (Li et al. 2022, Diffusion-LM); beta is at most 0.999."""
+    u = np.arange(num_train_timesteps + 1, dtype=np.float64) / num_train_timesteps
+    alpha_bar = 1 - np.sqrt(u + 1e-4)
+    return np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], 0.999)
+
+
+def binomial(num_train_timesteps: int) -> Betas:
+    """beta_t = 1 / (T - t + 1) (Sohl-Dickstein et al. 2015), t = 0..T-1."""
+    return 1 / (num_train_timesteps - np.arange(num_train_timesteps, dtype=np.float64) + 1)
+
+
+def respaced(betas: Betas, timesteps: NDArray[np.int64]) -> Betas:
+    """Betas of the process that visits only `timesteps` (rising), with the same alpha_bar there.
+
+    (Nichol and Dhariwal 2021, eq. 19.) A scheduler with these betas takes exact steps on any grid.
+    """
+    alpha_bar = np.cumprod(1 - betas)[timesteps]
+    return 1 - alpha_bar / np.concatenate([[1.0], alpha_bar[:-1]])
+
+
+def trailing_timesteps(num_train_timesteps: int, num_inference_steps: int) -> NDArray[np.int64]:
+    """The visited steps, rising, always with T-1 last (Lin et al. 2024, table 2, "trailing")."""
+    grid = np.arange(1, num_inference_steps + 1) * (num_train_timesteps / num_inference_steps)
+    return np.round(grid).astype(np.int64) - 1

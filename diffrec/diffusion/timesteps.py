@@ -1,0 +1,86 @@
+"""How training draws timesteps, and what weight each draw carries. State lives in buffers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from diffrec.typing import Float, Int, Tensor
+
+
+@dataclass(frozen=True)
+class TimestepDraw:
+    """t: (batch,) steps 0..T-1; weight: (batch,) importance weights 1 / (T p_t)."""
+
+    t: Int[Tensor, "batch"]
+    weight: Float[Tensor, "batch"]
+
+
+class UniformTimesteps(nn.Module):
+    """Every step is equally likely."""
+
+    def __init__(self, num_train_timesteps: int) -> None:
+        super().__init__()
+        self.num_train_timesteps = num_train_timesteps
+
+    def draw(self, size: int, device: torch.device, generator: torch.Generator | None = None) -> TimestepDraw:
+        """`size` steps with weight 1."""
+        t = torch.randint(self.num_train_timesteps, (size,), device=device, generator=generator)
+        return TimestepDraw(t, torch.ones(size, device=device))
+
+    def update(self, t: Int[Tensor, "batch"], loss: Float[Tensor, "batch"]) -> None:
+        """Nothing is learned from losses."""
+
+
+class LossAwareTimesteps(nn.Module):
+    """Steps are drawn in proportion to the root mean square of their last losses.
+
+    Until every step has `history_size` losses all are equally likely; then p_t = (1 - u) m_t / sum m
+    + u / T with u = `uniform_share` (Nichol and Dhariwal 2021, eq. 18; the constants of DiffRec).
+    """
+
+    losses: Tensor
+    filled: Tensor
+
+    def __init__(self, num_train_timesteps: int, history_size: int = 10, uniform_share: float = 0.001) -> None:
+        super().__init__()
+        self.num_train_timesteps, self.history_size, self.uniform_share = num_train_timesteps, history_size, uniform_share
+        self.register_buffer("losses", torch.zeros(num_train_timesteps, history_size, dtype=torch.float64))
+        self.register_buffer("filled", torch.zeros(num_train_timesteps, dtype=torch.int64))
+
+    def probabilities(self) -> Float[Tensor, " steps"]:
+        """p_t, (T,) float64."""
+        if (self.filled < self.history_size).any():
+            return torch.full_like(self.losses[:, 0], 1 / self.num_train_timesteps)
+        rms = self.losses.square().mean(1).sqrt()
+        return rms / rms.sum() * (1 - self.uniform_share) + self.uniform_share / self.num_train_timesteps
+
+    def draw(self, size: int, device: torch.device, generator: torch.Generator | None = None) -> TimestepDraw:
+        """`size` steps and their weights 1 / (T p_t)."""
+        p = self.probabilities()
+        t = torch.multinomial(p, size, replacement=True, generator=generator)
+        return TimestepDraw(t.to(device), (1 / (p[t] * self.num_train_timesteps)).float().to(device))
+
+    @torch.no_grad()
+    def update(self, t: Int[Tensor, "batch"], loss: Float[Tensor, "batch"]) -> None:
+        """Append each loss (before its importance weight) to its step's row, the oldest falling out.
+
+        All at once: a new loss of rank r in its row goes to slot filled + r - shift, where shift is
+        how far the row overflows; old losses move left by the same shift.
+        """
+        arrivals = torch.bincount(t, minlength=self.num_train_timesteps)
+        shift = (self.filled + arrivals - self.history_size).clamp(min=0)
+        slots = torch.arange(self.history_size, device=t.device)
+        source = slots + shift[:, None]
+        moved = self.losses.gather(1, source.clamp(max=self.history_size - 1))
+        kept = torch.where(source < self.filled[:, None], moved, torch.zeros_like(moved))
+        order = torch.argsort(t, stable=True)
+        row = t[order]
+        rank = torch.arange(len(t), device=t.device) - (arrivals.cumsum(0) - arrivals)[row]
+        slot = self.filled[row] + rank - shift[row]
+        fits = slot >= 0
+        kept[row[fits], slot[fits]] = loss[order][fits].to(kept.dtype)
+        self.losses.copy_(kept)
+        self.filled.copy_((self.filled + arrivals).clamp(max=self.history_size))

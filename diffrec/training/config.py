@@ -1,0 +1,194 @@
+"""Configurations: YAML files and command line words composed into one, checked before anything is built."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from diffrec.errors import NotFoundError, UsageError, near_match
+from diffrec.paths import resource_dir
+from diffrec.training.yaml_tree import MAX_BYTES, Node, all_classes, merge, read_yaml
+
+MAX_FILES = 50  # a chain of bases longer than this is a mistake
+
+_CALLBACKS = (
+    "DeviceStatsMonitor", "EarlyStopping", "GradientAccumulationScheduler", "LearningRateMonitor", "ModelCheckpoint",
+    "ModelSummary", "RichModelSummary", "RichProgressBar", "Timer", "TQDMProgressBar",
+)  # fmt: skip
+_LOGGERS = ("CSVLogger", "TensorBoardLogger", "WandbLogger")
+_ALLOWED_CLASS = re.compile(
+    r"diffrec(\.[A-Za-z_]\w*)+"
+    rf"|pytorch_lightning\.callbacks\.({'|'.join(_CALLBACKS)})"
+    rf"|pytorch_lightning\.loggers\.({'|'.join(_LOGGERS)})"
+    r"|diffusers\.(schedulers\.(\w+\.)?)?\w+Scheduler"
+)
+
+
+def compose(configs: Sequence[str | Path], overrides: Sequence[str] = ()) -> dict[str, object]:
+    """The checked configuration that the files make together, later ones and `overrides` winning.
+
+    configs: paths, or names of shipped files such as `dreamrec-ml-100k` or `model/ease`; `trainer.yaml`
+    lies below all of them. overrides: command line words, `--model.lr=1e-3` or `--model.lr 1e-3`, where
+    `model.lr` is short for `model.init_args.lr`. Raises one UsageError with every fault, each with file
+    and line, and NotFoundError for a missing file. `data.seed` follows `seed_everything` unless given.
+    """
+    layers = _Files().layers(["trainer", *configs])
+    tree = layers[0]
+    for layer in layers[1:]:
+        tree = merge(tree, layer)
+    words = [_parse_override(word) for word in _pair_up(overrides)]
+    _refuse(fault for layer in [*layers, *(leaf for _, leaf in words)] for fault in hidden_code(layer))
+    for path, leaf in words:
+        tree = merge(tree, _overlay(tree, path, leaf))
+    _refuse(hidden_code(tree))
+    from diffrec.training.config_check import faults  # here, for it imports torch
+
+    _refuse(faults(tree))
+    config = tree.plain()
+    assert isinstance(config, dict)
+    config["data"] = {"seed": config["seed_everything"], **config["data"]}
+    return config
+
+
+def _refuse(found: Iterable[str]) -> None:
+    if lines := list(dict.fromkeys(found)):
+        raise UsageError("\n".join(lines))
+
+
+def hidden_code(tree: Node) -> list[str]:
+    """What could make building this tree run foreign code or open a connection; imports nothing."""
+    found = []
+    for key, node in tree.walk():
+        if key == "class_path" and not (isinstance(node.value, str) and _ALLOWED_CLASS.fullmatch(node.value)):
+            found.append(f"{node.where}: {_not_allowed(node.plain())}")
+        elif isinstance(node.value, str) and "://" in node.value:
+            found.append(f"{node.where}: {node.value!r} is an address; configurations come from local files only")
+    return found
+
+
+def _not_allowed(path: object) -> str:
+    short = [f"pytorch_lightning.callbacks.{name}" for name in _CALLBACKS]
+    short += [f"pytorch_lightning.loggers.{name}" for name in _LOGGERS]
+    return (
+        f"class_path {path!r} is not allowed; allowed are classes of diffrec, diffusers' schedulers, and "
+        f"Lightning's {', '.join(_CALLBACKS + _LOGGERS)}{near_match(str(path), short)}"
+    )
+
+
+def find_config(name: str | Path) -> Path:
+    """The file of a configuration: a path, else a file shipped in `configs/`, a recipe by its bare name."""
+    if Path(name).is_file():
+        return Path(name)
+    known = shipped_configs()
+    asked = str(name).removeprefix("configs/").removesuffix(".yaml")
+    for candidate in (asked, f"recipe/{asked}"):
+        if candidate in known:
+            return known[candidate]
+    names = [word.removeprefix("recipe/") for word in known]
+    near = near_match(asked.removeprefix("recipe/"), names)
+    raise NotFoundError(f"no configuration {str(name)!r}{near}; 'diffrec fit --help' lists the recipes")
+
+
+def shipped_configs() -> dict[str, Path]:
+    """The files of the project's `configs` folder by name: `recipe/dreamrec-ml-100k`, `model/ease`, ..."""
+    folder = resource_dir("configs")
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.yaml"))}
+
+
+class _Files:
+    """Reads configurations and the files they build on."""
+
+    def __init__(self) -> None:
+        self.read = 0
+
+    def layers(self, names: Sequence[str | Path]) -> list[Node]:
+        return [layer for name in names for layer in self.with_bases(find_config(name), ())]
+
+    def with_bases(self, path: Path, chain: tuple[Path, ...]) -> list[Node]:
+        """The file's bases in order, each with its own bases, then the file itself."""
+        source = _shown(path)
+        if (self.read := self.read + 1) > MAX_FILES or path.resolve() in chain:
+            raise UsageError(f"{source}: its bases lead back to itself or to more than {MAX_FILES} files")
+        tree = read_yaml(_text(path, source), source)
+        if not isinstance(tree.value, dict):
+            raise UsageError(f"{tree.where}: a configuration is a mapping with the keys base, model, data, trainer")
+        layers = []
+        for base in _base_paths(tree.value.get("base"), path.parent):
+            layers += self.with_bases(base, (*chain, path.resolve()))
+        own = {key: child for key, child in tree.value.items() if key != "base"}
+        return [*layers, Node(own, tree.where)]
+
+
+def _base_paths(base: Node | None, folder: Path) -> list[Path]:
+    if base is None:
+        return []
+    names = base.plain()
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UsageError(f"{base.where}: base must be a list of paths, such as [../model/dreamrec.yaml]")
+    for name in names:
+        if not (folder / name).is_file():
+            there = [f"{Path(name).parent.as_posix()}/{p.name}" for p in (folder / name).parent.glob("*.yaml")]
+            raise NotFoundError(f"{base.where}: no base {name!r}{near_match(name, there)}")
+    return [folder / name for name in names]
+
+
+def _text(path: Path, source: str) -> str:
+    if path.stat().st_size > MAX_BYTES:
+        raise UsageError(f"{source}: larger than {MAX_BYTES // 1024} KiB, which no configuration needs")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{source}: not UTF-8 text (byte {error.start})") from None
+
+
+def _shown(path: Path) -> str:
+    """The path as a reader of messages wants it: relative to here where it lies below."""
+    full, here = path.resolve(), Path.cwd().resolve()
+    return str(full.relative_to(here)) if full.is_relative_to(here) else str(path)
+
+
+def _pair_up(words: Sequence[str]) -> list[str]:
+    """`--a.b 1` as `--a.b=1`; anything that is no option is refused."""
+    paired: list[str] = []
+    waiting = False
+    for word in words:
+        if waiting:
+            paired[-1] += f"={word}"
+            waiting = False
+        elif word.startswith("--") and len(word) > 2:
+            paired.append(word)
+            waiting = "=" not in word
+        else:
+            raise UsageError(f"unexpected word {word!r}; overrides look like --model.lr=1e-3")
+    if waiting:
+        raise UsageError(f"the option {paired[-1]} needs a value, as in {paired[-1]}=VALUE")
+    return paired
+
+
+def _parse_override(word: str) -> tuple[list[str], Node]:
+    name, _, text = word.removeprefix("--").partition("=")
+    return name.split("."), read_yaml(text, f"--{name}", numbered=False)
+
+
+def _overlay(tree: Node | None, path: Sequence[str], leaf: Node) -> Node:
+    """A tree that holds only `leaf`, at `path`; below a class, a key is one of its init_args."""
+    if not path:
+        return leaf
+    head, *rest = path
+    if tree is not None and isinstance(tree.value, list) and tree.value and all_classes(tree):
+        return Node([_of_class(tree, head, rest, leaf)], leaf.where)
+    if tree is not None and tree.is_class and head not in ("class_path", "init_args"):
+        return Node({"init_args": _overlay(tree.get("init_args"), path, leaf)}, leaf.where)
+    return Node({head: _overlay(tree and tree.get(head), rest, leaf)}, leaf.where)
+
+
+def _of_class(members: Node, name: str, path: Sequence[str], leaf: Node) -> Node:
+    """The overlay for the member of a list whose class is called `name`, such as EarlyStopping."""
+    assert isinstance(members.value, list)
+    paths = {str(child.plain()["class_path"]).rpartition(".")[2]: child for child in members.value}  # type: ignore[index]
+    if name not in paths:
+        raise UsageError(f"{leaf.where}: {name!r} is not one of {', '.join(paths)}{near_match(name, paths)}")
+    child = _overlay(paths[name], path, leaf)
+    assert isinstance(child.value, dict)
+    return Node({"class_path": paths[name].value["class_path"], **child.value}, leaf.where)  # type: ignore[index]

@@ -1,0 +1,134 @@
+"""A zoo entry on disk: six files, five of them listed with size and sha256 in the sixth. No torch here.
+
+model.safetensors  the weights
+config.json        class, constructor arguments, dataset, protocol
+vocabulary.json    item ids, and titles where the data's terms allow
+metrics.json       what was measured, and how the model was trained
+card.md            the same for people
+manifest.json      size and sha256 of the five above; its own sha256 is the revision of the entry
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from diffrec.errors import IntegrityError, NotFoundError
+from diffrec.zoo.strict_json import from_json, record, short, to_json
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+WEIGHTS, CONFIG, VOCABULARY, METRICS, CARD = FILES = (
+    "model.safetensors",
+    "config.json",
+    "vocabulary.json",
+    "metrics.json",
+    "card.md",
+)
+_LARGEST = {WEIGHTS: 1 << 34, CONFIG: 1 << 16, VOCABULARY: 1 << 27, METRICS: 1 << 18, CARD: 1 << 18, MANIFEST: 1 << 16}
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,95}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """size: bytes; sha256: 64 hexadecimal digits."""
+
+    size: int
+    sha256: str
+
+    @classmethod
+    def of(cls, data: bytes) -> FileRecord:
+        """The record of these bytes."""
+        return cls(len(data), sha256(data))
+
+    @classmethod
+    def parse(cls, value: object, where: str) -> FileRecord:
+        """From its JSON form; IntegrityError where it is not one."""
+        fields = record(value, where, {"size": int, "sha256": str})
+        if fields["size"] < 0 or not _SHA256.fullmatch(fields["sha256"]):
+            raise IntegrityError(f"{where} has an impossible size or sha256")
+        return cls(fields["size"], fields["sha256"])
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry folder whose manifest has been read; `revision` is the sha256 of that manifest."""
+
+    folder: Path
+    revision: str
+    files: Mapping[str, FileRecord]
+
+    @classmethod
+    def open(cls, folder: Path) -> Entry:
+        """Read the manifest. NotFoundError where there is no folder, IntegrityError where it is no entry."""
+        if not folder.is_dir():
+            raise NotFoundError(f"there is no zoo entry in {folder}: no such folder")
+        where = str(folder / MANIFEST)
+        data = read_file(folder / MANIFEST, _LARGEST[MANIFEST])
+        manifest = record(from_json(data, where), where, {"schema_version": int, "files": dict})
+        check_version(manifest["schema_version"], where)
+        return cls(folder, sha256(data), parse_files(manifest["files"], where))
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one of FILES, after checking size and sha256."""
+        path = self.folder / name
+        data = read_file(path, self.files[name].size)
+        if FileRecord.of(data) != self.files[name]:
+            raise IntegrityError(f"{path} is not the file its manifest lists: size or sha256 differs")
+        return data
+
+    def read_all(self) -> dict[str, bytes]:
+        """All of FILES, each checked."""
+        return {name: self.read(name) for name in FILES}
+
+
+def is_name(text: str) -> bool:
+    """May an entry have this name?"""
+    return _NAME.fullmatch(text) is not None
+
+
+def sha256(data: bytes) -> str:
+    """64 hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def manifest_bytes(contents: Mapping[str, bytes]) -> bytes:
+    """The entry manifest of these files."""
+    files = {name: vars(FileRecord.of(data)) for name, data in contents.items()}
+    return to_json({"schema_version": SCHEMA_VERSION, "files": files})
+
+
+def parse_files(value: Mapping[str, object], where: str) -> dict[str, FileRecord]:
+    """The records of exactly FILES, which leaves no room for a path; IntegrityError otherwise."""
+    if value.keys() != set(FILES):
+        wrong = sorted(value.keys() ^ set(FILES))
+        raise IntegrityError(f"{where} must list {', '.join(FILES)}; unexpected or missing: {short(wrong)}")
+    files = {name: FileRecord.parse(value[name], f"{where}: {name}") for name in FILES}
+    for name, file in files.items():
+        if file.size > _LARGEST[name]:
+            raise IntegrityError(f"{where}: {name} has {file.size:,} bytes; at most {_LARGEST[name]:,} are allowed")
+    return files
+
+
+def check_version(version: int, where: str) -> None:
+    """IntegrityError for a format of another time."""
+    if version != SCHEMA_VERSION:
+        raise IntegrityError(f"{where} has schema_version {short(version)}; this diffrec reads {SCHEMA_VERSION}")
+
+
+def read_file(path: Path, largest: int) -> bytes:
+    """The bytes of a regular file of at most `largest` bytes; IntegrityError for anything else, links too."""
+    try:
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode):
+            raise IntegrityError(f"{path} is not a regular file")
+        if status.st_size > largest:
+            raise IntegrityError(f"{path} has {status.st_size:,} bytes, more than the {largest:,} expected")
+        return path.read_bytes()
+    except OSError as error:
+        raise IntegrityError(f"{path} cannot be read: {error.strerror}") from error

@@ -1,0 +1,90 @@
+"""Schedules against the tables of the official codes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from diffrec.diffusion import schedules
+from diffrec.diffusion.gaussian import GaussianProcess
+from diffrec.diffusion.objectives import SNRWeightedError
+
+
+def released(golden, name):
+    steps, scale, low, high, fixed = golden("diffrec")[f"sched.{name}.params"].tolist()
+    steps, first = int(steps), 1e-5 if fixed else None
+    match name:
+        case "other.linear" | "other.linear_fixed":
+            betas = schedules.linear(steps, scale * low, scale * high)
+        case "other.cosine":
+            betas = schedules.cosine(steps, low=0.0, high=0.999)
+        case "other.binomial":
+            betas = schedules.binomial(steps)
+        case _:
+            return schedules.linear_variance(steps, scale, low, high, first)
+    if first:
+        betas[0] = first
+    return betas
+
+
+NAMES = [
+    *(f"{model}.{data}" for model in ("DiffRec", "L-DiffRec") for data in
+      ("amazon-book_clean", "yelp_clean", "ml-1m_clean", "amazon-book_noisy", "yelp_noisy", "ml-1m_noisy")),
+    *(f"{model}.{data}" for model in ("T-DiffRec", "LT-DiffRec") for data in ("amazon-book_clean", "yelp_clean")),
+    "other.linear", "other.cosine", "other.binomial", "other.linear_fixed",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tables_of_diffrec(golden, name):
+    arrays = {k.removeprefix(f"sched.{name}."): v for k, v in golden("diffrec").items() if k.startswith(f"sched.{name}.")}
+    betas = released(golden, name)
+    process = GaussianProcess(betas)
+    np.testing.assert_allclose(betas, arrays["betas"], rtol=1e-10, atol=1e-15)
+    alpha_bar = process.alphas_cumprod
+    torch.testing.assert_close(alpha_bar, arrays["alphas_cumprod"], rtol=1e-12, atol=0)
+    before = torch.cat([torch.ones(1, dtype=torch.float64), alpha_bar[:-1]])
+    beta = torch.from_numpy(betas)
+    torch.testing.assert_close(beta * before.sqrt() / (1 - alpha_bar), arrays["posterior_mean_coef1"], rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        (1 - before) * (1 - beta).sqrt() / (1 - alpha_bar), arrays["posterior_mean_coef2"], rtol=1e-6, atol=1e-9
+    )
+    variance = beta * (1 - before) / (1 - alpha_bar)
+    torch.testing.assert_close(variance, arrays["posterior_variance"], rtol=1e-6, atol=1e-12)
+    clipped = torch.cat([variance[1:2], variance[1:]]).log()
+    torch.testing.assert_close(clipped, arrays["posterior_log_variance"], rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(SNRWeightedError(process).weight, arrays["snr_weight_x0"], rtol=1e-6, atol=0)
+    epsilon = SNRWeightedError(GaussianProcess(betas, "epsilon"))
+    torch.testing.assert_close(epsilon.weight, arrays["weight_eps"], rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "betas", "tolerance"),
+    [
+        ("linear500", schedules.linear(500), 1e-6),
+        ("cosine2000", schedules.cosine(2000), 1e-3),
+        ("exp500", schedules.exponential(500), 6e-5),
+        ("sqrt100", schedules.square_root(100), 1e-5),
+    ],
+)
+def test_tables_of_dreamrec(golden, name, betas, tolerance):
+    """The official tables are float32 and carry its rounding: these are the bounds stated with them."""
+    arrays = golden("dreamrec")
+    np.testing.assert_allclose(betas, arrays[f"sched.{name}.betas"], atol=tolerance, rtol=0)
+    np.testing.assert_allclose(np.cumprod(1 - betas), arrays[f"sched.{name}.alphas_cumprod"], rtol=0, atol=3e-4)
+
+
+def test_published_oracle_values():
+    assert np.cumprod(1 - schedules.linear(500))[-1] == pytest.approx(6.3527e-03, rel=1e-4)
+    assert np.cumprod(1 - schedules.exponential(500))[-1] == pytest.approx(6.3462e-03, rel=1e-4)
+    assert np.cumprod(1 - schedules.cosine(2000))[-1] == pytest.approx(6.06e-11, rel=1e-2)
+
+
+@pytest.mark.parametrize(("total", "few"), [(40, 6), (500, 7), (5, 5), (2000, 20), (3, 1)])
+def test_respaced_process_keeps_alpha_bar_on_the_grid(total, few):
+    betas = schedules.linear(total)
+    grid = schedules.trailing_timesteps(total, few)
+    assert grid[-1] == total - 1
+    assert len(set(grid.tolist())) == few
+    np.testing.assert_allclose(np.cumprod(1 - schedules.respaced(betas, grid)), np.cumprod(1 - betas)[grid], rtol=1e-12)
