@@ -13,7 +13,6 @@ BASELINES: dict[str, str] = {
 }
 
 _CLASSES = {path.partition(":")[2]: path for path in BASELINES.values()}
-__all__ = ["BASELINES", *_CLASSES]
 
 
 def __getattr__(name: str) -> type:
@@ -22,3 +21,7 @@ def __getattr__(name: str) -> type:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, _, attribute = _CLASSES[name].partition(":")
     return getattr(import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    return ["BASELINES", *_CLASSES]

@@ -8,9 +8,9 @@ import re
 from pathlib import Path
 
 import numpy as np
-from scipy.linalg import lapack
+from scipy.linalg import get_lapack_funcs
 
-from diffrec.baselines.history import ItemToItem
+from diffrec.baselines.history import ItemToItem, seen_matrix
 from diffrec.data.ragged import Ragged
 from diffrec.errors import DiffrecError, UsageError
 
@@ -26,7 +26,7 @@ class EASE(ItemToItem):
 
     regularization: lambda; decay: in (0, 1], weighs x by decay^(number of events after the item's most
     recent one), B stays as it is; 1 reads the history as a set.
-    Source: Steck, "Embarrassingly shallow autoencoders for sparse data" (WWW 2019), equation 8.
+    Source: Steck, "Embarrassingly shallow autoencoders for sparse data" (WWW 2019).
     """
 
     def __init__(self, num_items: int, regularization: float = 300.0, decay: float = 1.0) -> None:
@@ -66,7 +66,7 @@ def available_memory() -> int:
 
 def count_together(sequences: Ragged, num_items: int) -> np.ndarray:
     """X^T X (N, N) float32: in how many sequences two items are both met."""
-    seen = sequences.to_csr(num_items).sign().astype(np.float32)
+    seen = seen_matrix(sequences, num_items)
     seen_by_item = seen.T.tocsr()
     table = np.empty((num_items, num_items), dtype=np.float32)
     for start in range(0, num_items, _BLOCK):  # the sparse product of dense data is larger than the table
@@ -77,10 +77,11 @@ def count_together(sequences: Ragged, num_items: int) -> np.ndarray:
 def invert_in_place(table: np.ndarray) -> None:
     """Replace a symmetric positive definite matrix (float32, C order) by its inverse, by Cholesky."""
     columns_first = table.T  # LAPACK writes into Fortran order without a copy; its lower triangle is our upper one
-    _, failed = lapack.spotrf(columns_first, lower=1, clean=0, overwrite_a=1)
+    factorise, invert = get_lapack_funcs(("potrf", "potri"), (columns_first,))
+    _, failed = factorise(columns_first, lower=1, clean=0, overwrite_a=1)
     if failed:
         raise DiffrecError("the item matrix is not positive definite in float32; use a larger regularization")
-    lapack.spotri(columns_first, lower=1, overwrite_c=1)
+    invert(columns_first, lower=1, overwrite_c=1)
     for start in range(0, len(table), _BLOCK):
         stop = start + _BLOCK
         square = table[start:stop, start:stop]

@@ -7,6 +7,7 @@ import scipy.sparse as sp
 import torch
 from torch.nn.functional import embedding_bag
 
+from diffrec.data.ragged import Ragged
 from diffrec.diffusion.noise import RequestNoise
 from diffrec.errors import UsageError
 from diffrec.recommender import ClosedFormRecommender
@@ -34,6 +35,13 @@ def last_occurrences(history: History) -> Bool[torch.Tensor, "batch length"]:
 def item_weights(history: History, decay: float) -> Float[torch.Tensor, "batch length"]:
     """`event_weights` of each item's most recent event, 0 for its earlier ones: a set of items at decay 1."""
     return event_weights(history, decay) * last_occurrences(history)
+
+
+def seen_matrix(sequences: Ragged, num_items: int) -> sp.csr_array:
+    """X (rows, N) float32: 1 where the sequence holds the item, however often."""
+    matrix = sequences.to_csr(num_items)
+    matrix.data[:] = 1
+    return matrix
 
 
 class ItemToItem(ClosedFormRecommender):
@@ -75,7 +83,7 @@ class ItemToItem(ClosedFormRecommender):
             )
         shape = (len(history), self.num_items)
         chosen = sp.csr_array(tuple(part.cpu().numpy() for part in (values, rows, offsets)), shape=shape)
-        return torch.from_numpy((chosen @ self.sparse()).toarray()).to(history.device)
+        return torch.from_numpy(sp.csr_array(chosen @ self.sparse()).toarray()).to(history.device)
 
     def sparse(self) -> sp.csr_array:
         """A view of the CSR parts as they are now."""
@@ -85,13 +93,16 @@ class ItemToItem(ClosedFormRecommender):
     def keep_sparse(self, matrix: sp.csr_array) -> None:
         """Store S, as a table where more than an eighth of its cells are filled."""
         if matrix.nnz > _DENSE_FROM * self.num_items**2:
-            return self.keep_table(matrix.astype(np.float32).toarray())
-        self.indptr, self.indices, self.values = (
-            torch.from_numpy(part).to(self.device)
-            for part in (matrix.indptr.astype("int32"), matrix.indices.astype("int32"), matrix.data.astype("float32"))
-        )
-        self.table = torch.empty(0, 0, device=self.device)
+            self.keep_table(matrix.astype(np.float32).toarray())
+        else:
+            self._keep(np.empty((0, 0)), matrix.indptr, matrix.indices, matrix.data)
 
     def keep_table(self, matrix: np.ndarray) -> None:
-        """Store S (N, N) float32 as it is, without a copy."""
-        self.table = torch.from_numpy(matrix).to(self.device)
+        """Store S (N, N), without a copy where it is float32."""
+        self._keep(matrix, np.zeros(self.num_items + 1), np.empty(0), np.empty(0))
+
+    def _keep(self, table: np.ndarray, indptr: np.ndarray, indices: np.ndarray, values: np.ndarray) -> None:
+        self.table = torch.from_numpy(np.asarray(table, dtype=np.float32)).to(self.device)
+        self.indptr = torch.from_numpy(np.asarray(indptr, dtype=np.int32)).to(self.device)
+        self.indices = torch.from_numpy(np.asarray(indices, dtype=np.int32)).to(self.device)
+        self.values = torch.from_numpy(np.asarray(values, dtype=np.float32)).to(self.device)

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import scipy.sparse as sp
 
-from diffrec.baselines.history import ItemToItem
+from diffrec.baselines.history import ItemToItem, seen_matrix
 from diffrec.data.ragged import Ragged
 from diffrec.errors import UsageError
 
@@ -47,7 +47,7 @@ class ItemKNN(ItemToItem):
 
 def cosine(sequences: Ragged, num_items: int, shrink: float) -> sp.csr_array:
     """s (N, N) float64, symmetric, with an empty diagonal."""
-    seen = sequences.to_csr(num_items).sign().astype(np.float64)
+    seen = seen_matrix(sequences, num_items).astype(np.float64)
     users = seen.sum(axis=0)
     similarity = seen.T.tocsr() @ seen
     row_of_entry = np.repeat(np.arange(num_items, dtype=np.int32), np.diff(similarity.indptr))
@@ -62,7 +62,7 @@ def strongest_per_row(matrix: sp.csr_array, count: int) -> sp.csr_array:
     """The `count` largest entries of each row; of equal ones those with the smaller column."""
     entries = matrix.tocoo()
     rows, columns = entries.coords
-    order = np.lexsort((columns, -entries.data, rows))
+    order = np.lexsort((columns, -entries.data.astype(np.float64), rows))
     place = np.arange(len(order)) - matrix.indptr[rows[order]]
     kept = order[place < count]
     return sp.csr_array((entries.data[kept], (rows[kept], columns[kept])), shape=matrix.shape)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from diffrec.baselines.history import seen_matrix
 from diffrec.data.ragged import Ragged
 from diffrec.diffusion.noise import RequestNoise
 from diffrec.recommender import ClosedFormRecommender
@@ -23,7 +24,7 @@ class Popularity(ClosedFormRecommender):
         self.register_buffer("users", torch.zeros(num_items))
 
     def solve(self, sequences: Ragged) -> None:
-        users_per_item = sequences.to_csr(self.num_items).sign().sum(axis=0)
+        users_per_item = seen_matrix(sequences, self.num_items).sum(axis=0)
         self.users = torch.from_numpy(users_per_item).float().to(self.device)
 
     def score(self, history: History, *, noise: RequestNoise | None = None) -> Scores:

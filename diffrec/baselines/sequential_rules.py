@@ -32,7 +32,8 @@ class SequentialRules(ItemToItem):
         super().__init__(num_items, decay)
         if window < 1:
             raise UsageError(f"window must be at least 1, got {window}")
-        self.window, self.normalisation = window, normalisation
+        self.window = window
+        self.normalisation: Normalisation = normalisation
 
     def solve(self, sequences: Ragged) -> None:
         rules = count_rules(sequences, self.num_items, self.window)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from diffrec.bench.leaderboard import Row, Table
 from diffrec.bench.render import accuracy
@@ -18,12 +21,18 @@ from diffrec.bench.render import accuracy
 
 @dataclass(frozen=True)
 class Style:
-    """How the rows of one role are drawn: colours of Okabe and Ito, and a shape of their own."""
+    """How the rows of one role are drawn: a colour of Okabe and Ito's palette, and a shape of their own."""
 
     label: str
     colour: str
     marker: str
     filled: bool
+
+    def marks(self) -> dict[str, Any]:
+        """The same as keywords of matplotlib."""
+        face = self.colour if self.filled else "white"
+        shape = {"marker": self.marker, "markersize": 8, "markerfacecolor": face, "markeredgecolor": self.colour}
+        return {"linestyle": "none", "markeredgewidth": 1.6, **shape}
 
 
 STYLES = {
@@ -31,8 +40,9 @@ STYLES = {
     "control": Style("control of a model", "#D55E00", "D", False),
     "training-free": Style("needs no training", "#555555", "s", False),
 }
-_FONT = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 11}
+_STAR: dict[str, Any] = {"marker": "*", "markersize": 13, "color": "#D55E00", "linestyle": "none"}
 _NAMES = {"ndcg": "NDCG", "recall": "Recall", "hit_rate": "Hit rate", "mrr": "MRR"}
+_HEIGHTS = (0, *(sign * height for height in range(12, 121, 12) for sign in (1, -1)))
 
 
 @dataclass(frozen=True)
@@ -46,34 +56,30 @@ class Curve:
 
 
 def read_curve(model: str, log: Path, metric: str, best: int) -> Curve:
-    """The rows of a CSV log that hold `valid/<metric>`."""
+    """The rows of a CSV log that hold `valid/<metric>`; Lightning counts epochs from 0, a curve from 1."""
     with open(log, newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row.get(f"valid/{metric}")]
-    return Curve(model, tuple(int(r["epoch"]) for r in rows), tuple(float(r[f"valid/{metric}"]) for r in rows), best)
+    return Curve(
+        model, tuple(int(r["epoch"]) + 1 for r in rows), tuple(float(r[f"valid/{metric}"]) for r in rows), best
+    )
 
 
 def accuracy_chart(table: Table, path: Path) -> list[Path]:
     """Every row's headline metric with its spread over seeds, in the order of the table."""
     rows, metric = table.rows, table.headline
-    with matplotlib.rc_context(_FONT):
-        figure, axes = _figure(8, 1.6 + 0.34 * len(rows))
+    with _style():
+        figure, (axes,) = _figure(8, 1.7 + 0.34 * len(rows))
         for place, row in enumerate(rows):
-            _point(axes, row.metrics[metric].mean, place, row, spread=row.metrics[metric].spread)
-            axes.annotate(
-                accuracy(row.metrics[metric]),
-                (1.01, place),
-                xycoords=("axes fraction", "data"),
-                va="center",
-                fontsize=9,
-            )
+            statistic = row.metrics[metric]
+            _point(axes, statistic.mean, place, row, statistic.spread)
+            at_right = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 9}
+            axes.annotate(accuracy(statistic), (1.01, place), **at_right)
         axes.set_yticks(range(len(rows)), [("└ " if row.role == "control" else "") + row.model for row in rows])
         axes.invert_yaxis()
         axes.set_xlim(left=0)
-        axes.set_xlabel(f"{_metric_name(metric)} on the test set, mean ± standard deviation over seeds")
+        axes.set_xlabel(f"{metric_name(metric)} on the test set, mean ± standard deviation over seeds")
         axes.grid(axis="x", color="#DDDDDD", zorder=0)
-        axes.set_title(f"{table.dataset} · {table.protocol}", loc="left")
-        _legend(figure, rows)
-        _save(figure, path)
+        _finish(figure, f"Accuracy · {table.title}", rows, path)
     columns = ("model", "role", "seeds", metric, f"{metric}_sd")
     values = [(r.model, r.role, len(r.seeds), r.metrics[metric].mean, r.metrics[metric].spread) for r in rows]
     return [path, _write_csv(path, columns, values)]
@@ -82,16 +88,14 @@ def accuracy_chart(table: Table, path: Path) -> list[Path]:
 def cost_chart(table: Table, path: Path) -> list[Path]:
     """The headline metric against denoiser calls per request and against milliseconds per request."""
     rows, metric = table.rows, table.headline
-    with matplotlib.rc_context(_FONT):
-        figure, (calls, latency) = _figure(11, 5.2, panels=2)
-        _scatter(calls, rows, [row.denoiser_calls for row in rows], metric)
-        _scatter(latency, rows, [row.ms_per_user for row in rows], metric)
-        calls.set_xlabel("denoiser calls per request")
-        latency.set_xlabel("milliseconds per request (one user, ten items)")
-        calls.set_ylabel(f"{_metric_name(metric)} on the test set")
-        calls.set_title(f"{table.dataset} · {table.protocol}", loc="left")
-        _legend(figure, rows)
-        _save(figure, path)
+    with _style():
+        figure, (calls, latency) = _figure(11, 5.6, panels=2)
+        _scatter(figure, calls, rows, [row.denoiser_calls for row in rows], metric)
+        _scatter(figure, latency, rows, [row.ms_per_user for row in rows], metric)
+        calls.set_xlabel("denoiser calls per request (logarithmic)")
+        latency.set_xlabel("milliseconds per request: one user, ten items (logarithmic)")
+        calls.set_ylabel(f"{metric_name(metric)} on the test set")
+        _finish(figure, f"Accuracy and cost · {table.title}", rows, path)
     columns = ("model", "role", metric, "denoiser_calls", "ms_per_user")
     values = [(r.model, r.role, r.metrics[metric].mean, r.denoiser_calls, r.ms_per_user) for r in rows]
     return [path, _write_csv(path, columns, values)]
@@ -102,96 +106,107 @@ def training_chart(table: Table, curves: Sequence[Curve], reference: float, path
 
     reference: the best validation value of the rows without training.
     """
-    with matplotlib.rc_context(_FONT):
-        figure, panels = _figure(3.2 * len(curves) + 0.8, 3.6, panels=len(curves))
+    with _style():
+        figure, panels = _figure(3 * len(curves) + 1, 3.6, panels=len(curves))
         for axes, curve in zip(panels, curves, strict=True):
             axes.axhline(reference, color=STYLES["training-free"].colour, linestyle="--", linewidth=1)
             axes.plot(curve.epochs, curve.values, color=STYLES["model"].colour, marker=".")
-            kept = curve.values[curve.epochs.index(curve.best)]
-            axes.plot(curve.best, kept, marker="*", markersize=14, color="#D55E00", linestyle="none")
+            axes.plot(curve.best, curve.values[curve.epochs.index(curve.best)], zorder=3, **_STAR)
             axes.set_title(curve.model, loc="left")
             axes.set_xlabel("epoch")
+            axes.set_xlim(left=0)
             axes.set_ylim(bottom=0)
-            axes.xaxis.get_major_locator().set_params(integer=True)
-        panels[0].set_ylabel(f"validation {_metric_name(table.headline)}")
-        kept = Line2D([], [], marker="*", markersize=11, color="#D55E00", linestyle="none", label="epoch kept")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        panels[0].set_ylabel(f"validation {metric_name(table.headline)}")
         line = Line2D([], [], color=STYLES["training-free"].colour, linestyle="--", label="best row without training")
-        figure.legend(handles=[kept, line], loc="outside lower center", ncols=2, frameon=False)
-        figure.suptitle(f"{table.dataset} · {table.protocol}", x=0.01, ha="left", fontsize=11)
+        handles = [Line2D([], [], label="epoch kept", **_STAR), line]
+        figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
+        figure.suptitle(f"Training · {table.title}", x=0.01, ha="left", fontsize=11)
         _save(figure, path)
     values = [(c.model, epoch, value) for c in curves for epoch, value in zip(c.epochs, c.values, strict=True)]
     return [path, _write_csv(path, ("model", "epoch", f"valid/{table.headline}"), values)]
 
 
-def _figure(width: float, height: float, panels: int = 1):
-    """A figure and its axes (a list, where there are several panels); no window system is touched."""
+def metric_name(metric: str) -> str:
+    """`ndcg@10` as people write it: `NDCG@10`."""
+    name, at, cutoff = metric.partition("@")
+    return _NAMES.get(name, name) + at + cutoff
+
+
+def _style() -> AbstractContextManager[None]:
+    return matplotlib.rc_context(
+        {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 11}
+    )
+
+
+def _figure(width: float, height: float, panels: int = 1) -> tuple[Figure, list[Axes]]:
+    """A figure with panels side by side on one vertical axis; no window system is touched."""
     figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots(1, panels, sharey=True, squeeze=False)[0]
-    return figure, (axes[0] if panels == 1 else list(axes))
+    return figure, list(figure.subplots(1, panels, sharey=True, squeeze=False)[0])
 
 
 def _point(axes: Axes, x: float, y: float, row: Row, spread: float | None = None) -> None:
     style = STYLES[row.role]
-    axes.errorbar(
-        x,
-        y,
-        xerr=spread,
-        color=style.colour,
-        marker=style.marker,
-        markersize=8,
-        markerfacecolor=style.colour if style.filled else "white",
-        markeredgewidth=1.6,
-        capsize=3,
-        zorder=3,
-    )
+    axes.errorbar(x, y, xerr=spread, ecolor=style.colour, elinewidth=1.5, capsize=4, zorder=3, **style.marks())
 
 
-def _scatter(axes: Axes, rows: Sequence[Row], x: Sequence[float], metric: str) -> None:
-    """Points on a logarithmic axis, labelled; labels are pushed apart vertically."""
+def _scatter(figure: Figure, axes: Axes, rows: Sequence[Row], x: Sequence[float], metric: str) -> None:
+    """Labelled points on a logarithmic axis."""
     y = [row.metrics[metric].mean for row in rows]
     for row, at_x, at_y in zip(rows, x, y, strict=True):
         _point(axes, at_x, at_y, row)
     axes.set_xscale("log")
-    axes.set_xlim(min(x) / 1.6, max(x) * 6)
+    axes.set_xlim(min(x) / 8, max(x) * 8)  # room for names on both sides
     axes.set_ylim(0, max(y) * 1.12)
     axes.grid(color="#DDDDDD", zorder=0)
-    places = _apart(y, gap=max(y) * 0.045)
-    for row, at_x, at_y, place in zip(rows, x, y, places, strict=True):
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    figure.draw_without_rendering()  # fixes the layout, so that places on the paper are known
+    points = (axes.transData.transform([*zip(x, y, strict=True)]) * 72 / figure.dpi).tolist()
+    offsets = _label_offsets(points, rows, [edge * 72 / figure.dpi for edge in axes.bbox.extents])
+    for at_x, at_y, row, (dx, dy) in zip(x, y, rows, offsets, strict=True):
         axes.annotate(
             row.model,
             (at_x, at_y),
-            xytext=(at_x * 1.35, place),
+            xytext=(dx, dy),
+            textcoords="offset points",
             va="center",
             fontsize=9,
-            arrowprops={"arrowstyle": "-", "color": "#AAAAAA", "linewidth": 0.7, "shrinkA": 0, "shrinkB": 4},
+            arrowprops={"arrowstyle": "-", "color": "#999999", "linewidth": 0.7, "shrinkA": 0, "shrinkB": 4},
         )
 
 
-def _apart(values: Sequence[float], gap: float) -> list[float]:
-    """Nearly the same values, but no two closer than `gap`."""
-    places = list(values)
-    for _ in range(100):
-        order = sorted(range(len(places)), key=places.__getitem__)
-        for low, high in zip(order, order[1:], strict=False):
-            short = gap - (places[high] - places[low])
-            if short > 1e-9:
-                places[low], places[high] = places[low] - short / 2, places[high] + short / 2
-    return places
+def _label_offsets(
+    points: Sequence[Sequence[float]], rows: Sequence[Row], frame: Sequence[float]
+) -> list[tuple[float, float]]:
+    """For each point the nearest place in the frame for its name that covers no point and no other name.
+
+    All in units of 1/72 inch; boxes and frame are (left, bottom, right, top).
+    """
+    taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in points]
+    offsets = []
+    for (x, y), row in zip(points, rows, strict=True):
+        width = 5.6 * len(row.model)
+        places = [(dx, dy) for dy in _HEIGHTS for dx in (14, -14 - width)]
+        boxes = [(x + dx, y + dy - 6, x + dx + width, y + dy + 6) for dx, dy in places]
+        outside = [not (frame[0] < box[0] and box[2] < frame[2] and frame[1] < box[1]) for box in boxes]
+        covered = [sum(_overlap(box, other) for other in taken) for box in boxes]
+        best = min(range(len(places)), key=lambda i: (outside[i], covered[i], i))
+        taken.append(boxes[best])
+        offsets.append(places[best])
+    return offsets
 
 
-def _legend(figure: Figure, rows: Sequence[Row]) -> None:
+def _overlap(a: Sequence[float], b: Sequence[float]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def _finish(figure: Figure, title: str, rows: Sequence[Row], path: Path) -> None:
+    """Title, a legend of the roles that occur, and the file."""
     used = [style for role, style in STYLES.items() if any(row.role == role for row in rows)]
-    handles = [
-        Line2D([], [], color=s.colour, marker=s.marker, linestyle="none", markersize=8, label=s.label,
-               markerfacecolor=s.colour if s.filled else "white", markeredgewidth=1.6)
-        for s in used
-    ]  # fmt: skip
+    handles = [Line2D([], [], label=style.label, **style.marks()) for style in used]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
-
-
-def _metric_name(metric: str) -> str:
-    name, _, cutoff = metric.partition("@")
-    return _NAMES.get(name, name) + (f"@{cutoff}" if cutoff else "")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    _save(figure, path)
 
 
 def _save(figure: Figure, path: Path) -> None:

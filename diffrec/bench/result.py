@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -14,6 +15,7 @@ from diffrec.bench.strict import parse
 from diffrec.errors import IntegrityError
 
 SCHEMA_VERSION = 1
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,95}")  # of suites, datasets and models: they become folders
 TIMINGS = ("evaluate_seconds", "ms_per_user", "peak_memory_mib", "train_seconds")
 
 Role = Literal["model", "control", "training-free"]
@@ -22,7 +24,7 @@ Tree = dict[str, Any]  # of JSON values
 
 @dataclass(frozen=True)
 class Selection:
-    """Which epoch was kept (0 is the first), and the validation value that chose it."""
+    """Which epoch was kept (1 is the first), and the validation value that chose it."""
 
     metric: str
     value: float
@@ -114,10 +116,10 @@ def read_result(path: Path) -> Result:
     return result
 
 
-def read_results(folder: Path, suite: str = "*", dataset: str = "*") -> list[Result]:
+def read_results(folder: Path) -> list[Result]:
     """All records below `folder`, in the order of their paths; each must lie where its fields say."""
     results = []
-    for path in sorted(folder.glob(f"{suite}/{dataset}/*/seed*.json")):
+    for path in sorted(folder.glob("*/*/*/seed*.json")):
         result = read_result(path)
         place = result_path(result.suite, result.dataset, result.model, result.seed)
         if path.relative_to(folder).as_posix() != str(place):
@@ -148,7 +150,11 @@ def _no_constant(word: str) -> None:
 
 def _check(result: Result, path: Path) -> None:
     """What types cannot say."""
-    wrong = [name for name, value in {**result.metrics, **result.validation}.items() if not 0 <= value <= 1]
+    for name in (result.suite, result.dataset, result.model):
+        if not NAME.fullmatch(name):
+            raise IntegrityError(f"{path}: the name {name[:60]!r} must be made of a-z, 0-9, '.', '_' and '-'")
+    measured = [*result.metrics.items(), *result.validation.items()]
+    wrong = [name for name, value in measured if not 0 <= value <= 1]
     if wrong:
         raise IntegrityError(f"{path}: metrics lie in 0..1, but not {', '.join(wrong)}")
     if result.headline not in result.metrics:

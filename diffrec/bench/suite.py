@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from diffrec.bench.result import result_path
+from diffrec.bench.result import NAME, result_path
 from diffrec.bench.strict import parse
 from diffrec.errors import NotFoundError, UsageError, near_match
 from diffrec.paths import resource_dir
 from diffrec.training.yaml_tree import Node, read_yaml
-
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,95}")
 
 
 @dataclass(frozen=True)
@@ -116,7 +113,7 @@ def _check(suite: Suite, path: Path) -> None:
     models = [model.name for model in suite.models]
     datasets = [dataset.name for dataset in suite.datasets]
     for name in (suite.name, *models, *datasets):
-        if not _NAME.fullmatch(name):
+        if not NAME.fullmatch(name):
             raise UsageError(f"{path}: the name {name!r} must be made of a-z, 0-9, '.', '_' and '-'")
     for kind, names in (("model", models), ("dataset", datasets)):
         if not names:

@@ -14,22 +14,28 @@ from diffrec.paths import cache_dir, data_dir
 
 Origin = Literal["registered", "folder", "imported"]
 
-REGISTERED: Mapping[str, str] = {
-    "ml-100k": "MovieLens 100K: 943 people rate 1,682 films, with titles and times",
-    "synthetic": "generated: 200 users, 100 items, groups of taste and an order of items inside each group",
+REGISTERED: Mapping[str, Mapping[str, int]] = {
+    "ml-100k": {"users": 943, "items": 1682, "interactions": 100_000},
+    "synthetic": {"users": 200, "items": 100, "interactions": 3011},
 }
 
+_COUNTS = ("users", "items", "interactions")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,95}")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A dataset that `load_dataset` can load; folder: where it lies, None while there is nothing on disk."""
+    """A dataset that `load_dataset` can load.
+
+    folder: where it lies, None while there is nothing on disk; kind: in words;
+    counts: users, items and interactions as far as they are stated without reading the data.
+    """
 
     name: str
     origin: Origin
-    summary: str
     folder: Path | None
+    kind: str
+    counts: Mapping[str, int]
 
 
 def dataset_dir(name: str = "") -> Path:
@@ -43,9 +49,9 @@ def entries() -> dict[str, Entry]:
     Where two share a name the earlier origin wins.
     """
     cached = {folder.name: folder for folder in _dataset_folders(dataset_dir())}
-    found = [Entry(name, "registered", text, cached.get(name)) for name, text in REGISTERED.items()]
-    found += [Entry(folder.name, "folder", summary(folder), folder) for folder in _dataset_folders(data_dir())]
-    found += [Entry(name, "imported", summary(folder), folder) for name, folder in cached.items()]
+    found = [Entry(name, "registered", cached.get(name), "", counts) for name, counts in REGISTERED.items()]
+    found += [_entry(folder, "folder") for folder in _dataset_folders(data_dir())]
+    found += [_entry(folder, "imported") for folder in cached.values()]
     return {entry.name: entry for entry in reversed(found)}
 
 
@@ -79,15 +85,14 @@ def read_description(folder: Path) -> dict:
         raise IntegrityError(f"{path} is not JSON: {error}") from error
 
 
-def summary(folder: Path) -> str:
-    """One line about the content of a folder."""
+def _entry(folder: Path, origin: Origin) -> Entry:
+    """What source.json says; a damaged one must not hide the other datasets, so it is the `kind` here."""
     try:
-        description = read_description(folder)
+        stated = read_description(folder)
     except IntegrityError as error:
-        return str(error)
-    counts = description.get("statistics", {})
-    sizes = [f"{counts[key]:,} {key}" for key in ("users", "items", "interactions") if key in counts]
-    return ": ".join(part for part in (description.get("kind", ""), ", ".join(sizes)) if part)
+        return Entry(folder.name, origin, folder, str(error), {})
+    counts = {key: value for key, value in stated.get("statistics", {}).items() if key in _COUNTS}
+    return Entry(folder.name, origin, folder, stated.get("kind", ""), counts)
 
 
 def _dataset_folders(parent: Path | None) -> list[Path]:

@@ -11,10 +11,8 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Iterator
 from http.client import HTTPException
 from pathlib import Path
-from typing import BinaryIO
 from urllib.parse import urlsplit
 
 from diffrec.errors import IntegrityError, NetworkError, UsageError
@@ -25,7 +23,7 @@ _CHUNK = 1 << 18
 _TRY_AGAIN = {429, 500, 502, 503, 504}
 
 
-class _Passing(Exception):
+class _Passing(NetworkError):
     """A fault that may be gone at the next attempt."""
 
 
@@ -64,15 +62,15 @@ def download(
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     log.info("downloading %s", url)
     try:
-        for attempt in range(1, attempts + 1):
+        for attempt in range(1, attempts):
             try:
-                seen = _transfer(url, part, max_bytes, timeout, time.monotonic() + deadline)
+                seen = _transfer(url, part, max_bytes, timeout, deadline)
                 break
             except _Passing as fault:
-                if attempt == attempts:
-                    raise NetworkError(f"{url} failed {attempts} times, at last with: {fault}") from fault
-                log.warning("%s: %s; attempt %d of %d follows", url, fault, attempt + 1, attempts)
+                log.warning("%s; attempt %d of %d follows", fault, attempt + 1, attempts)
                 time.sleep(wait * 2 ** (attempt - 1))
+        else:
+            seen = _transfer(url, part, max_bytes, timeout, deadline)
         if sha256 is not None and seen != sha256:
             raise IntegrityError(f"{url} has sha256 {seen}, expected {sha256}; nothing was kept")
         os.replace(part, target)
@@ -81,18 +79,19 @@ def download(
     return target
 
 
-def _transfer(url: str, part: Path, max_bytes: int, timeout: float, stop_at: float) -> str:
+def _transfer(url: str, part: Path, max_bytes: int, timeout: float, deadline: float) -> str:
     """Write the body to `part` and return its sha256."""
-    digest, received = hashlib.sha256(), 0
+    digest, received, stop_at = hashlib.sha256(), 0, time.monotonic() + deadline
     try:
         with urllib.request.urlopen(url, timeout=timeout) as response, part.open("wb") as out:
             expected = response.headers.get("Content-Length")
-            for chunk in _chunks(response):
+            # read1 returns what is there, so that the deadline is looked at even where bytes trickle in.
+            while chunk := response.read1(_CHUNK):
                 received += len(chunk)
                 if received > max_bytes:
                     raise IntegrityError(f"{url} is larger than the {max_bytes:,} bytes allowed; nothing was kept")
                 if time.monotonic() > stop_at:
-                    raise NetworkError(f"{url} is too slow: {received:,} bytes until the time was up")
+                    raise NetworkError(f"{url} is too slow: {received:,} bytes in {deadline:g} seconds")
                 digest.update(chunk)
                 out.write(chunk)
             out.flush()
@@ -103,16 +102,10 @@ def _transfer(url: str, part: Path, max_bytes: int, timeout: float, stop_at: flo
     except urllib.error.URLError as error:
         raise NetworkError(f"{url} cannot be reached: {error.reason}") from error
     except (HTTPException, ConnectionError, TimeoutError) as error:
-        raise _Passing(f"the transfer broke after {received:,} bytes ({error or type(error).__name__})") from error
+        raise _Passing(f"{url} broke off after {received:,} bytes: {error or type(error).__name__}") from error
     if expected is not None and received != int(expected):
-        raise _Passing(f"{received:,} of {expected} bytes came")
+        raise _Passing(f"{url} ended after {received:,} of {int(expected):,} bytes")
     return digest.hexdigest()
-
-
-def _chunks(response: BinaryIO) -> Iterator[bytes]:
-    # read1 returns what is there, so that the deadline is looked at even where bytes trickle in.
-    while chunk := response.read1(_CHUNK):  # pyright: ignore[reportAttributeAccessIssue]
-        yield chunk
 
 
 def download_wheel(requirement: str, folder: Path) -> Path:

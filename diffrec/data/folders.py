@@ -12,6 +12,8 @@ Items are numbered 1..N by ascending source id over the items that occur in the 
 (ids that are integers ascend as integers); items that nobody ever touched get no number.
 """
 
+# pyarrow.compute makes its functions when it is imported, where a type checker cannot see them.
+# pyright: reportAttributeAccessIssue=false
 from __future__ import annotations
 
 import hashlib
@@ -195,7 +197,7 @@ def _titles(ids: pa.Array, items: pa.Table) -> tuple[str, ...] | None:
     if "year" in items.column_names:
         years = items["year"].cast(pa.string()).fill_null("")
         dated = pc.binary_join_element_wise(titles, pc.binary_join_element_wise(" (", years, ")", ""), "")
-        bare = pc.or_(pc.equal(years, ""), pc.equal(years, titles))
+        bare = pc.or_(pc.or_(pc.equal(titles, ""), pc.equal(years, "")), pc.equal(years, titles))
         titles = pc.if_else(bare, titles, dated)
     places = pc.index_in(ids, items["item_id"].combine_chunks().cast(ids.type))
     return tuple(titles.combine_chunks().take(places).fill_null("").to_pylist())
@@ -223,13 +225,21 @@ def save_folder(folder: Path, tables: Tables, description: Mapping[str, object],
         files = {name: _write_table(scratch / name, table) for name, table in stored.items() if table is not None}
         text = json.dumps({**description, "files": files}, indent=1, ensure_ascii=False)
         _write(scratch / "source.json", text.encode())
-        if replace and folder.exists():
-            folder.rename(scratch / "replaced")
-        if not folder.exists():
-            os.replace(scratch, folder)
-            shutil.rmtree(folder / "replaced", ignore_errors=True)
+        _put_in_place(scratch, folder, replace)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _put_in_place(scratch: Path, folder: Path, replace: bool) -> None:
+    """Rename `scratch` to `folder`; remains of a dataset are replaced, a whole one only if `replace`."""
+    if folder.exists() and (replace or not shape_of(folder)):
+        folder.rename(scratch / "replaced")
+    try:
+        os.replace(scratch, folder)
+    except OSError:
+        if replace or not shape_of(folder):
+            raise
+    shutil.rmtree(folder / "replaced", ignore_errors=True)
 
 
 def _write_table(path: Path, table: pa.Table) -> dict[str, object]:

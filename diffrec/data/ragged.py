@@ -111,6 +111,7 @@ class Ragged:
     def to_csr(self, num_items: int, weights: np.ndarray | None = None) -> sp.csr_array:
         """(rows, num_items) sparse matrix; item number j goes to column j - 1, repeats are summed."""
         data = np.ones(len(self.values), dtype=np.float32) if weights is None else weights
-        matrix = sp.csr_array((data, self.values.astype(np.int64) - 1, self.offsets), shape=(len(self), num_items))
+        parts = (data, self.values.astype(np.int64) - 1, self.offsets)
+        matrix = sp.csr_array(parts, shape=(len(self), num_items), copy=True)  # summing changes the parts in place
         matrix.sum_duplicates()
         return matrix

@@ -33,7 +33,8 @@ class Vocabulary:
         """The title of an item number, or its id where there is no title."""
         if not 1 <= number <= len(self):
             raise NotFoundError(f"item number {number} is outside 1..{len(self)}")
-        return (self.titles and self.titles[number - 1]) or self.item_ids[number - 1]
+        title = self.titles[number - 1] if self.titles else ""
+        return title or self.item_ids[number - 1]
 
     @cached_property
     def _by_id(self) -> dict[str, int]:

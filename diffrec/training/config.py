@@ -31,7 +31,7 @@ def compose(configs: Sequence[str | Path], overrides: Sequence[str] = ()) -> dic
     configs: paths, or names of shipped files such as `dreamrec-ml-100k` or `model/ease`; `trainer.yaml`
     lies below all of them. overrides: command line words, `--model.lr=1e-3` or `--model.lr 1e-3`, where
     `model.lr` is short for `model.init_args.lr`. Raises one UsageError with every fault, each with file
-    and line, and NotFoundError for a missing file. `data.seed` follows `seed_everything` unless given.
+    and line, and NotFoundError for a missing file.
     """
     layers = _Files().layers(["trainer", *configs])
     tree = layers[0]
@@ -47,7 +47,6 @@ def compose(configs: Sequence[str | Path], overrides: Sequence[str] = ()) -> dic
     _refuse(faults(tree))
     config = tree.plain()
     assert isinstance(config, dict)
-    config["data"] = {"seed": config["seed_everything"], **config["data"]}
     return config
 
 
@@ -64,6 +63,8 @@ def hidden_code(tree: Node) -> list[str]:
             found.append(f"{node.where}: {_not_allowed(node.plain())}")
         elif isinstance(node.value, str) and "://" in node.value:
             found.append(f"{node.where}: {node.value!r} is an address; configurations come from local files only")
+        elif isinstance(node.value, str) and "&" in node.value and "*" in node.value:
+            found.append(f"{node.where}: {node.value[:40]!r} hides YAML with aliases in a string")
     return found
 
 
@@ -108,7 +109,8 @@ class _Files:
     def with_bases(self, path: Path, chain: tuple[Path, ...]) -> list[Node]:
         """The file's bases in order, each with its own bases, then the file itself."""
         source = _shown(path)
-        if (self.read := self.read + 1) > MAX_FILES or path.resolve() in chain:
+        self.read += 1
+        if self.read > MAX_FILES or path.resolve() in chain:
             raise UsageError(f"{source}: its bases lead back to itself or to more than {MAX_FILES} files")
         tree = read_yaml(_text(path, source), source)
         if not isinstance(tree.value, dict):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import types
 import typing
 from collections.abc import Iterator
@@ -14,12 +15,15 @@ from pytorch_lightning.loggers import Logger
 
 from diffrec.data.datamodule import InteractionDataModule
 from diffrec.errors import DiffrecError, near_match
+from diffrec.metrics.ranking import RankingMetrics
 from diffrec.recommender import Recommender
 from diffrec.training.yaml_tree import Node
 
 _TOP_LEVEL = ("seed_everything", "model", "data", "trainer")
 _FOLDERS = ("save_dir", "dirpath", "dir", "default_root_dir")  # everything is written below the run folder
 _FILE_NAMES = ("filename", "name", "version", "sub_dir", "id")
+_LEAVES_FOLDER = re.compile(r"[/\\]|\.\.")
+_METRICS = ("train/loss", *(f"valid/{name}" for name in RankingMetrics(num_items=1).names))  # what a model logs
 _PLAIN_MODULES = ("builtins", "datetime", "pathlib", "types")
 
 
@@ -29,7 +33,8 @@ def faults(tree: Node) -> list[str]:
     assert isinstance(tree.value, dict)
     for key, child in tree.value.items():
         if key not in _TOP_LEVEL:
-            found.append(f"{child.where}: key {key!r} is not one of {', '.join(_TOP_LEVEL)}{near_match(key, _TOP_LEVEL)}")
+            near = near_match(key, _TOP_LEVEL)
+            found.append(f"{child.where}: key {key!r} is not one of {', '.join(_TOP_LEVEL)}{near}")
     found += _seed_faults(tree.get("seed_everything"))
     for key, hint in (("model", "-c model/dreamrec"), ("data", "-c data/ml-100k")):
         if tree.get(key) is None:
@@ -83,7 +88,8 @@ def _import_class(path: str) -> type | str:
 def _near_class(path: str) -> str:
     from diffrec import baselines, models
 
-    names = [f"{module.__name__}.{name}" for module in (models, baselines) for name in getattr(module, "__all__", ())]
+    names = [f"diffrec.models.{place.rpartition(':')[2]}" for place in models.MODELS.values()]
+    names += [f"diffrec.baselines.{place.rpartition(':')[2]}" for place in baselines.BASELINES.values()]
     return near_match(path, names)
 
 
@@ -120,7 +126,7 @@ def _path_fault(cls: type, key: str, node: Node) -> str | None:
         return None
     if key in _FOLDERS:
         return f"{key} cannot be set; everything is written below the run folder, which --run-dir chooses"
-    if key in _FILE_NAMES and isinstance(node.value, str) and ("/" in node.value or "\\" in node.value or ".." in node.value):
+    if key in _FILE_NAMES and isinstance(node.value, str) and _LEAVES_FOLDER.search(node.value):
         return f"{key} must be a plain file name, got {node.value!r}"
     if cls is Trainer and key == "plugins":
         return "plugins cannot be set in a configuration"
@@ -131,13 +137,16 @@ def _value_faults(cls: type, key: str, parameter: inspect.Parameter, node: Node,
     if cls is Trainer and key in ("logger", "callbacks"):
         yield from _list_faults(node, Logger if key == "logger" else Callback, key)
         return
-    nested = [child for child in (node, *(c for _, c in node.walk())) if child.is_class]
-    before = len(inner := [fault for child in nested for fault in _class_faults(child, object, key)])
+    classes = [child for child in (node, *(c for _, c in node.walk())) if child.is_class]
+    inner = [fault for child in classes for fault in _class_faults(child, object, key)]
     yield from inner
     hint = _hint(cls, parameter)
-    if hint is _UNKNOWN or _takes_code(hint, node):
+    if hint is _UNKNOWN or _takes_code(cls, hint, node):
         yield f"{node.where}: {key} of {what} cannot be set to {node.plain()!r} in a configuration"
-    elif not before and not _fits(hint, node.plain()):
+    elif key == "monitor" and node.plain() not in _METRICS:
+        near = near_match(str(node.plain()), _METRICS)
+        yield f"{node.where}: no metric {node.plain()!r}; there are: {', '.join(_METRICS)}{near}"
+    elif not inner and not _fits(hint, node.plain()):
         yield f"{node.where}: {key} must be {describe(hint)}, got {node.plain()!r}{_near_choice(hint, node.plain())}"
 
 
@@ -148,7 +157,7 @@ def _list_faults(node: Node, base: type, what: str) -> Iterator[str]:
         yield from _class_faults(child, base, what)
 
 
-_UNKNOWN = object()
+_UNKNOWN = object()  # a type that cannot be named here
 
 
 def _hint(cls: type, parameter: inspect.Parameter) -> object:
@@ -173,11 +182,15 @@ def _leaves(hint: object) -> Iterator[object]:
         yield hint
 
 
-def _takes_code(hint: object, node: Node) -> bool:
-    """Whether a string here would be taken as the dotted path of something to import."""
+def _takes_code(cls: type, hint: object, node: Node) -> bool:
+    """Whether a string here may be taken as the dotted path of something to import, or as a file to read.
+
+    The trainer's own words for its parts ("ddp", "simple") are read as words, see `build._Parser`.
+    """
     leaves = list(_leaves(hint))
     strings = [n for n in (node, *(c for key, c in node.walk() if key != "class_path")) if isinstance(n.value, str)]
-    return bool(strings) and str not in leaves and any(_is_code(leaf) for leaf in leaves) and not node.is_class
+    words_allowed = cls is Trainer and str in leaves
+    return bool(strings) and not words_allowed and any(_is_code(leaf) for leaf in leaves) and not node.is_class
 
 
 def _is_code(leaf: object) -> bool:

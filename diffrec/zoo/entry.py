@@ -11,6 +11,7 @@ manifest.json      size and sha256 of the five above; its own sha256 is the revi
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import stat
 from collections.abc import Mapping
@@ -66,12 +67,14 @@ class Entry:
     @classmethod
     def open(cls, folder: Path) -> Entry:
         """Read the manifest. NotFoundError where there is no folder, IntegrityError where it is no entry."""
-        if not folder.is_dir():
+        if not os.path.isdir(folder):  # False for every impossible path, too
             raise NotFoundError(f"there is no zoo entry in {folder}: no such folder")
         where = str(folder / MANIFEST)
         data = read_file(folder / MANIFEST, _LARGEST[MANIFEST])
         manifest = record(from_json(data, where), where, {"schema_version": int, "files": dict})
         check_version(manifest["schema_version"], where)
+        if to_json(manifest) != data:
+            raise IntegrityError(f"{where} was changed after it was written: it is not in the form that diffrec writes")
         return cls(folder, sha256(data), parse_files(manifest["files"], where))
 
     def read(self, name: str) -> bytes:

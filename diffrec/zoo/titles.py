@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from diffrec.data.catalogue import find
+from diffrec.data.catalogue import REGISTERED, find
 from diffrec.data.sources import load_dataset
 from diffrec.data.vocabulary import Vocabulary
 from diffrec.errors import DiffrecError
@@ -38,4 +38,5 @@ class BorrowedTitles(Vocabulary):
         if self.titles is not None:
             return super()._suggestion(query)
         source = self.__dict__["source"]
-        return f"{super()._suggestion(query)}; titles come with the dataset: run 'diffrec data fetch {source}'"
+        get = f"run 'diffrec data fetch {source}'" if source in REGISTERED else f"set DIFFREC_DATA to where {source} is"
+        return f"{super()._suggestion(query)}; titles come with the dataset: {get}"

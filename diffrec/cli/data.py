@@ -1,0 +1,246 @@
+"""`diffrec data`: which datasets there are, what is in one, fetching one, bringing your own."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from diffrec.data.catalogue import Entry
+    from diffrec.data.dataset import Dataset
+    from diffrec.data.importing import ImportReport
+
+HELP = "list, inspect, fetch and import datasets"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The four actions and their options."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+
+    listing = actions.add_parser("list", help="the datasets that can be loaded")
+    listing.add_argument("--json", action="store_true", help="print JSON")
+
+    info = actions.add_parser("info", help="counts, origin and licence of one dataset (fetches it if need be)")
+    info.add_argument("name", metavar="NAME")
+    info.add_argument("--json", action="store_true", help="print JSON")
+
+    fetch = actions.add_parser("fetch", help="download a registered dataset into the cache and check it")
+    fetch.add_argument("name", metavar="NAME")
+
+    add = actions.add_parser(
+        "import",
+        help="make a dataset of a CSV, TSV, gzip or Parquet file",
+        epilog="Columns are called 1, 2, ... in files without a header.",
+    )
+    add.add_argument("file", metavar="FILE", help="one interaction a row")
+    add.add_argument("--name", required=True, help="how the dataset will be called")
+    for role in ("user", "item", "timestamp", "rating", "title"):
+        add.add_argument(f"--{role}", metavar="COLUMN", help=f"column of the {role}; guessed where not given")
+    add.add_argument("--min-rating", type=float, metavar="R", help="leave out rows rated below R")
+    add.add_argument("--k-core", type=int, default=0, metavar="K", help="leave out users and items with fewer than K")
+    add.add_argument("--delimiter", type=_delimiter, help="between cells; guessed (',', ';', '|', '::', tab, blank)")
+    add.add_argument("--header", action=argparse.BooleanOptionalAction, help="is the first row a header? guessed")
+    add.add_argument("--force", action="store_true", help="replace an imported dataset of that name")
+    add.add_argument("--json", action="store_true", help="print the report as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what was asked; errors are DiffrecError."""
+    return {"list": _list, "info": _info, "fetch": _fetch, "import": _import}[args.action](args)
+
+
+def _delimiter(text: str) -> str:
+    return {"tab": "\t", "\\t": "\t", "space": " "}.get(text, text)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False, emoji=False)
+
+
+def _print_json(value: object) -> int:
+    import json
+
+    _console().print(json.dumps(value, indent=1, ensure_ascii=False), soft_wrap=True, markup=False)
+    return 0
+
+
+def _list(args: argparse.Namespace) -> int:
+    from diffrec.data.catalogue import entries
+
+    found = sorted(entries().values(), key=lambda entry: (entry.origin != "registered", entry.origin, entry.name))
+    if args.json:
+        return _print_json([_entry_facts(entry) for entry in found])
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for column in ("name", "origin", "users", "items", "interactions"):
+        table.add_column(column, no_wrap=True, justify="left" if column in ("name", "origin") else "right")
+    for entry in found:
+        origin = entry.origin if _ready(entry) else f"{entry.origin}, to fetch"
+        counts = (entry.counts.get(key) for key in ("users", "items", "interactions"))
+        table.add_row(entry.name, origin, *("-" if count is None else f"{count:,}" for count in counts))
+    console = _console()
+    console.print(table)
+    console.print("\nmore: diffrec data info NAME; your own: diffrec data import FILE --name NAME")
+    return 0
+
+
+def _ready(entry: Entry) -> bool:
+    return entry.folder is not None or entry.name == "synthetic"
+
+
+def _entry_facts(entry: Entry) -> dict:
+    return {"name": entry.name, "origin": entry.origin, "kind": entry.kind, "ready": _ready(entry), **entry.counts}
+
+
+def _info(args: argparse.Namespace) -> int:
+    from diffrec.data.sources import load_dataset
+
+    facts = _facts(load_dataset(args.name))
+    if args.json:
+        return _print_json(facts)
+    lines = {
+        "name": facts["name"],
+        "title": facts["title"],
+        "users": f"{facts['users']:,}{'' if facts['aligned'] else ' (rows; every part has its own)'}",
+        "items": f"{facts['items']:,}{'' if facts['titles'] else ', no titles'}",
+        "interactions": f"{facts['interactions']:,}",
+        "per user": "{min} to {max}, median {median:g}, mean {mean:.2f}".format(**facts["items_per_user"]),
+        "parts": ", ".join(f"{name} {size:,}" for name, size in facts["parts"].items()),
+        "times": " to ".join(facts["times"]) or "none; the order of the file",
+        "homepage": facts["homepage"] or "-",
+        "licence": facts["licence"],
+        "citation": facts["citation"] or "-",
+        "sha256": facts["sha256"],
+    }
+    return _print_facts(list(lines.items()))
+
+
+def _facts(dataset: Dataset) -> dict:
+    """What `info` tells, as plain values."""
+    import numpy as np
+
+    lengths = [part.items.lengths for part in dataset.parts.values()]
+    lengths = np.sum(lengths, axis=0) if dataset.aligned else np.concatenate(lengths)
+    return {
+        "name": dataset.name,
+        "title": dataset.info.title,
+        "users": dataset.num_users,
+        "items": dataset.num_items,
+        "interactions": dataset.num_interactions,
+        "items_per_user": {
+            "min": int(lengths.min()),
+            "median": float(np.median(lengths)),
+            "mean": float(lengths.mean()),
+            "max": int(lengths.max()),
+        },
+        "parts": {name: len(part.items.values) for name, part in dataset.parts.items()},
+        "aligned": dataset.aligned,
+        "titles": dataset.vocabulary.titles is not None,
+        "times": _time_range(dataset),
+        "homepage": dataset.info.homepage,
+        "licence": dataset.info.licence,
+        "citation": dataset.info.citation,
+        "sha256": dataset.sha256,
+    }
+
+
+def _time_range(dataset: Dataset) -> list[str]:
+    """First and last day, or an empty list where there are no times."""
+    import numpy as np
+
+    times = [part.timestamps.values for part in dataset.parts.values() if part.timestamps is not None]
+    if not times:
+        return []
+    ends = np.array([min(map(np.min, times)), max(map(np.max, times))], dtype="datetime64[s]")
+    return [str(day) for day in ends.astype("datetime64[D]")]
+
+
+def _print_facts(facts: list[tuple[str, str]]) -> int:
+    """Two columns: what, and how much of it."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from diffrec.cli.printable import printable
+
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True, style="bold")
+    table.add_column(overflow="fold")
+    for what, value in facts:
+        table.add_row(what, escape(printable(value)))
+    _console().print(table)
+    return 0
+
+
+def _fetch(args: argparse.Namespace) -> int:
+    from diffrec.data.sources import fetch, load_dataset
+
+    folder = fetch(args.name)
+    dataset = load_dataset(args.name)
+    where = f"in {folder}" if folder else "generated when it is loaded"
+    counts = f"{dataset.num_users:,} users, {dataset.num_items:,} items, {dataset.num_interactions:,} interactions"
+    _console().print(f"{args.name}: {counts}, checked, {where}", soft_wrap=True, markup=False)
+    return 0
+
+
+def _import(args: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from diffrec.data.importing import import_table
+
+    _, report = import_table(
+        args.file,
+        name=args.name,
+        user=args.user,
+        item=args.item,
+        timestamp=args.timestamp,
+        rating=args.rating,
+        min_rating=args.min_rating,
+        k_core=args.k_core,
+        title=args.title,
+        delimiter=args.delimiter,
+        has_header=args.header,
+        force=args.force,
+    )
+    if args.json:
+        return _print_json(asdict(report))
+    return _print_facts(_report_facts(report))
+
+
+def _report_facts(report: ImportReport) -> list[tuple[str, str]]:
+    """The report in words."""
+    kind = f"{report.encoding}, cells cut at {report.delimiter!r}" if report.delimiter else "Parquet"
+    return [
+        ("dataset", report.name),
+        ("file", f"{report.file} ({kind}, {'with' if report.header else 'without'} header)"),
+        ("columns", ", ".join(f"{role} = {column}" for role, column in report.columns.items())),
+        ("rows read", f"{report.rows_read:,}"),
+        *(("left out", text) for text in _dropped_facts(report)),
+        ("rows kept", f"{report.rows_kept:,} of {report.users:,} users and {report.items:,} items"),
+        ("repeats", f"{report.repeats:,} (a user comes back to an item; kept)"),
+        ("time order", _time_fact(report)),
+        ("next", f"diffrec data info {report.name}"),
+    ]
+
+
+def _dropped_facts(report: ImportReport) -> list[str]:
+    """One line a reason, with the first lines of the file it concerns."""
+    unit = "line" if report.delimiter else "row"
+    return [
+        f"{drop.rows:,}: {drop.reason} ({unit} {', '.join(map(str, drop.lines))}"
+        f"{', ...' if drop.rows > len(drop.lines) else ''})"
+        for drop in report.dropped
+    ] or ["0"]
+
+
+def _time_fact(report: ImportReport) -> str:
+    if "timestamp" not in report.columns:
+        return "no times; the order of the file is taken for the order of events"
+    return (
+        f"{report.reordered_users:,} users were not in time order in the file and are now; "
+        f"{report.ties:,} rows share user and time and keep the order of the file"
+    )

@@ -1,0 +1,176 @@
+"""`diffrec fit`, `validate`, `test` and `predict`: training and measuring from configuration files."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diffrec.errors import UsageError
+
+if TYPE_CHECKING:
+    from diffrec.training.build import Run
+
+HELP = "train a model from a recipe"
+
+_ABOUT = {
+    "fit": HELP,
+    "validate": "measure a checkpoint on the validation cases",
+    "test": "measure a checkpoint on the test cases",
+    "predict": "write the lists of a checkpoint for all test users",
+}
+
+
+def run_stage(stage: str, words: Sequence[str]) -> int:
+    """Run one stage with the words of the command line; words that are no option here are overrides."""
+    parser = _parser(stage)
+    try:
+        args, overrides = parser.parse_known_args(list(words))
+    except SystemExit as stop:  # argparse has printed the help
+        return int(stop.code or 0)
+    if stage == "fit" and not args.config:
+        raise UsageError("diffrec fit needs a recipe, as in 'diffrec fit -c dreamrec-ml-100k'; --help lists them")
+    if stage != "fit":
+        _complete_from_checkpoint(args)
+    if args.print_config:
+        return _print_config(args.config, overrides)
+    return _fit(args, overrides) if stage == "fit" else _measure(stage, args, overrides)
+
+
+def _parser(stage: str) -> argparse.ArgumentParser:
+    from diffrec.cli.main import Parser
+
+    parser = Parser(
+        prog=f"diffrec {stage}",
+        usage=f"diffrec {stage} -c CONFIG [-c CONFIG ...] [options] [--model.x=1] [--data.x=1] [--trainer.x=1]",
+        description=_ABOUT[stage] + ". Any key of the configuration can be overridden: --model.lr=1e-3.",
+        epilog=_recipes(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    text = "a recipe by name, or a YAML file; repeat to put one over another"
+    parser.add_argument("-c", "--config", action="append", default=[], metavar="CONFIG", help=text)
+    parser.add_argument("--quiet", action="store_true", help="no progress")
+    parser.add_argument("--print-config", action="store_true", help="print the merged configuration and stop")
+    if stage == "fit":
+        parser.add_argument("--run-dir", type=Path, metavar="DIR", help="where to write (runs/<model>-<dataset>/...)")
+        text = "continue: 'auto' finds the newest run of this recipe (or that of --run-dir), or give a checkpoint"
+        parser.add_argument("--resume", metavar="auto|CKPT", help=text)
+    else:
+        text = "the weights; without -c, the configuration is that of the run they belong to"
+        parser.add_argument("--ckpt", type=Path, required=True, metavar="PATH", help=text)
+    if stage == "predict":
+        parser.add_argument("--output", type=Path, metavar="PARQUET", help="(predictions.parquet in the run folder)")
+    return parser
+
+
+def _recipes() -> str:
+    from diffrec.paths import resource_dir
+
+    folder = resource_dir("configs")
+    rows = [f"  {kind:8} {', '.join(sorted(p.stem for p in (folder / kind).glob('*.yaml')))}"
+            for kind in ("recipe", "model", "data", "logger")]  # fmt: skip
+    together = "\n\nA recipe is used by its name, the others with their folder: -c model/ease -c data/ml-100k\n"
+    return "shipped configurations:\n" + "\n".join(rows) + together
+
+
+def _print_config(configs: Sequence[str], overrides: Sequence[str]) -> int:
+    import yaml
+
+    from diffrec.training.config import compose
+
+    sys.stdout.write(yaml.safe_dump(compose(configs, overrides), sort_keys=False))
+    return 0
+
+
+def _fit(args: argparse.Namespace, overrides: Sequence[str]) -> int:
+    from diffrec.training.build import build
+    from diffrec.training.fit import fit, monitored
+    from diffrec.training.progress import hush_lightning, progress_for
+
+    hush_lightning()
+    run_dir, checkpoint = _resume_from(args, overrides)
+    run = build(args.config, overrides, run_dir)
+    if not args.quiet:
+        sys.stderr.write(f"{_summary(run)}\n{'continuing' if checkpoint else 'writing to'} {run.run_dir}\n")
+        run.trainer.callbacks.append(progress_for(sys.stderr, monitored(run)))  # pyright: ignore
+    result = fit(run, checkpoint)
+    value = "nothing was validated" if result.best is None else f"best {result.metric} {result.best:.4f}"
+    sys.stdout.write(
+        f"{value} (epoch {result.epoch} of {result.epochs}, {result.seconds:.0f} s), "
+        f"{run.data.dataset_name}, {run.data.protocol.id}\nrun {run.run_dir}\n"
+    )
+    return 0
+
+
+def _summary(run: Run) -> str:
+    parameters = sum(parameter.numel() for parameter in run.model.parameters())
+    return (
+        f"{type(run.model).__name__}, {parameters:,} parameters; {run.data.dataset_name} under {run.data.protocol.id}: "
+        f"{len(run.data.split.train):,} training sequences, {run.data.num_items:,} items"
+    )
+
+
+def _resume_from(args: argparse.Namespace, overrides: Sequence[str]) -> tuple[Path | None, Path | None]:
+    """The run folder (None: a new one) and the checkpoint to continue from (None: from the start)."""
+    from diffrec.training.build import last_checkpoint
+    from diffrec.training.config import compose
+
+    if args.resume is None:
+        return args.run_dir, None
+    if args.resume != "auto":
+        checkpoint = Path(args.resume)
+        return args.run_dir or _run_of(checkpoint), checkpoint
+    checkpoint = last_checkpoint(compose(args.config, overrides), args.run_dir)
+    return (args.run_dir, None) if checkpoint is None else (_run_of(checkpoint), checkpoint)
+
+
+def _run_of(checkpoint: Path) -> Path:
+    """The folder of the run that wrote a checkpoint: `<run>/checkpoints/<name>.ckpt`."""
+    return checkpoint.parent.parent
+
+
+def _complete_from_checkpoint(args: argparse.Namespace) -> None:
+    """Take the configuration of the run where none is named."""
+    if args.config:
+        return
+    beside = _run_of(args.ckpt) / "config.yaml"
+    if not beside.is_file():
+        raise UsageError(f"there is no {beside}; name the configuration of {args.ckpt} with -c")
+    args.config = [beside]
+
+
+def _measure(stage: str, args: argparse.Namespace, overrides: Sequence[str]) -> int:
+    from diffrec.training.build import build
+    from diffrec.training.checkpoint_io import load_weights, read_checkpoint
+    from diffrec.training.progress import hush_lightning
+
+    hush_lightning()
+    checkpoint = read_checkpoint(args.ckpt)
+    bar = str(not args.quiet and sys.stderr.isatty()).lower()
+    screen = ["--trainer.logger=false", f"--trainer.enable_progress_bar={bar}"]
+    run = build(args.config, [*screen, *overrides], _run_of(args.ckpt))
+    load_weights(run.model, checkpoint, args.ckpt)
+    if stage == "predict":
+        return _predict(run, args.output or run.run_dir / "predictions.parquet")
+    measure = run.trainer.validate if stage == "validate" else run.trainer.test
+    _print_metrics(run, stage, measure(run.model, run.data, verbose=False)[0])
+    return 0
+
+
+def _print_metrics(run: Run, stage: str, metrics: Mapping[str, float]) -> None:
+    cases = run.data.split.valid if stage == "validate" else run.data.split.test
+    name, dataset, protocol = type(run.model).__name__, run.data.dataset_name, run.data.protocol.id
+    title = f"{name} on {dataset}, {protocol}, {stage}: {len(cases):,} cases"
+    width = max(len(name.partition("/")[2]) for name in metrics)
+    rows = [f"  {name.partition('/')[2]:{width}}  {value:.4f}" for name, value in metrics.items()]
+    sys.stdout.write("\n".join([title, *rows]) + "\n")
+
+
+def _predict(run: Run, output: Path) -> int:
+    from diffrec.training.predict import predict
+
+    rows = predict(run, output)
+    sys.stdout.write(f"{rows:,} rows (user, rank, item_id, score) in {output}\n")
+    return 0

@@ -1,0 +1,124 @@
+"""`diffrec leaderboard`: the table of all results, for a terminal, a file or a program."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diffrec.errors import NotFoundError, UsageError
+from diffrec.paths import resource_dir
+
+if TYPE_CHECKING:
+    from diffrec.bench.leaderboard import Table
+
+HELP = "show the results of the benchmark suites, one table for each dataset and protocol"
+FORMATS = ("table", "markdown", "csv", "json")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What to show, sorted by what, in which format."""
+    parser.add_argument("--suite", metavar="NAME", help="only this suite")
+    parser.add_argument("--dataset", metavar="NAME", help="only this dataset")
+    text = "a metric such as recall@10, or denoiser_calls, ms_per_user, parameters, train_seconds, model"
+    parser.add_argument("--sort", metavar="COLUMN", help=f"{text} (default: the protocol's headline metric)")
+    parser.add_argument("--format", choices=FORMATS, default="table", help="(default: table)")
+    parser.add_argument("--results", type=Path, metavar="DIR", help="(default: benchmarks/results)")
+    parser.add_argument("--write", action="store_true", help="write LEADERBOARD.md beside the results instead")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print or write the tables. A table that may not be shown is an error, after those that may."""
+    if args.write and (args.suite or args.dataset or args.sort or args.format != "table"):
+        raise UsageError("--write makes the whole LEADERBOARD.md; it takes no option but --results")
+    folder = args.results or default_results()
+    tables, refused = read_tables(folder, args.suite, args.dataset, args.sort)
+    if args.write:
+        if refused:
+            raise UsageError("\n".join(refused))
+        return _write(tables, folder)
+    show(tables, args.format)
+    if refused:
+        raise UsageError("\n".join(refused))
+    return 0
+
+
+def default_results() -> Path:
+    """`benchmarks/results` here, where `diffrec bench run` writes, else the results that came with the package."""
+    here = Path("benchmarks") / "results"
+    return here if here.is_dir() else resource_dir("benchmarks") / "results"
+
+
+def read_tables(
+    folder: Path, suite: str | None = None, dataset: str | None = None, sort: str | None = None
+) -> tuple[list[Table], list[str]]:
+    """The tables of the results below `folder`, and why others are refused; NotFoundError for what is not there."""
+    from diffrec.bench.leaderboard import comparable, table
+    from diffrec.bench.result import read_results
+    from diffrec.errors import near_match
+
+    results = read_results(folder)
+    for what, asked, there in (
+        ("suite", suite, {result.suite for result in results}),
+        ("dataset", dataset, {result.dataset for result in results}),
+    ):
+        if asked is not None and asked not in there:
+            known = ", ".join(sorted(there)) or "none"
+            raise NotFoundError(
+                f"no results of {what} {asked!r} in {folder}; there are: {known}{near_match(asked, there)}"
+            )
+    if not results:
+        raise NotFoundError(f"no results in {folder}; 'diffrec bench run quick' makes some")
+    tables, refused = [], []
+    for group in comparable(results):
+        if suite in (None, group[0].suite) and dataset in (None, group[0].dataset):
+            try:
+                tables.append(table(group, sort))
+            except UsageError as error:
+                refused.append(str(error))
+    return tables, refused
+
+
+def show(tables: Sequence[Table], form: str = "table") -> None:
+    """Print the tables in one of FORMATS."""
+    from diffrec.bench.render import markdown, to_csv, to_json
+
+    if form == "table":
+        _print_tables(tables)
+    else:
+        sys.stdout.write({"markdown": markdown, "csv": to_csv, "json": to_json}[form](tables))
+
+
+def _write(tables: Sequence[Table], folder: Path) -> int:
+    from diffrec.bench.render import markdown
+    from diffrec.bench.result import write_atomically
+
+    path = folder.parent / "LEADERBOARD.md"
+    write_atomically(path, markdown(tables).encode())
+    sys.stdout.write(f"{path}\n")
+    return 0
+
+
+def _print_tables(tables: Sequence[Table]) -> None:
+    from rich.console import Console
+    from rich.table import Table as Grid
+    from rich.text import Text
+
+    from diffrec.bench.render import LEGEND, caption, cells, header
+    from diffrec.cli.printable import printable
+
+    console = Console(width=min(80, Console().width), highlight=False)
+    for table in tables:
+        grid = Grid(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+        for number, name in enumerate(header(table)):
+            grid.add_column(name, justify="right" if number else "left", no_wrap=number > 0, overflow="fold")
+        for row in table.rows:
+            style = {"model": "bold", "control": "dim", "training-free": ""}[row.role]
+            grid.add_row(*(Text(printable(cell), style=style) for cell in cells(row, table)))
+        console.print(Text(printable(table.title), style="bold"))
+        console.print(grid)
+        console.print(Text(printable(caption(table)) + "\n", style="dim"))
+    if tables:
+        console.print(Text(LEGEND, style="dim"))

@@ -1,0 +1,154 @@
+"""The `diffrec` command: picks a command, imports only its module, and turns errors into exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import NoReturn
+
+from diffrec import __version__
+from diffrec.errors import DiffrecError, UsageError, near_match
+
+
+@dataclass(frozen=True)
+class Command:
+    """A word after `diffrec`; module: with `HELP`, `add_arguments(parser)` and `run(args)`.
+
+    raw: the module takes the words as they come, `run_stage(name, words)`, for they may be overrides
+    of any configuration key.
+    """
+
+    name: str
+    module: str
+    help: str
+    raw: bool = False
+
+
+COMMANDS = {
+    command.name: command
+    for command in (
+        Command("demo", "diffrec.cli.demo", "the whole line on real data: train, compare, recommend"),
+        Command("data", "diffrec.cli.data", "list, describe, fetch and import datasets"),
+        Command("fit", "diffrec.cli.fit", "train a model from a recipe", raw=True),
+        Command("validate", "diffrec.cli.fit", "measure a checkpoint on the validation cases", raw=True),
+        Command("test", "diffrec.cli.fit", "measure a checkpoint on the test cases", raw=True),
+        Command("predict", "diffrec.cli.fit", "write the lists of a checkpoint for all test users", raw=True),
+        Command("recommend", "diffrec.cli.recommend", "items for a history, by title or id"),
+        Command("zoo", "diffrec.cli.zoo", "pretrained models and their metrics"),
+        Command("bench", "diffrec.cli.bench", "run a suite: models x datasets x seeds"),
+        Command("leaderboard", "diffrec.cli.leaderboard", "the table of all results"),
+    )
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are UsageErrors and name the near match."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})  # pyright: ignore[reportArgumentType]
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{self.prog}: {message}; see '{self.prog} --help'")
+
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        if action.choices is not None and value not in action.choices:
+            words = [str(choice) for choice in action.choices]
+            near = near_match(str(value), words)
+            raise argparse.ArgumentError(action, f"no {value!r}; there are: {', '.join(words)}{near}")
+
+    def parse_all(self, words: Sequence[str]) -> argparse.Namespace:
+        """The arguments; UsageError for words that no option takes, which are named before any other fault."""
+        try:
+            args, unknown = self.parse_known_args(words)
+        except UsageError:
+            for word in words:
+                if word.startswith("--") and word.partition("=")[0] not in _options(self):
+                    self.refuse(word)
+            raise
+        if unknown:
+            self.refuse(unknown[0])
+        return args
+
+    def refuse(self, word: str) -> NoReturn:
+        """Raise UsageError for a word that no option takes."""
+        near = near_match(word.partition("=")[0], set(_options(self)))
+        raise UsageError(f"{self.prog}: unexpected {word!r}{near}; see '{self.prog} --help'")
+
+
+def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """All option words of a parser and of the parsers of its actions."""
+    for action in parser._actions:
+        yield from action.option_strings
+        if isinstance(action, argparse._SubParsersAction):
+            for child in action.choices.values():
+                yield from _options(child)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 integrity, 4 not found,
+    5 network, 130 interrupted; errors are one to three lines on stderr, a traceback only with DIFFREC_DEBUG=1.
+    """
+    try:
+        code = _dispatch(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody reads: the flush at exit must not fail again
+        return 141
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return 130
+    except Exception as error:
+        if os.environ.get("DIFFREC_DEBUG") == "1":
+            raise
+        sys.stderr.write(f"error: {_message(error)}\n")
+        return error.exit_code if isinstance(error, DiffrecError) else 1
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, DiffrecError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    first = str(error).partition("\n")[0]
+    return f"{type(error).__name__}: {first}\nThis was not expected; DIFFREC_DEBUG=1 shows where it happened"
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help"):
+        (sys.stdout if words else sys.stderr).write(_overview())
+        return 0 if words else 2
+    if words[0] in ("-V", "--version"):
+        sys.stdout.write(f"diffrec {__version__}\n")
+        return 0
+    if words[0] not in COMMANDS:
+        near = near_match(words[0], COMMANDS)
+        raise UsageError(f"no command {words[0]!r}; there are: {', '.join(COMMANDS)}{near}")
+    command = COMMANDS[words[0]]
+    module = import_module(command.module)
+    if command.raw:
+        return module.run_stage(command.name, words[1:])
+    parser = Parser(prog=f"diffrec {command.name}", description=module.HELP)
+    module.add_arguments(parser)
+    try:
+        args = parser.parse_all(words[1:])
+    except SystemExit as stop:  # argparse has printed the help
+        return int(stop.code or 0)
+    return module.run(args)
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    rows = "".join(f"  {command.name:{width}}  {command.help}\n" for command in COMMANDS.values())
+    return (
+        f"usage: diffrec COMMAND [options]\n\nThe model zoo for diffusion recommenders.\n\ncommands:\n{rows}\n"
+        "'diffrec COMMAND --help' explains one, 'diffrec --version' tells the version.\n"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

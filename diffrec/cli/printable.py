@@ -1,0 +1,12 @@
+"""Text from files, made safe to show in a terminal."""
+
+from __future__ import annotations
+
+import re
+
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """`text` with control characters, reversals of direction and lone surrogates shown as question marks."""
+    return _UNSAFE.sub("?", text)

@@ -1,0 +1,99 @@
+"""Training from the first step to the best checkpoint."""
+
+from __future__ import annotations
+
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from pytorch_lightning import seed_everything
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+from diffrec.training.build import Run
+from diffrec.training.checkpoint_io import load_weights, read_checkpoint
+
+_TRAINING_STREAM = 1 << 20  # training draws apart from the initial weights, whatever was drawn since the build
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What training came to.
+
+    metric, best: the metric that chooses the checkpoint and its best value on validation (None: nothing
+    was validated); epoch: the epoch of that value, counted from 1; epochs: how many were run in all,
+    those before a resume included; seconds: the time of this call; checkpoint: the best weights, which
+    the model now has (None after a `fast_dev_run`, which writes nothing).
+    """
+
+    metric: str
+    best: float | None
+    epoch: int
+    epochs: int
+    seconds: float
+    checkpoint: Path | None
+
+
+def fit(run: Run, resume: Path | None = None) -> FitResult:
+    """Train `run.model`, from the state in `resume` if given, and put the best weights back into it.
+
+    Writes config.yaml, checkpoints/best.ckpt, checkpoints/last.ckpt and the logs below `run.run_dir`.
+    Raises DiffrecError at a non-finite loss; Ctrl-C comes through as KeyboardInterrupt.
+    """
+    if not _trial(run):
+        _write_config(run)
+    seed_everything(cast(int, run.config["seed_everything"]) ^ _TRAINING_STREAM, workers=True)
+    started = time.perf_counter()
+    _train(run, resume)
+    seconds = time.perf_counter() - started
+    epochs = run.trainer.current_epoch
+    callback = run.trainer.checkpoint_callback
+    if not isinstance(callback, ModelCheckpoint) or not callback.best_model_path:
+        return FitResult(monitored(run), _last_value(run), epochs, epochs, seconds, _save_as_best(run))
+    path = Path(callback.best_model_path)
+    checkpoint = read_checkpoint(path)
+    load_weights(run.model, checkpoint, path)
+    best = None if callback.best_model_score is None else float(callback.best_model_score)
+    return FitResult(monitored(run), best, checkpoint["epoch"] + 1, epochs, seconds, path)
+
+
+def monitored(run: Run) -> str:
+    """The metric that chooses the checkpoint; the headline of the protocol where no callback chooses."""
+    return getattr(run.trainer.checkpoint_callback, "monitor", None) or f"valid/{run.data.protocol.headline}"
+
+
+def _train(run: Run, resume: Path | None) -> None:
+    try:
+        run.trainer.fit(run.model, datamodule=run.data, ckpt_path=resume, weights_only=True)
+    except SystemExit as stop:
+        if not isinstance(stop.__context__, KeyboardInterrupt):
+            raise
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning ignores it from here on, and exits with 1
+        raise KeyboardInterrupt from None
+
+
+def _trial(run: Run) -> bool:
+    """Whether this is a `fast_dev_run`."""
+    return bool(cast(Any, run.trainer).fast_dev_run)
+
+
+def _write_config(run: Run) -> None:
+    run.run_dir.mkdir(parents=True, exist_ok=True)
+    text = yaml.safe_dump(run.config, sort_keys=False)
+    (run.run_dir / "config.yaml").write_text(text, encoding="utf-8")
+
+
+def _last_value(run: Run) -> float | None:
+    value = run.trainer.callback_metrics.get(monitored(run))
+    return None if value is None else float(value)
+
+
+def _save_as_best(run: Run) -> Path | None:
+    """Closed forms take no optimiser step, and Lightning writes no checkpoint without one."""
+    if _trial(run):
+        return None
+    path = run.run_dir / "checkpoints" / "best.ckpt"
+    run.trainer.save_checkpoint(path, weights_only=False)
+    return path

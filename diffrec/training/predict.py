@@ -1,0 +1,52 @@
+"""The lists of all test users, written as a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from pytorch_lightning import Callback
+
+from diffrec.data.datamodule import EvaluationBatches
+from diffrec.recommender import Recommendations
+from diffrec.training.build import Run
+
+
+def predict(run: Run, output: Path) -> int:
+    """Write the ten best items for every test case as Parquet and return the number of rows.
+
+    Columns: user (number of the user under the protocol), rank (1 is best), item_id (as in the source), score.
+    """
+    lists = _Lists()
+    cast(Any, run.trainer).callbacks.append(lists)
+    run.trainer.predict(run.model, run.data, return_predictions=False)
+    items = torch.cat([part.items for part in lists.parts]).numpy()
+    scores = torch.cat([part.scores for part in lists.parts]).numpy()
+    batches = cast(EvaluationBatches, run.data.predict_dataloader().dataset)
+    users = np.repeat(batches.cases.key[batches.order][: len(items)], items.shape[1])
+    ranks = np.tile(np.arange(1, items.shape[1] + 1), len(items))
+    there = items.ravel() > 0
+    ids = np.asarray(run.data.dataset.vocabulary.item_ids, dtype=object)
+    columns = {
+        "user": users[there],
+        "rank": ranks[there].astype(np.int16),
+        "item_id": ids[items.ravel()[there] - 1],
+        "score": scores.ravel()[there],
+    }
+    output.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), output, compression="zstd")
+    return int(there.sum())
+
+
+class _Lists(Callback):
+    """Keeps the lists; Lightning's own collection refuses frozen dataclasses."""
+
+    def __init__(self) -> None:
+        self.parts: list[Recommendations] = []
+
+    def on_predict_batch_end(self, trainer: Any, pl_module: Any, outputs: Recommendations, *args: Any) -> None:
+        self.parts.append(Recommendations(outputs.items.cpu(), outputs.scores.cpu()))

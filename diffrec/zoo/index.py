@@ -1,0 +1,128 @@
+"""zoo/manifest.json: every entry with its revision and metrics, so that listing reads one small file. No torch here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from diffrec.errors import IntegrityError, NotFoundError, near_match
+from diffrec.paths import resource_dir
+from diffrec.zoo.config import Config, Measured
+from diffrec.zoo.durable import write_file
+from diffrec.zoo.entry import (
+    CONFIG,
+    MANIFEST,
+    METRICS,
+    SCHEMA_VERSION,
+    Entry,
+    FileRecord,
+    check_version,
+    is_name,
+    parse_files,
+    read_file,
+)
+from diffrec.zoo.strict_json import from_json, numbers, record, short, to_json
+
+_LARGEST = 1 << 24
+_NONE = type(None)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """One row of the zoo; revision: sha256 of the entry's manifest; metrics: name -> value under `protocol`."""
+
+    revision: str
+    files: Mapping[str, FileRecord]
+    class_path: str
+    dataset: str | None
+    protocol: str | None
+    parameters: int
+    denoiser_calls: int
+    metrics: Mapping[str, float]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files.values())
+
+    @classmethod
+    def of(cls, entry: Entry) -> Listing:
+        """The row of an entry, all of whose files are checked."""
+        contents = entry.read_all()
+        config = Config.parse(contents[CONFIG], str(entry.folder / CONFIG))
+        return cls(
+            revision=entry.revision,
+            files=entry.files,
+            class_path=config.class_path,
+            dataset=config.dataset and config.dataset.name,
+            protocol=config.protocol,
+            parameters=config.parameters,
+            denoiser_calls=config.denoiser_calls,
+            metrics=Measured.parse(contents[METRICS], str(entry.folder / METRICS)).metrics,
+        )
+
+    @classmethod
+    def parse(cls, value: object, where: str) -> Listing:
+        """From its JSON form; IntegrityError where it is not one."""
+        kinds = {"revision": str, "files": dict, "class_path": str, "dataset": (str, _NONE), "protocol": (str, _NONE),
+                 "parameters": int, "denoiser_calls": int, "metrics": dict}  # fmt: skip
+        fields = record(value, where, kinds)
+        fields["files"] = parse_files(fields["files"], where)
+        fields["metrics"] = numbers(fields["metrics"], where)
+        return cls(**fields)
+
+    def plain(self) -> dict[str, object]:
+        """Its JSON form."""
+        return {**vars(self), "files": {name: vars(file) for name, file in self.files.items()}}
+
+
+def read_index(root: Path | None = None) -> dict[str, Listing]:
+    """The rows of `root`/manifest.json by name, none where there is no such file; `root` is the zoo of the project."""
+    path = (root or resource_dir("zoo")) / MANIFEST
+    if not path.exists():
+        return {}
+    where = str(path)
+    index = record(from_json(read_file(path, _LARGEST), where), where, {"schema_version": int, "entries": dict})
+    check_version(index["schema_version"], where)
+    for name in index["entries"]:
+        if not is_name(name):
+            raise IntegrityError(f"{where} lists the name {short(name)}, which is not allowed")
+    return {name: Listing.parse(value, f"{where}: {name}") for name, value in index["entries"].items()}
+
+
+def rebuild_index(root: Path | None = None) -> dict[str, Listing]:
+    """Write `root`/manifest.json from the entry folders in `root`, and return its rows.
+
+    Raises IntegrityError where a file is not what the manifest of its entry says.
+    """
+    root = root or resource_dir("zoo")
+    folders = sorted(folder for folder in root.iterdir() if folder.is_dir() and is_name(folder.name))
+    rows = {folder.name: Listing.of(Entry.open(folder)) for folder in folders}
+    plain = {name: row.plain() for name, row in rows.items()}
+    write_file(root / MANIFEST, to_json({"schema_version": SCHEMA_VERSION, "entries": plain}))
+    return rows
+
+
+def find_entry(name_or_path: str | Path, root: Path | None = None) -> Entry:
+    """The entry of that name in the zoo, or in that folder (a Path, or text with a slash).
+
+    Raises NotFoundError with the near match, IntegrityError where the entry is not the one the zoo lists.
+    """
+    if isinstance(name_or_path, Path) or "/" in name_or_path or os.sep in name_or_path or name_or_path in (".", ".."):
+        return Entry.open(Path(name_or_path))
+    rows = read_index(root)
+    if name_or_path not in rows:
+        raise NotFoundError(_unknown(name_or_path, rows))
+    folder = (root or resource_dir("zoo")) / name_or_path
+    entry = Entry.open(folder)
+    if entry.revision != rows[name_or_path].revision or entry.files != rows[name_or_path].files:
+        raise IntegrityError(f"{folder} is not the entry that the zoo lists: its manifest differs")
+    return entry
+
+
+def _unknown(name: str, rows: Mapping[str, Listing]) -> str:
+    there = f"there are: {', '.join(sorted(rows))}" if rows else "the zoo is empty"
+    hint = f"; for the folder of that name write './{name}'" if os.path.isdir(name) else near_match(name, rows)
+    return f"no zoo entry {name!r}; {there}{hint}"

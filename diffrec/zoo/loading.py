@@ -1,0 +1,171 @@
+"""From a verified entry to a model. Weights are safetensors, everything else is JSON; nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as tensors_from_bytes
+from torch.overrides import TorchFunctionMode
+
+from diffrec.baselines.history import ItemToItem
+from diffrec.data.vocabulary import Vocabulary
+from diffrec.errors import IntegrityError
+from diffrec.recommender import ClosedFormRecommender, Recommender
+from diffrec.typing import Tensor
+from diffrec.zoo.arguments import checked_arguments
+from diffrec.zoo.config import Config, Measured, TrainedOn
+from diffrec.zoo.entry import CONFIG, METRICS, SCHEMA_VERSION, VOCABULARY, WEIGHTS, check_version
+from diffrec.zoo.index import find_entry
+from diffrec.zoo.strict_json import from_json, record, short, to_json
+from diffrec.zoo.titles import BorrowedTitles
+
+_NONE = type(None)
+
+
+def load(name_or_path: str | Path, *, offline: bool = False) -> Recommender:
+    """The model of a zoo entry, in evaluation mode, with its vocabulary.
+
+    name_or_path: a name of `diffrec zoo list`, or the folder of an entry (a Path, or text with a slash).
+    Every file is checked by sha256, and the weights against the model that the configuration builds.
+    Titles that the entry may not hold are taken from the dataset when one is needed; `offline` forbids to
+    fetch it. Raises NotFoundError (no such entry), IntegrityError (anything about it is not as it should be).
+    """
+    entry = find_entry(name_or_path)
+    contents = entry.read_all()
+    config = Config.parse(contents[CONFIG], str(entry.folder / CONFIG))
+    Measured.parse(contents[METRICS], str(entry.folder / METRICS))
+    vocabulary = parse_vocabulary(contents[VOCABULARY], str(entry.folder / VOCABULARY), config.dataset, offline)
+    tensors = _tensors(contents[WEIGHTS], str(entry.folder / WEIGHTS))
+    model = _build(config, tensors, str(entry.folder / CONFIG))
+    _fill(model, tensors, str(entry.folder / WEIGHTS))
+    if vocabulary is not None and len(vocabulary) != model.num_items:
+        raise IntegrityError(f"{entry.folder} has {len(vocabulary)} item ids for {model.num_items} items")
+    cost = (count_parameters(model), model.denoiser_calls)
+    if cost != (config.parameters, config.denoiser_calls):
+        told = f"its configuration says {config.parameters:,} and {config.denoiser_calls:,}"
+        raise IntegrityError(f"{entry.folder} has {cost[0]:,} parameters and {cost[1]:,} denoiser calls, {told}")
+    model.vocabulary = vocabulary
+    return model.eval()
+
+
+def count_parameters(model: Recommender) -> int:
+    """Numbers that were learnt: trainable ones, or the stored ones of a closed form."""
+    return sum(p.numel() for p in model.parameters()) or sum(t.numel() for t in model.state_dict().values())
+
+
+def vocabulary_bytes(vocabulary: Vocabulary | None, include_titles: bool) -> bytes:
+    """The content of vocabulary.json."""
+    item_ids = None if vocabulary is None else vocabulary.item_ids
+    titles = vocabulary.titles if vocabulary is not None and include_titles else None
+    return to_json({"schema_version": SCHEMA_VERSION, "item_ids": item_ids, "titles": titles})
+
+
+def parse_vocabulary(data: bytes, where: str, dataset: TrainedOn | None, offline: bool) -> Vocabulary | None:
+    """From the content of vocabulary.json; None where the model was trained on item numbers alone."""
+    kinds = {"schema_version": int, "item_ids": (list, _NONE), "titles": (list, _NONE)}
+    fields = record(from_json(data, where), where, kinds)
+    check_version(fields["schema_version"], where)
+    item_ids, titles = (None if part is None else tuple(part) for part in (fields["item_ids"], fields["titles"]))
+    if not all(type(text) is str for text in (*(item_ids or ()), *(titles or ()))):
+        raise IntegrityError(f"{where}: every item id and title must be text")
+    if titles is not None and len(titles) != len(item_ids or ()):
+        raise IntegrityError(f"{where} has {len(titles)} titles for {len(item_ids or ())} items")
+    if len(set(item_ids or ())) != len(item_ids or ()):
+        raise IntegrityError(f"{where} holds an item id twice")
+    if item_ids is None:
+        return None
+    return (
+        BorrowedTitles(item_ids, dataset.name, offline) if titles is None and dataset else Vocabulary(item_ids, titles)
+    )
+
+
+def _tensors(data: bytes, where: str) -> dict[str, Tensor]:
+    """The finite tensors of a safetensors file."""
+    try:
+        tensors = tensors_from_bytes(data)
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise IntegrityError(f"{where} is not a safetensors file that can be read: {error}") from error
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise IntegrityError(f"{where}: {short(name)} holds numbers that are not finite")
+    return tensors
+
+
+def model_class(path: str, where: str) -> type[Recommender]:
+    """The Recommender that `diffrec.models` or `diffrec.baselines` exports under this name."""
+    package, _, name = path.rpartition(".")
+    found = getattr(importlib.import_module(package), name, None)
+    if not (isinstance(found, type) and issubclass(found, Recommender)):
+        raise IntegrityError(f"{where} names the class {short(path)}, which is no model of this diffrec")
+    return found
+
+
+def _build(config: Config, tensors: Mapping[str, Tensor], where: str) -> Recommender:
+    constructor = model_class(config.class_path, where)
+    arguments = checked_arguments(constructor.__init__, config.init, where)
+    limit = _AllocationLimit(sum(tensor.numel() for tensor in tensors.values()), len(tensors))
+    try:
+        with torch.random.fork_rng(devices=[]), limit:
+            return constructor(**arguments)
+    except Exception as error:  # whatever a constructor makes of arguments from a file, the file is at fault
+        raise IntegrityError(f"{where}: {config.class_path} cannot be built: {error}") from error
+
+
+def _fill(model: Recommender, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Put the tensors into the model after checking names, dtypes and shapes."""
+    expected = model.state_dict()
+    if expected.keys() != tensors.keys():
+        wrong = sorted(expected.keys() ^ tensors.keys())
+        raise IntegrityError(f"{where} does not fit its configuration; unexpected or missing: {short(wrong)}")
+    solved = dict(model.named_buffers(recurse=False)) if isinstance(model, ClosedFormRecommender) else {}
+    for name, there in expected.items():
+        here = tensors[name]
+        fits = here.ndim == there.ndim if name in solved else here.shape == there.shape
+        if here.dtype != there.dtype or not fits:
+            raise IntegrityError(
+                f"{where}: {name} is {here.dtype} {tuple(here.shape)}, must be {there.dtype} {tuple(there.shape)}"
+            )
+    model.load_state_dict(dict(tensors))
+    if solved:
+        _check_solution(model, where)
+
+
+def _check_solution(model: Recommender, where: str) -> None:
+    """The shapes of a closed form come from the file: they must give scores for every item."""
+    try:
+        if isinstance(model, ItemToItem):
+            model.sparse().check_format(full_check=True)  # scipy does not look at indices when it multiplies
+        scores = model.eval().checked_scores(torch.tensor([[1, model.num_items]]), None)
+    except Exception as error:  # shapes that do not fit fail wherever they are first used
+        raise IntegrityError(f"{where} does not fit its configuration: {error}") from error
+    if scores.shape != (1, model.num_items):
+        raise IntegrityError(f"{where} scores {scores.shape[1]} items instead of {model.num_items}")
+
+
+class _AllocationLimit(TorchFunctionMode):
+    """Stops a constructor that asks for far more memory than the tensors of the file explain."""
+
+    def __init__(self, elements: int, tensors: int) -> None:
+        super().__init__()
+        self.elements, self.calls = 8 * elements + (1 << 24), 20 * tensors + 2_000
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in _FACTORIES:
+            sizes = args or (kwargs["size"],)
+            self.elements -= math.prod(sizes if isinstance(sizes[0], int) else sizes[0])
+            self.calls -= 1
+            if self.elements < 0 or self.calls < 0:
+                raise ValueError("its arguments ask for a far larger model than the file holds")
+        return func(*args, **kwargs)
+
+
+_FACTORIES = frozenset({torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn})

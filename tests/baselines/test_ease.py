@@ -1,0 +1,74 @@
+"""EASE against golden weights and scores, its memory check and its refusals."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from diffrec.baselines import ease
+from diffrec.baselines.ease import EASE
+from diffrec.data.ragged import Ragged
+from diffrec.errors import DiffrecError, UsageError
+
+
+@pytest.fixture(params=[2048, 4], ids=["one block", "four blocks"])
+def block(request, monkeypatch):
+    """Both with everything in one block of rows and with a ragged last block."""
+    monkeypatch.setattr(ease, "_BLOCK", request.param)
+
+
+@pytest.mark.usefixtures("block")
+@pytest.mark.parametrize("regularization", [0.5, 10.0, 250.0])
+def test_weights_and_scores_are_golden(closed_forms, regularization):
+    model = EASE(closed_forms.num_items, regularization)
+    model.solve(closed_forms.sequences)
+    weights = closed_forms.arrays[f"ease.lam{regularization}.weights"].float()
+    torch.testing.assert_close(model.table, weights, rtol=1e-4, atol=2e-6)
+    scores = closed_forms.arrays[f"ease.lam{regularization}.scores"].float()
+    torch.testing.assert_close(model.score(closed_forms.history), scores, rtol=1e-4, atol=5e-6)
+
+
+def test_decayed_scores_are_golden(closed_forms):
+    model = EASE(closed_forms.num_items, 250.0, decay=0.7)
+    model.solve(closed_forms.sequences)
+    expected = closed_forms.arrays["ease.decay_scores"].float()
+    torch.testing.assert_close(model.score(closed_forms.history), expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.usefixtures("block")
+def test_inverse_of_a_random_matrix():
+    factor = np.random.default_rng(0).normal(size=(11, 30))
+    matrix = factor @ factor.T + 5 * np.eye(11)
+    table = matrix.astype(np.float32)
+    ease.invert_in_place(table)
+    np.testing.assert_allclose(table, np.linalg.inv(matrix), rtol=1e-4, atol=1e-6)
+
+
+def test_too_many_items_are_refused_before_anything_is_computed(monkeypatch):
+    monkeypatch.setattr(ease, "available_memory", lambda: 799)
+    monkeypatch.setattr(ease, "count_together", None)
+    model = EASE(10)
+    with pytest.raises(UsageError, match=r"EASE on 10 items needs 0\.00 GB of memory"):
+        model.solve(Ragged.empty(3))
+
+
+def test_exactly_enough_memory_is_enough(monkeypatch, closed_forms):
+    monkeypatch.setattr(ease, "available_memory", lambda: 2 * 4 * 13**2)
+    EASE(13).solve(closed_forms.sequences)
+
+
+def test_available_memory_is_a_part_of_all_memory():
+    assert 0 < ease.available_memory() <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def test_a_singular_matrix_is_an_error():
+    with pytest.raises(DiffrecError, match="use a larger regularization"):
+        EASE(2, 1e-30).solve(Ragged.from_rows([[1, 2]]))
+
+
+def test_regularization_must_be_positive():
+    with pytest.raises(UsageError, match="regularization must be positive"):
+        EASE(2, 0.0)

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+
+import pytest
+
+from diffrec.bench.result import read_result, read_results, result_path, sha256_of, write_atomically, write_result
+from diffrec.errors import IntegrityError
+
+
+def seal(record):
+    """The record with the checksum that its content should have."""
+    content = {key: value for key, value in record.items() if key != "record_sha256"}
+    return {**content, "record_sha256": hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()}
+
+
+def leaves(tree, path=()):
+    """Every place of a JSON tree that holds no mapping or list with something in it."""
+    if isinstance(tree, (dict, list)) and tree:
+        for key, child in tree.items() if isinstance(tree, dict) else enumerate(tree):
+            yield from leaves(child, (*path, key))
+    else:
+        yield path
+
+
+def changed(value):
+    if isinstance(value, bool) or value is None:
+        return "x"
+    return value + "x" if isinstance(value, str) else [1] if isinstance(value, (dict, list)) else value + 1
+
+
+@pytest.fixture
+def written(result, tmp_path):
+    path = write_result(result("ease", seed=2), tmp_path)
+    return path, json.loads(path.read_text())
+
+
+def test_a_record_comes_back_as_it_was(result, tmp_path):
+    for original in (result("ease", seed=2), result("x-off", role="control", control_of="x")):
+        path = write_result(original, tmp_path)
+        assert path == tmp_path / result_path("quick", "ml-100k", original.model, original.seed)
+        assert read_result(path) == original
+    assert [r.model for r in read_results(tmp_path)] == ["ease", "x-off"]
+
+
+def test_equal_results_give_equal_bytes(result, tmp_path):
+    one, two = (write_result(result("ease"), tmp_path / name) for name in "ab")
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_every_change_of_a_value_is_noticed(written):
+    path, record = written
+    places = list(leaves(record))
+    assert len(places) > 40
+    for place in places:
+        tree = copy.deepcopy(record)
+        parent = tree
+        for key in place[:-1]:
+            parent = parent[key]
+        parent[place[-1]] = changed(parent[place[-1]])
+        path.write_text(json.dumps(tree))
+        with pytest.raises(IntegrityError, match=r"seed2\.json"):
+            read_result(path)
+
+
+@pytest.mark.parametrize("key", ["dataset_sha256", "selection", "metrics", "threads"])
+def test_a_missing_or_misspelt_field_is_named(written, key):
+    path, record = written
+    path.write_text(json.dumps(seal({k: v for k, v in record.items() if k != key})))
+    with pytest.raises(IntegrityError, match=f"lacks {key}"):
+        read_result(path)
+    path.write_text(json.dumps(seal({k + "x" if k == key else k: v for k, v in record.items()})))
+    with pytest.raises(IntegrityError, match=rf"no key '{key}x'; did you mean '{key}'\?"):
+        read_result(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": "2"}, r'seed must be a whole number, got "2"'),
+        ({"seed": True}, "seed must be a whole number, got true"),
+        ({"parameters": 1.5}, r"parameters must be a whole number, got 1.5"),
+        ({"train_seconds": 1}, "train_seconds must be a finite number, got 1"),
+        ({"train_seconds": None}, "train_seconds must be a finite number, got null"),
+        ({"role": "winner"}, "role must be one of 'model', 'control', 'training-free'"),
+        ({"control_of": 3}, "control_of must be text or nothing, got 3"),
+        ({"control_of": "x"}, "does not go with control_of 'x'"),
+        ({"metrics": {"ndcg@10": "high"}}, r"metrics.ndcg@10 must be a finite number"),
+        ({"metrics": {"ndcg@10": 1.5}}, r"metrics lie in 0..1, but not ndcg@10"),
+        ({"metrics": {"recall@10": 0.5}}, r"no value for its headline metric ndcg@10"),
+        ({"bounds": {"optimistic": 0.04, "pessimistic": 0.03}}, r"ndcg@10 lies outside its own bounds"),
+        ({"selection": [1]}, r"selection must be a mapping with the keys metric, value, epoch"),
+        ({"model": "../../etc"}, r"the name '../../etc' must be made of"),
+        ({"model": "<script>"}, r"the name '<script>' must be made of"),
+        ({"schema_version": 2}, r"schema_version 2; this diffrec reads 1"),
+    ],
+)
+def test_a_sealed_record_with_a_wrong_field_is_refused(written, change, message):
+    path, record = written
+    path.write_text(json.dumps(seal({**record, **change})))
+    with pytest.raises(IntegrityError, match=message):
+        read_result(path)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "3", '{"schema_version": NaN}', "\ud800".encode("utf-8", "surrogatepass")]
+)
+def test_what_is_no_record_is_refused(tmp_path, text):
+    path = tmp_path / "seed0.json"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(IntegrityError, match=r"seed0\.json is not a result record"):
+        read_result(path)
+
+
+def test_a_record_in_the_wrong_place_is_refused(result, tmp_path):
+    path = write_result(result("ease"), tmp_path)
+    path.rename(path.with_name("seed1.json"))
+    with pytest.raises(
+        IntegrityError, match=r"seed1.json holds the result that belongs at quick/ml-100k/ease/seed0.json"
+    ):
+        read_results(tmp_path)
+
+
+def test_a_hash_does_not_depend_on_the_order_of_keys():
+    assert sha256_of({"a": 1, "b": {"c": 2, "d": 3}}) == sha256_of({"b": {"d": 3, "c": 2}, "a": 1})
+    assert sha256_of({"a": 1}) != sha256_of({"a": 1.5})
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "a" / "f.json"
+    write_atomically(path, b"old")
+
+    def no_space(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", no_space)
+    with pytest.raises(OSError, match="No space"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"

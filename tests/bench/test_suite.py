@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from diffrec.bench.runner import plan
+from diffrec.bench.suite import SuiteDataset, find_suite, load_suite
+from diffrec.errors import NotFoundError, UsageError
+from diffrec.paths import resource_dir
+
+HEAD = """name: s
+version: 2
+title: t
+datasets:
+  - {name: d, protocol: loo-full-masked@1}
+models:
+"""
+
+
+def test_a_suite_is_read_as_written(suite_file):
+    text = HEAD + "  - {name: a, configs: [x, y], overrides: [--model.lr=1], seeds: [3, 1]}\n"
+    suite = load_suite(suite_file(text + "  - {name: b, configs: [z], control_of: a}\n"))
+    assert (suite.name, suite.version, suite.datasets) == ("s", 2, (SuiteDataset("d", "loo-full-masked@1"),))
+    first, second = suite.models
+    assert (first.configs, first.overrides, first.seeds, first.control_of) == (
+        ("x", "y"),
+        ("--model.lr=1",),
+        (3, 1),
+        None,
+    )
+    assert (second.overrides, second.seeds, second.control_of) == ((), (0,), "a")
+    assert [(cell.model.name, cell.seed) for cell in suite.cells()] == [("a", 3), ("a", 1), ("b", 0)]
+    assert str(next(suite.cells()).path) == "s/d/a/seed3.json"
+
+
+@pytest.mark.parametrize(
+    ("models", "message"),
+    [
+        ("  - {name: a, confgis: [x]}\n", r"tiny.yaml:7: models\[0\] has no key 'confgis'; did you mean 'configs'\?"),
+        ("  - {name: a}\n", r"tiny.yaml:7: models\[0\] lacks configs"),
+        ("  - {name: a, configs: x}\n", r"tiny.yaml:7: models\[0\].configs must be a list, got \"x\""),
+        ("  - {name: a, configs: [x], seeds: [one]}\n", r"models\[0\].seeds\[0\] must be a whole number, got \"one\""),
+        ("  - {name: a, configs: [x], seeds: [true]}\n", r"models\[0\].seeds\[0\] must be a whole number, got true"),
+        ("  - {name: a, configs: [x], seeds: []}\n", r"the seeds of a must be different numbers from 0"),
+        ("  - {name: a, configs: [x], seeds: [1, 1]}\n", r"the seeds of a must be different numbers from 0"),
+        ("  - {name: ../a, configs: [x]}\n", r"the name '../a' must be made of"),
+        ("  - {name: a, configs: [x]}\n" * 2, r"lists the model 'a' twice"),
+        ("  - {name: abc, configs: [x]}\n  - {name: b, configs: [x], control_of: abd}\n", r"did you mean 'abc'\?"),
+        ("  []\n", r"lists no model"),
+        ("  - &a {name: a, configs: [x]}\n  - *a\n", r"tiny.yaml:7: anchors and aliases"),
+        ("  - !!python/object/apply:os.system [echo]\n", r"tiny.yaml:7: the tag"),
+    ],
+)
+def test_a_wrong_suite_is_refused_with_file_line_and_reason(suite_file, models, message):
+    with pytest.raises(UsageError, match=message):
+        load_suite(suite_file(HEAD + models))
+
+
+def test_a_control_of_a_control_is_refused(suite_file):
+    rows = [("a", ""), ("b", ", control_of: a"), ("c", ", control_of: b")]
+    text = HEAD + "".join(f"  - {{name: {name}, configs: [x]{rest}}}\n" for name, rest in rows)
+    with pytest.raises(UsageError, match="c is a control of 'b'"):
+        load_suite(suite_file(text))
+
+
+def test_only_keeps_models_and_seeds_and_names_the_near_match(suite_file):
+    suite = load_suite(suite_file())
+    assert [(c.model.name, c.seed) for c in suite.only(["markov", "ease"], [0]).cells()] == [("markov", 0), ("ease", 0)]
+    assert [(c.model.name, c.seed) for c in suite.only([], [1]).cells()] == [("markov", 1)]
+    with pytest.raises(NotFoundError, match=r"suite tiny has no model 'markow'; did you mean 'markov'\?"):
+        suite.only(["markow"])
+
+
+def test_an_unknown_suite_names_the_near_match():
+    with pytest.raises(NotFoundError, match=r"no suite 'quikc'; there are: .*quick.*did you mean 'quick'\?"):
+        find_suite("quikc")
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (resource_dir("benchmarks") / "suites").glob("*.yaml")))
+def test_every_suite_that_ships_has_valid_configurations_and_its_baselines(name, tmp_path):
+    suite = load_suite(find_suite(name))
+    assert suite.name == name
+    assert set(plan(suite, tmp_path).values()) == {None}
+    models = {model.name for model in suite.models}
+    assert {"popularity", "item-knn", "ease"} < models
+    assert models & {"markov", "sequential-rules"}
+    assert all(re.fullmatch(r"[\w.-]+@\d+", dataset.protocol) for dataset in suite.datasets)

@@ -1,0 +1,137 @@
+"""`diffrec data`, called as the command calls it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from diffrec.cli.data import add_arguments, run
+from diffrec.errors import NotFoundError, UsageError
+
+CSV = "user,item,time\nann,[red] fox,5\nbob,[red] fox,4\n,x,3\nann,\x1bowl,9\n"
+
+
+@pytest.fixture(autouse=True)
+def places(tmp_path, monkeypatch):
+    monkeypatch.setenv("DIFFREC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("DIFFREC_DATA", raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+    (tmp_path / "log[1].csv").write_text(CSV)
+    return tmp_path
+
+
+@pytest.fixture
+def call(capsys):
+    """`call("list")` -> what it printed."""
+
+    def call(*words):
+        parser = argparse.ArgumentParser()
+        add_arguments(parser)
+        assert run(parser.parse_args([str(word) for word in words])) == 0
+        return capsys.readouterr().out
+
+    return call
+
+
+def test_list_shows_names_and_counts(call, places):
+    call("import", places / "log[1].csv", "--name", "mine")
+    lines = {line.split()[0]: line.split() for line in call("list").splitlines() if line.strip()}
+    assert lines["ml-100k"] == ["ml-100k", "registered,", "to", "fetch", "943", "1,682", "100,000"]
+    assert lines["synthetic"] == ["synthetic", "registered", "200", "100", "3,011"]
+    assert lines["mine"] == ["mine", "imported", "2", "2", "3"]
+
+
+def test_list_as_json(call):
+    found = {entry["name"]: entry for entry in json.loads(call("list", "--json"))}
+    assert found["synthetic"] == {
+        "name": "synthetic", "origin": "registered", "kind": "", "ready": True,
+        "users": 200, "items": 100, "interactions": 3011,
+    }  # fmt: skip
+    assert not found["ml-100k"]["ready"]
+
+
+def test_info_tells_what_is_in_it(call):
+    facts = json.loads(call("info", "synthetic", "--json"))
+    assert (facts["users"], facts["items"], facts["interactions"]) == (200, 100, 3011)
+    assert facts["items_per_user"]["mean"] == pytest.approx(3011 / 200)
+    assert facts["times"][0] < facts["times"][1]
+    assert len(facts["sha256"]) == 64
+    text = call("info", "synthetic")
+    assert "3,011" in text
+    assert facts["sha256"] in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_info_of_an_unknown_name_names_the_nearest(call):
+    with pytest.raises(NotFoundError, match="did you mean 'synthetic'"):
+        call("info", "sinthetic")
+
+
+def test_import_reports_and_the_dataset_is_there(call, places):
+    text = call("import", places / "log[1].csv", "--name", "mine")
+    assert "log[1].csv" in text
+    assert "1: no user id (line 4)" in text
+    assert "3 of 2 users and 2 items" in text
+    assert json.loads(call("info", "mine", "--json"))["interactions"] == 3
+    assert "2 users, 2 items, 3 interactions" in call("fetch", "mine")
+
+
+def test_import_hands_its_options_on(call, places):
+    path = places / "o.txt"
+    path.write_text("1;9;a;2;T\n1;8;a;5;T\n")
+    words = ["--user", "3", "--item", "2", "--timestamp", "1", "--rating", "4", "--title", "5", "--min-rating", "3"]
+    report = json.loads(
+        call("import", path, "--name", "o", *words, "--k-core", "1", "--delimiter", ";", "--no-header", "--json")
+    )
+    assert report["columns"] == {"user": "3", "item": "2", "timestamp": "1", "rating": "4", "title": "5"}
+    assert (report["rows_kept"], report["header"], report["delimiter"]) == (1, False, ";")
+    with pytest.raises(UsageError, match="--force"):
+        call("import", path, "--name", "o")
+    call("import", path, "--name", "o", "--force")
+
+
+def test_tab_can_be_written_as_a_word(call, places):
+    path = places / "o.txt"
+    path.write_text("user\titem\na b,c\td e,f\n")
+    assert json.loads(call("import", path, "--name", "o", "--delimiter", "tab", "--json"))["delimiter"] == "\t"
+
+
+def test_names_are_printed_letter_by_letter(call, places):
+    path = places / "o.csv"
+    path.write_text("user,a:smile:b [red]\nu,i\n")
+    words = ("import", path, "--name", "o", "--force", "--user", "user", "--item", "a:smile:b [red]")
+    assert "a:smile:b [red]" in call(*words)
+    assert json.loads(call(*words, "--json"))["columns"]["item"] == "a:smile:b [red]"
+
+
+def test_control_characters_of_a_file_do_not_reach_the_terminal(call, places):
+    path = places / "o.csv"
+    path.write_text("user,\x1b[31mitem\nu,i\n")
+    assert "\x1b" not in call("import", path, "--name", "o", "--user", "user", "--item", "\x1b[31mitem")
+
+
+def test_list_is_quick_and_loads_nothing_heavy():
+    program = (
+        "import argparse, sys; from diffrec.cli.data import add_arguments, run\n"
+        "p = argparse.ArgumentParser(); add_arguments(p); run(p.parse_args(['list']))\n"
+        "print([m for m in ('torch', 'numpy', 'pyarrow', 'scipy') if m in sys.modules])"
+    )
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "NO_COLOR": "1", "PYTHONPATH": str(root)}
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True
+        )
+        seconds.append(time.perf_counter() - start)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert "\x1b" not in done.stdout
+    assert min(seconds) <= 0.5

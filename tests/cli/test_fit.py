@@ -1,0 +1,150 @@
+"""`diffrec fit`, `validate`, `test`, `predict` as they are typed."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+
+from diffrec.cli.main import main
+
+SMALL = ["-c", "model/sasrec", "-c", "data/synthetic"]
+SHORT = ["--trainer.max_epochs=2", "--model.embedding_size", "16", "--quiet"]
+
+
+@pytest.fixture
+def call(capsys, tmp_path, monkeypatch):
+    """Runs a command in an empty folder and gives exit code, output and errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str):
+        code = main(list(words))
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_fit_then_test_validate_and_predict(call, tmp_path):
+    code, out, err = call("fit", *SMALL, *SHORT)
+    assert (code, err) == (0, "")
+    run = Path("runs/sasrec-synthetic/version_0")
+    match = re.fullmatch(
+        r"best valid/ndcg@10 (0\.\d{4}) \(epoch 2 of 2, \d+ s\), synthetic, loo-full-masked@1\nrun (.*)\n", out
+    )
+    assert match
+    assert match[2] == str(run)
+    assert (run / "logs" / "version_0" / "metrics.csv").exists()
+
+    best = str(run / "checkpoints" / "best.ckpt")
+    code, out, err = call("validate", "--ckpt", best)
+    assert code == 0, err
+    assert out.startswith("SASRec on synthetic, loo-full-masked@1, validate: 200 cases\n")
+    assert re.search(r"^  ndcg@10 +" + re.escape(match[1]), out, re.MULTILINE)
+
+    code, tested, err = call("test", *SMALL, "--model.embedding_size=16", "--ckpt", best)
+    assert code == 0, err
+    assert call("test", "--ckpt", best)[1] == tested
+    assert "validate" not in tested
+
+    code, out, err = call("predict", "--ckpt", best, "--output", "lists.parquet")
+    assert code == 0, err
+    assert "2,000 rows" in out
+    assert pq.read_metadata("lists.parquet").num_rows == 2000
+
+
+def test_resume_auto_goes_on_with_the_newest_run(call):
+    assert call("fit", *SMALL, *SHORT, "--resume", "auto")[0] == 0  # nothing there: from the start
+    code, out, err = call("fit", *SMALL, *SHORT, "--trainer.max_epochs=3", "--resume", "auto")
+    assert code == 0, err
+    assert "of 3," in out
+    assert [p.name for p in Path("runs/sasrec-synthetic").iterdir()] == ["version_0"]
+    last = "runs/sasrec-synthetic/version_0/checkpoints/last.ckpt"
+    assert torch.load(last, weights_only=True)["epoch"] == 2
+    code, out, err = call("fit", *SMALL, *SHORT, "--trainer.max_epochs=4", "--resume", last)
+    assert code == 0, err
+    assert "run runs/sasrec-synthetic/version_0" in out
+
+
+def test_progress_and_run_folder(call):
+    code, _, err = call("fit", *SMALL, "--trainer.max_epochs=2", "--run-dir", "here")
+    assert code == 0
+    lines = err.splitlines()
+    assert re.fullmatch(r"SASRec, [\d,]+ parameters; synthetic under loo-full-masked@1: 200 .*, 100 items", lines[0])
+    assert lines[1] == "writing to here"
+    assert [line.partition(":")[0] for line in lines[2:]] == ["epoch 1", "epoch 2"]
+    assert Path("here/checkpoints/best.ckpt").exists()
+
+
+def test_print_config_shows_what_would_be_built_and_builds_nothing(call):
+    code, out, _ = call("fit", "-c", "dreamrec-ml-100k", "--model.embedding_size", "128", "--print-config")
+    assert code == 0
+    config = yaml.safe_load(out)
+    assert config["model"]["init_args"]["embedding_size"] == 128
+    assert config["data"]["dataset"] == "ml-100k"
+    assert not list(Path().iterdir())
+
+
+def test_help_lists_the_recipes(call):
+    code, out, _ = call("fit", "--help")
+    assert code == 0
+    assert "dreamrec-ml-100k" in out
+    assert "--resume" in out
+    assert "--ckpt" not in out
+    assert "--ckpt" in call("test", "--help")[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["fit"], 2, "needs a recipe"),
+        (["fit", "-c", "dreamrec-ml100k"], 4, "did you mean 'dreamrec-ml-100k'"),
+        (["fit", *SMALL, "--model.embeding_size=3"], 2, "did you mean 'embedding_size'"),
+        (["fit", *SMALL, "--quite"], 2, "--quite"),
+        (["fit", *SMALL, "--data.dataset=synthetc"], 4, "did you mean 'synthetic'"),
+        (["fit", *SMALL, "--resume", "nowhere/checkpoints/last.ckpt"], 4, "no checkpoint"),
+        (["test", *SMALL], 2, "--ckpt"),
+        (["test", *SMALL, "--ckpt", "none.ckpt"], 4, "no checkpoint none.ckpt"),
+        (["test", "--ckpt", "a/b/none.ckpt"], 2, "config.yaml"),
+        (["test", *SMALL, "--ckpt", "text.ckpt"], 3, "text.ckpt"),
+    ],
+)
+def test_errors_say_what_is_wrong(words, code, message, call):
+    Path("text.ckpt").write_text("hello")
+    found, out, err = call(*words)
+    assert (found, out) == (code, "")
+    assert message in err
+    assert len(err.strip().splitlines()) <= 3
+    assert not Path("runs").exists() or not list(Path("runs").glob("*/*"))
+
+
+def test_a_checkpoint_of_another_model_is_refused(call):
+    assert call("fit", *SMALL, *SHORT)[0] == 0
+    best = "runs/sasrec-synthetic/version_0/checkpoints/best.ckpt"
+    code, _, err = call("test", *SMALL, "--ckpt", best)
+    assert code == 3
+    assert "does not belong to this SASRec" in err
+
+
+@pytest.mark.slow
+def test_weights_and_biases_logs_offline(tmp_path):
+    """In a process of its own, for its service speaks through a socket; a dead proxy stands for the network."""
+    nowhere = "http://127.0.0.1:9"
+    environment = {**os.environ, "http_proxy": nowhere, "https_proxy": nowhere, "WANDB_SILENT": "true"}
+    words = ["fit", *SMALL, "-c", "logger/wandb-offline", *SHORT, "--run-dir", str(tmp_path / "run")]
+    result = subprocess.run(
+        [sys.executable, "-m", "diffrec.cli.main", *words],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    logs = list((tmp_path / "run" / "wandb").glob("offline-run-*/run-*.wandb"))
+    assert len(logs) == 1
+    assert logs[0].stat().st_size > 0
+    assert (tmp_path / "run" / "logs" / "version_0" / "metrics.csv").exists()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["run"]

@@ -1,0 +1,167 @@
+"""The entry point: quick help, near matches, exit codes, errors without tracebacks."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+import time
+import types
+from pathlib import Path
+
+import pytest
+
+from diffrec import __version__
+from diffrec.cli import main as module
+from diffrec.cli.main import COMMANDS, Command, main
+from diffrec.errors import DiffrecError, IntegrityError, NetworkError, NotFoundError, UsageError
+
+HEAVY = ("torch", "numpy", "scipy", "pyarrow", "pytorch_lightning", "matplotlib", "rich", "yaml")
+
+
+def command(monkeypatch, run, raw=False):
+    """`diffrec try` with the given behaviour."""
+
+    def add_arguments(parser):
+        parser.add_argument("--number", type=int, default=1)
+        parser.add_argument("--kind", choices=["fast", "slow"])
+        parser.add_subparsers(dest="action").add_parser("list").add_argument("--json", action="store_true")
+
+    fake = types.SimpleNamespace(
+        HELP="try it", add_arguments=add_arguments, run=run, run_stage=lambda name, words: run(words)
+    )
+    monkeypatch.setitem(COMMANDS, "try", Command("try", "diffrec.cli.try", "try it", raw))
+    monkeypatch.setitem(sys.modules, "diffrec.cli.try", fake)
+
+
+@pytest.mark.parametrize(("words", "code"), [(["--help"], 0), (["--version"], 0), ([], 2), (["demmo"], 2)])
+def test_starts_at_once_and_loads_nothing_heavy(words, code):
+    script = f"""
+        import sys
+        from diffrec.cli.main import main
+        code = main({words!r})
+        heavy = set({HEAVY!r}) & set(sys.modules)
+        sys.exit(100 if heavy else code)
+    """
+    started = time.perf_counter()
+    result = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=False, capture_output=True)
+    assert result.returncode == code
+    assert time.perf_counter() - started <= 0.5
+
+
+def test_help_names_every_command_in_80_columns(capsys):
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(f"  {name} " in text for name in COMMANDS)
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"diffrec {__version__}\n"
+
+
+def test_an_unknown_command_names_the_nearest(capsys):
+    assert main(["leaderbord"]) == 2
+    assert "did you mean 'leaderboard'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(DiffrecError, 1), (UsageError, 2), (IntegrityError, 3), (NotFoundError, 4), (NetworkError, 5)],
+)
+def test_errors_are_one_line_and_an_exit_code(error, code, monkeypatch, capsys):
+    def run(args):
+        raise error("something was seen")
+
+    command(monkeypatch, run)
+    assert main(["try"]) == code
+    assert capsys.readouterr() == ("", "error: something was seen\n")
+
+
+def test_unexpected_errors_say_how_to_see_more(monkeypatch, capsys):
+    def run(args):
+        raise ZeroDivisionError("division by zero\nand more")
+
+    command(monkeypatch, run)
+    assert main(["try"]) == 1
+    text = capsys.readouterr().err
+    assert text.startswith("error: ZeroDivisionError: division by zero\n")
+    assert "DIFFREC_DEBUG=1" in text
+    assert len(text.splitlines()) == 2
+    monkeypatch.setenv("DIFFREC_DEBUG", "1")
+    with pytest.raises(ZeroDivisionError):
+        main(["try"])
+
+
+def test_errors_of_the_system_name_the_file(monkeypatch, capsys):
+    command(monkeypatch, lambda args: Path("/nowhere/at/all").read_text())
+    assert main(["try"]) == 1
+    assert capsys.readouterr().err == "error: No such file or directory: /nowhere/at/all\n"
+
+
+def test_interrupted(monkeypatch, capsys):
+    def run(args):
+        raise KeyboardInterrupt
+
+    command(monkeypatch, run)
+    assert main(["try"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--nmber", "1"], "did you mean '--number'?"),
+        (["--num=1"], "unexpected '--num=1'"),
+        (["--number", "x"], "invalid int value: 'x'"),
+        (["--kind", "fasst"], "no 'fasst'; there are: fast, slow; did you mean 'fast'?"),
+        (["lst"], "did you mean 'list'?"),
+        (["list", "--jsn"], "did you mean '--json'?"),
+    ],
+)
+def test_wrong_options_name_the_nearest(words, message, monkeypatch, capsys):
+    command(monkeypatch, lambda args: 0)
+    assert main(["try", *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_arguments_and_exit_code_pass_through(monkeypatch):
+    command(monkeypatch, lambda args: args.number)
+    assert main(["try", "--number", "7"]) == 7
+    assert main(["try", "--help"]) == 0
+    command(monkeypatch, len, raw=True)
+    assert main(["try", "--anything=1", "-x", "y"]) == 3
+
+
+def test_a_closed_pipe_is_no_error():
+    script = """
+        import sys, types
+        from diffrec.cli import main as module
+        def run(args):
+            for _ in range(100000):
+                sys.stdout.write("a line of output\\n")
+            return 0
+        fake = types.SimpleNamespace(HELP="", add_arguments=lambda parser: None, run=run)
+        module.COMMANDS["try"] = module.Command("try", "diffrec.cli.try", "")
+        sys.modules["diffrec.cli.try"] = fake
+        sys.exit(module.main(["try"]))
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait() == 141
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(name, capsys):
+    assert main([name, "--help"]) == 0
+    assert f"usage: diffrec {name}" in capsys.readouterr().out
+
+
+def test_the_table_is_complete():
+    assert module.COMMANDS.keys() >= {"demo", "data", "fit", "validate", "test", "predict", "recommend", "zoo", "bench"}

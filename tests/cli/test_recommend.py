@@ -1,0 +1,128 @@
+"""`diffrec recommend`: the history it understood, the list, and what it says when something is wrong."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+import pytest
+import torch
+
+from diffrec.cli import recommend
+from diffrec.data.synthetic import synthetic
+from diffrec.data.vocabulary import Vocabulary
+from diffrec.errors import NotFoundError, UsageError
+from diffrec.models import DreamRec, SASRec
+from diffrec.zoo import save
+
+TITLES = ("Alien (1979)", "Aliens (1986)", "Godfather, The (1972)", "[bold]\x1b[31mRed[/] (1999)", "X" * 90)
+TITLES = (*TITLES, *(f"Film {number} (2000)" for number in range(6, 31)))
+
+
+@pytest.fixture(scope="module")
+def sasrec(tmp_path_factory):
+    """A folder with a model of 30 films whose titles may be stored."""
+    torch.manual_seed(0)
+    model = SASRec(30)
+    model.vocabulary = Vocabulary(tuple(f"f{number}" for number in range(1, 31)), TITLES)
+    return save(model, tmp_path_factory.mktemp("zoo") / "sasrec.films", include_titles=True)
+
+
+@pytest.fixture(scope="module")
+def dreamrec(tmp_path_factory):
+    """A folder with a diffusion model without a vocabulary."""
+    torch.manual_seed(0)
+    return save(DreamRec(30, num_train_timesteps=20), tmp_path_factory.mktemp("zoo") / "dreamrec.numbers")
+
+
+def answer(capsys, *words):
+    parser = argparse.ArgumentParser()
+    recommend.add_arguments(parser)
+    assert recommend.run(parser.parse_args([str(word) for word in words])) == 0
+    return capsys.readouterr().out
+
+
+def test_the_table_names_the_history_and_ranks_items(sasrec, capsys):
+    lines = answer(capsys, sasrec, "--history", "alien (1979), The Godfather (1972)", "-k", 7).splitlines()
+    assert lines[0] == "history: Alien (1979) | Godfather, The (1972)"
+    assert max(map(len, lines)) <= 80
+    rows = [line.split() for line in lines if line.strip()[:1].isdigit()]
+    assert [row[0] for row in rows] == [str(rank) for rank in range(1, 8)]
+    scores = [float(row[-1]) for row in rows]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_the_json_is_what_the_model_says(sasrec, capsys):
+    from diffrec.zoo import load
+
+    told = json.loads(answer(capsys, sasrec, "--history", "f3,Aliens (1986)", "-k", 4, "--json"))
+    best = load(sasrec).recommend(torch.tensor([[3, 2]]), 4)
+    assert told["history"] == [{"id": "f3", "title": TITLES[2]}, {"id": "f2", "title": TITLES[1]}]
+    assert [row["rank"] for row in told["recommendations"]] == [1, 2, 3, 4]
+    assert [row["id"] for row in told["recommendations"]] == [f"f{number}" for number in best.items[0].tolist()]
+    assert [row["score"] for row in told["recommendations"]] == best.scores[0].tolist()
+
+
+def test_titles_from_a_file_cannot_steer_the_terminal(sasrec, capsys):
+    out = answer(capsys, sasrec, "--history", "f4", "-k", 29, "--include-seen")
+    assert "\x1b" not in out
+    assert "[bold]?[31mRed[/] (1999)" in out
+    assert "X" * 30 in out
+
+
+def test_seen_items_come_back_only_if_asked(sasrec, capsys):
+    def ids(*options):
+        told = json.loads(answer(capsys, sasrec, "--history", "f1,f2", "-k", 30, "--json", *options))
+        return {row["id"] for row in told["recommendations"]}
+
+    everything = {f"f{number}" for number in range(1, 31)}
+    assert ids() == everything - {"f1", "f2"}
+    assert ids("--include-seen") == everything
+
+
+def test_seed_steps_and_guidance_reach_the_model(dreamrec, capsys):
+    def scores(*options):
+        told = json.loads(answer(capsys, dreamrec, "--history", "3,7", "--json", *options))
+        return [(row["id"], row["score"]) for row in told["recommendations"]]
+
+    assert scores() == scores("--seed", 0)
+    different = [scores(), scores("--seed", 1), scores("--num-inference-steps", 4), scores("--guidance-scale", 1)]
+    assert len({tuple(one) for one in different}) == 4
+
+
+def test_settings_that_a_model_has_not_are_refused(sasrec, dreamrec, capsys):
+    for option in ("--num-inference-steps", "--guidance-scale"):
+        with pytest.raises(UsageError, match=f"SASRec has no .*leave {option} out"):
+            answer(capsys, sasrec, "--history", "f1", option, "2")
+    with pytest.raises(UsageError, match=r"num_inference_steps must lie in 1\.\.20, got 0"):
+        answer(capsys, dreamrec, "--history", "1", "--num-inference-steps", "0")
+
+
+@pytest.mark.parametrize(
+    ("history", "error", "message"),
+    [
+        ("Alien", NotFoundError, r"did you mean 'Alien \(1979\)'\?"),
+        ("f1,Godfather (1972)", NotFoundError, r"did you mean 'Godfather, The \(1972\)'\?"),
+        ("f31", NotFoundError, "no title or item id 'f31'"),
+        (" , ", UsageError, "the history is empty"),
+    ],
+)
+def test_histories_that_cannot_be_read(history, error, message, sasrec, capsys):
+    with pytest.raises(error, match=message):
+        answer(capsys, sasrec, "--history", history)
+
+
+def test_a_missing_model_and_a_bad_k(sasrec, tmp_path, capsys):
+    with pytest.raises(NotFoundError, match="no zoo entry in"):
+        answer(capsys, tmp_path / "nothing", "--history", "f1")
+    with pytest.raises(UsageError, match="k must be at least 1"):
+        answer(capsys, sasrec, "--history", "f1", "-k", 0)
+
+
+def test_titles_are_borrowed_from_the_dataset(tmp_path, capsys):
+    dataset = synthetic()
+    folder = save(SASRec(dataset.num_items), tmp_path / "sasrec.synthetic", dataset=dataset)
+    first, second = dataset.vocabulary.titles[:2]
+    out = answer(capsys, folder, "--history", f"{first},{second}", "--offline", "-k", 100)
+    assert out.splitlines()[0] == f"history: {first} | {second}"
+    assert all(title in out for title in dataset.vocabulary.titles)

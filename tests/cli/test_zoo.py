@@ -1,0 +1,138 @@
+"""`diffrec zoo`: list, info, verify, index."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from diffrec.baselines import EASE, Popularity
+from diffrec.cli import zoo
+from diffrec.data.synthetic import synthetic
+from diffrec.errors import IntegrityError, NotFoundError, UsageError
+from diffrec.zoo import save
+from diffrec.zoo.index import rebuild_index
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """A zoo with four entries under two protocols."""
+    dataset = synthetic()
+    rows = {
+        "popularity.synthetic": (Popularity, "loo-full-masked@1", {"ndcg@10": 0.1, "recall@10": 0.9}),
+        "ease.synthetic": (EASE, "loo-full-masked@1", {"ndcg@10": 0.2, "recall@10": 0.3}),
+        "ease.synthetic.unmasked": (EASE, "loo-full-unmasked@1", {"ndcg@10": 0.15}),
+        "popularity.alone": (Popularity, None, {}),
+    }
+    for name, (kind, protocol, metrics) in rows.items():
+        model = kind(dataset.num_items)
+        model.solve(dataset.parts["all"].items)
+        save(model, tmp_path / name, dataset=dataset if protocol else None, protocol=protocol, metrics=metrics)
+    monkeypatch.setattr("diffrec.zoo.index.resource_dir", lambda name: tmp_path)
+    rebuild_index()
+    return tmp_path
+
+
+def output(capsys, *words, code=0):
+    parser = argparse.ArgumentParser()
+    zoo.add_arguments(parser)
+    assert zoo.run(parser.parse_args(words)) == code
+    return capsys.readouterr().out
+
+
+def names(out):
+    return [line.split()[0] for line in out.splitlines() if "." in line.split()[0]]
+
+
+def test_the_table_is_sorted_inside_dataset_and_protocol(root, capsys):
+    out = output(capsys, "list")
+    assert names(out) == ["popularity.alone", "ease.synthetic", "popularity.synthetic", "ease.synthetic.unmasked"]
+    lines = [line.split() for line in out.splitlines()]
+    masked = lines.index(["dataset", "synthetic,", "protocol", "loo-full-masked@1"])
+    assert lines[masked + 1] == ["name", "NDCG@10", "params", "size", "calls"]
+    assert lines[masked + 2][:3] == ["ease.synthetic", "0.2000", "10.1k"]
+    assert lines[masked + 3][:2] == ["popularity.synthetic", "0.1000"]
+    assert lines[masked + 4] == ["dataset", "synthetic,", "protocol", "loo-full-unmasked@1"]
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_another_metric_can_be_shown_and_sorted_by(root, capsys):
+    out = output(capsys, "list", "--sort", "recall@10")
+    assert names(out) == ["popularity.alone", "popularity.synthetic", "ease.synthetic", "ease.synthetic.unmasked"]
+    assert "0.9000" in out
+    with pytest.raises(UsageError, match=r"no model has the metric 'ndgc@10'.*did you mean 'ndcg@10'\?"):
+        output(capsys, "list", "--sort", "ndgc@10")
+
+
+def test_the_list_as_json(root, capsys):
+    rows = json.loads(output(capsys, "list", "--json"))
+    assert [row["name"] for row in rows][:2] == ["popularity.alone", "ease.synthetic"]
+    ease = rows[1]
+    assert ease["metrics"] == {"ndcg@10": 0.2, "recall@10": 0.3}
+    assert ease["size"] == sum(file["size"] for file in ease["files"].values())
+    assert (ease["dataset"], ease["protocol"], ease["denoiser_calls"]) == ("synthetic", "loo-full-masked@1", 1)
+
+
+def test_listing_is_quick_and_without_torch(root):
+    code = (
+        "import argparse, sys, time; start = time.perf_counter();"
+        "import diffrec.zoo.index; from pathlib import Path;"
+        f"diffrec.zoo.index.resource_dir = lambda name: Path({str(root)!r});"
+        "from diffrec.cli import zoo; parser = argparse.ArgumentParser(); zoo.add_arguments(parser);"
+        "zoo.run(parser.parse_args(['list']));"
+        "print(sorted({'torch', 'numpy', 'scipy', 'pyarrow', 'lightning'} & set(sys.modules)))"
+    )
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert time.perf_counter() - start < 2  # half a second on a quiet machine
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert "ease.synthetic.unmasked" in done.stdout
+
+
+def test_an_empty_zoo_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("diffrec.zoo.index.resource_dir", lambda name: tmp_path)
+    assert "the zoo is empty" in output(capsys, "list")
+
+
+def test_info_shows_the_card_and_the_files(root, capsys):
+    (root / "ease.synthetic" / "card.md").write_text("\x1b[2Jcard")
+    with pytest.raises(IntegrityError, match=r"card\.md"):
+        output(capsys, "info", "ease.synthetic")
+    out = output(capsys, "info", "popularity.synthetic")
+    assert "# popularity.synthetic" in out
+    assert "loo-full-masked@1" in out
+    assert "model.safetensors: " in out
+    with pytest.raises(NotFoundError, match=r"did you mean 'popularity\.synthetic'"):
+        output(capsys, "info", "popularity.sinthetic")
+
+
+def test_verify_names_what_is_damaged_and_goes_on(root, capsys):
+    assert output(capsys, "verify").count(": ok") == 4
+    weights = root / "ease.synthetic" / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    lines = output(capsys, "verify", code=3).splitlines()
+    assert len(lines) == 4
+    assert [line.endswith(": ok") for line in lines] == [False, True, True, True]
+    assert "model.safetensors is not the file its manifest lists" in lines[0]
+    assert output(capsys, "verify", "popularity.synthetic") == "popularity.synthetic: ok\n"
+    assert "no zoo entry 'x'" in output(capsys, "verify", "x", code=4)
+
+
+def test_index_lists_the_folders(root, capsys):
+    (root / "manifest.json").unlink()
+    assert "lists 4 models: ease.synthetic, ease.synthetic.unmasked" in output(capsys, "index")
+    assert output(capsys, "verify").count(": ok") == 4
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0"), (999, "999"), (1000, "1.0k"), (12_345, "12.3k"), (999_999, "1.0M"), (123_456_789, "123M")],
+)
+def test_short_numbers(count, text):
+    assert zoo._short(count) == text

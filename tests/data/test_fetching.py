@@ -1,0 +1,204 @@
+"""Downloads against a local server that misbehaves in every way: the right bytes, or an error and an empty place."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import threading
+import time
+import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from diffrec.data import fetching
+from diffrec.data.fetching import download, read_members
+from diffrec.errors import IntegrityError, NetworkError, UsageError
+
+CONTENT = bytes(range(256)) * 400
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+class Faulty(BaseHTTPRequestHandler):
+    """Serves the fault plan of the server: one entry a request, the last one for ever."""
+
+    def do_GET(self):
+        plan = self.server.plan  # type: ignore[attr-defined]
+        fault = plan.pop(0) if len(plan) > 1 else plan[0]
+        self.server.requests += 1  # type: ignore[attr-defined]
+        body = {"flip": b"\1" + CONTENT[1:], "extra": CONTENT + b"x", "html": b"<html>Log in</html>"}.get(
+            fault, CONTENT
+        )
+        if isinstance(fault, int):
+            return self.send_error(fault)
+        if fault == "elsewhere":
+            self.send_response(302)
+            self.send_header("Location", "file:///etc/hostname")
+            return self.end_headers()
+        self.send_response(200)
+        if fault != "no length":
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.serve(fault, body)
+
+    def serve(self, fault, body):
+        if fault == "cut":
+            self.wfile.write(body[:1000])
+        elif fault == "stall":
+            self.wfile.write(body[:1000])
+            time.sleep(0.6)
+        elif fault == "trickle":
+            for place in range(40):
+                self.wfile.write(body[place : place + 1])
+                self.wfile.flush()
+                time.sleep(0.02)
+        else:
+            self.wfile.write(body)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def server():
+    """`server(*plan)` -> URL; `server.http.requests` counts."""
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Faulty)
+    http.daemon_threads = True
+    http.block_on_close = False
+
+    def start(*plan):
+        http.plan, http.requests = list(plan), 0  # type: ignore[attr-defined]
+        return f"http://127.0.0.1:{http.server_address[1]}/file.bin"
+
+    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    start.http = http  # type: ignore[attr-defined]
+    yield start
+    http.shutdown()
+    http.server_close()
+
+
+def get(url, folder, **options):
+    settings = {"sha256": SHA256, "timeout": 0.3, "wait": 0.01, **options}
+    return download(url, folder / "slot" / "file.bin", **settings)
+
+
+def assert_nothing_there(folder):
+    assert list((folder / "slot").iterdir()) == []
+
+
+@pytest.mark.parametrize("plan", [["fine"], [503, "fine"], [429, 500, "fine"], ["cut", "fine"], ["no length"]])
+def test_the_right_bytes_come_in_the_end(server, tmp_path, plan):
+    path = get(server(*plan), tmp_path)
+    assert path.read_bytes() == CONTENT
+    assert [entry.name for entry in path.parent.iterdir()] == ["file.bin"]
+    assert server.http.requests == len(plan)
+
+
+@pytest.mark.parametrize("fault", ["flip", "extra", "html"])
+def test_wrong_bytes_are_refused(server, tmp_path, fault):
+    with pytest.raises(IntegrityError, match=SHA256):
+        get(server(fault), tmp_path)
+    assert_nothing_there(tmp_path)
+
+
+def test_what_is_there_survives_a_refused_download(server, tmp_path):
+    (tmp_path / "slot").mkdir()
+    (tmp_path / "slot" / "file.bin").write_bytes(b"old")
+    with pytest.raises(IntegrityError):
+        get(server("flip"), tmp_path)
+    assert (tmp_path / "slot" / "file.bin").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize(
+    ("fault", "message", "requests"),
+    [
+        ("cut", "ended after 1,000 of 102,400 bytes", 3),
+        (503, "answered 503", 3),
+        (404, "answered 404", 1),
+        (403, "answered 403", 1),
+        ("stall", "broke off after", 3),
+        ("elsewhere", "not allowed", 1),
+    ],
+)
+def test_failures_are_named_and_only_passing_ones_tried_again(server, tmp_path, fault, message, requests):
+    with pytest.raises(NetworkError, match=message):
+        get(server(fault), tmp_path)
+    assert_nothing_there(tmp_path)
+    assert server.http.requests == requests
+
+
+def test_a_trickle_ends_at_the_deadline(server, tmp_path):
+    start = time.monotonic()
+    with pytest.raises(NetworkError, match=r"too slow: \d+ bytes in 0.1 seconds"):
+        get(server("trickle"), tmp_path, deadline=0.1)
+    assert time.monotonic() - start < 0.5
+    assert_nothing_there(tmp_path)
+
+
+def test_a_body_over_the_cap_is_refused(server, tmp_path):
+    with pytest.raises(IntegrityError, match="larger than the 100,000 bytes allowed"):
+        get(server("fine"), tmp_path, max_bytes=100_000)
+    assert_nothing_there(tmp_path)
+
+
+def test_a_host_that_cannot_be_reached_is_not_tried_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(fetching.time, "sleep", lambda seconds: pytest.fail("waited for another attempt"))
+    with pytest.raises(NetworkError, match="cannot be reached"):
+        get("http://127.0.0.1:9/file.bin", tmp_path)
+    assert_nothing_there(tmp_path)
+
+
+def test_file_urls_go_the_same_way_and_work_offline(tmp_path, monkeypatch):
+    monkeypatch.setenv("DIFFREC_OFFLINE", "1")
+    (tmp_path / "there.bin").write_bytes(CONTENT)
+    assert get((tmp_path / "there.bin").as_uri(), tmp_path).read_bytes() == CONTENT
+    with pytest.raises(IntegrityError):
+        get((tmp_path / "there.bin").as_uri(), tmp_path, sha256="0" * 64)
+    with pytest.raises(NetworkError, match="cannot be reached"):
+        get((tmp_path / "gone.bin").as_uri(), tmp_path)
+
+
+def test_offline_asks_nobody(server, tmp_path, monkeypatch):
+    url = server("fine")
+    monkeypatch.setenv("DIFFREC_OFFLINE", "1")
+    with pytest.raises(NetworkError, match="DIFFREC_OFFLINE=1 forbids downloads"):
+        get(url, tmp_path)
+    assert server.http.requests == 0
+
+
+@pytest.mark.parametrize("url", ["ftp://127.0.0.1/x", "data:,x", "/etc/hostname", "javascript:x"])
+def test_other_schemes_are_refused(tmp_path, url):
+    with pytest.raises(UsageError, match="allowed are http, https and file"):
+        get(url, tmp_path)
+
+
+def archive(folder, **members):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as opened:
+        for name, content in members.items():
+            opened.writestr(name, content)
+    path = folder / "a.zip"
+    path.write_bytes(buffer.getvalue())
+    return path
+
+
+def test_named_members_are_read_and_nothing_else_is_touched(tmp_path):
+    path = archive(tmp_path, good=b"abc", **{"../evil": b"x"})
+    assert read_members(path, {"good": 3}) == {"good": b"abc"}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.zip"]
+
+
+@pytest.mark.parametrize(("name", "limit"), [("good", 2), ("bomb", 1000), ("missing", 10)])
+def test_members_that_are_too_large_or_missing(tmp_path, name, limit):
+    path = archive(tmp_path, good=b"abc", bomb=b"\0" * 1_000_000)
+    with pytest.raises(IntegrityError, match="not the archive"):
+        read_members(path, {name: limit})
+
+
+@pytest.mark.parametrize("keep", [0, 10, 60, -10])
+def test_a_cut_archive(tmp_path, keep):
+    path = archive(tmp_path, good=b"abc" * 100)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(IntegrityError, match="not the archive"):
+        read_members(path, {"good": 300})

@@ -1,0 +1,81 @@
+"""Every file in `configs/` passes the guard, and every model and recipe runs a batch of everything."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from diffrec.baselines import BASELINES
+from diffrec.data.protocol import get_protocol
+from diffrec.models import MODELS
+from diffrec.training.build import build
+from diffrec.training.config import compose, find_config, shipped_configs
+from diffrec.training.fit import fit
+
+NAMES = sorted(shipped_configs())
+KINDS = {
+    kind: [name for name in NAMES if name.startswith(f"{kind}/")] for kind in ("model", "data", "recipe", "logger")
+}
+ON_SYNTHETIC = ["--data.dataset=synthetic", "--data.protocol=loo-full-masked@1", "--trainer.fast_dev_run=true"]
+FEW_STEPS = ["--model.num_inference_steps=5"]
+
+
+def companions(name: str) -> list[str]:
+    """What a file needs beside it to be a whole configuration."""
+    kind = name.partition("/")[0]
+    return {"recipe": [], "model": ["data/synthetic"], "data": ["model/popularity"]}.get(
+        kind, ["model/popularity", "data/synthetic"]
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_file_passes_the_guard(name):
+    config = compose([*companions(name), name])
+    get_protocol(config["data"]["protocol"])
+    assert {"seed_everything", "trainer", "model", "data"} == config.keys()
+
+
+def test_every_model_and_baseline_has_a_file():
+    assert {name.removeprefix("model/") for name in KINDS["model"]} == MODELS.keys() | BASELINES.keys()
+
+
+@pytest.mark.parametrize("name", KINDS["model"] + KINDS["recipe"])
+def test_every_model_and_recipe_trains_validates_and_tests(name, tmp_path):
+    data = ["data/synthetic"] if name.startswith("model/") else []
+    generative = compose([name, *data])["model"]["class_path"].endswith(("DreamRec", "DiffRec"))
+    run = build([name, *data], [*ON_SYNTHETIC, *FEW_STEPS * generative], tmp_path)
+    result = fit(run)
+    assert result.metric == f"valid/{run.data.protocol.headline}" or "callbacks" in find_config(name).read_text()
+    assert result.best is not None
+    assert 0 <= result.best <= 1
+    (metrics,) = run.trainer.test(run.model, run.data, verbose=False)
+    assert 0 <= metrics["test/ndcg@10"] <= 1
+
+
+@pytest.mark.parametrize("name", KINDS["recipe"])
+def test_a_recipe_names_its_model_and_dataset_and_only_what_differs(name):
+    """A recipe that repeats a value of its bases hides what is special about it."""
+    own = yaml.safe_load(find_config(name).read_text())
+    config = compose([name])
+    bases = [part.rpartition("/")[2].removesuffix(".yaml") for part in own["base"]]
+    model = config["model"]["class_path"].rpartition(".")[2].lower()
+    assert model in bases
+    assert name.startswith(f"recipe/{model}-")
+    below = compose([find_config(name).parent / base for base in own["base"]])
+    for part in ("model", "data", "trainer"):
+        given = own.get(part, {}).get("init_args", {}) if part == "model" else own.get(part, {})
+        known = below[part]["init_args"] if part == "model" else below[part]
+        assert not {key for key, value in given.items() if known.get(key) == value and key != "callbacks"}
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("name", KINDS["data"])
+def test_every_dataset_splits_under_its_protocol(name, real_data):
+    config = compose([name, "model/popularity"])["data"]
+    folder = {"ml-100k": "ml100k"}.get(config["dataset"], config["dataset"])
+    if folder in ("synthetic", "ml100k"):
+        pytest.skip("needs no folder of DIFFREC_DATA")
+    split = get_protocol(config["protocol"]).apply(real_data(folder))
+    assert len(split.train) > 1000
+    assert len(split.valid) > 0
+    assert len(split.test) > 0

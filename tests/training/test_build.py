@@ -1,0 +1,101 @@
+"""One construction for everybody: seeds, places of files, overrides, and what goes wrong while building."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from diffrec.baselines import Popularity
+from diffrec.errors import NotFoundError, UsageError
+from diffrec.models import SASRec
+from diffrec.training.build import build, last_checkpoint, new_run_dir, run_family
+from diffrec.training.checkpoint_io import AtomicCheckpointIO
+
+SMALL = ["model/sasrec", "data/synthetic"]
+
+
+def test_builds_model_data_and_trainer_that_belong_together(tmp_path):
+    run = build(SMALL, ["--model.embedding_size=16", "--data.batch_size=7"], tmp_path)
+    assert isinstance(run.model, SASRec)
+    assert run.model.num_items == run.data.num_items == 100
+    assert run.model.items.table.weight.shape == (101, 16)
+    assert run.data.batch_size == 7
+    assert run.model.vocabulary is run.data.dataset.vocabulary
+    assert isinstance(run.trainer.strategy.checkpoint_io, AtomicCheckpointIO)
+
+
+def test_the_seed_makes_the_model_and_the_order_of_the_data(tmp_path):
+    def built(*words):
+        return build(SMALL, words, tmp_path)
+
+    def first_batch(run):
+        run.data.examples = "next"
+        return next(iter(run.data.train_dataloader())).history
+
+    one, same, other = built(), built("--seed_everything=0"), built("--seed_everything=1")
+    weights = [run.model.items.table.weight for run in (one, same, other)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+    assert torch.equal(first_batch(one), first_batch(same))
+    assert first_batch(one).shape != first_batch(other).shape or not torch.equal(first_batch(one), first_batch(other))
+    assert (one.data.seed, other.data.seed) == (0, 1)
+    assert built("--seed_everything=1", "--data.seed=5").data.seed == 5
+
+
+def test_everything_is_written_below_the_run_folder(tmp_path):
+    run = build([*SMALL, "logger/wandb-offline"], run_dir=tmp_path / "run")
+    folders = [callback.dirpath for callback in run.trainer.checkpoint_callbacks]
+    folders += [logger.save_dir for logger in run.trainer.loggers] + [run.trainer.default_root_dir]
+    assert len(folders) == 5
+    assert all(Path(folder).resolve().is_relative_to(tmp_path / "run") for folder in folders)
+
+
+def test_closed_forms_are_fitted_in_one_epoch(tmp_path):
+    words = ["--trainer.max_epochs=9", "--trainer.check_val_every_n_epoch=3"]
+    run = build(["model/popularity", "data/synthetic"], words, tmp_path)
+    assert isinstance(run.model, Popularity)
+    assert (run.trainer.max_epochs, run.trainer.check_val_every_n_epoch) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "message"),
+    [
+        (["--data.dataset=synthetc"], NotFoundError, "did you mean 'synthetic'"),
+        (["--data.protocol=loo-full-maskd@1"], NotFoundError, "did you mean 'loo-full-masked@1'"),
+        (["--trainer.accelerator=gpuu"], UsageError, "gpuu"),
+        (["--trainer.callbacks.EarlyStopping.mode=mx"], UsageError, "`mode` can be min, max, got mx"),
+        (["--trainer.limit_val_batches=-1"], UsageError, "limit_val_batches"),
+    ],
+)
+def test_wrong_values_are_errors_in_words_and_leave_no_folder(words, error, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error, match=message):
+        build(SMALL, words)
+    assert not list(tmp_path.glob("runs/*/*"))
+
+
+def test_a_file_that_a_value_names_is_not_read(tmp_path):
+    """jsonargparse would take a strategy from a file, which no check has seen."""
+    evil = tmp_path / "evil.yaml"
+    evil.write_text("class_path: pytorch_lightning.strategies.SingleDeviceStrategy\n")
+    with pytest.raises(UsageError, match=r"evil\.yaml"):
+        build(SMALL, [f"--trainer.strategy={evil}"], tmp_path / "run")
+
+
+def test_run_folders_are_numbered_and_the_newest_checkpoint_is_found(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = build(SMALL).config
+    family = run_family(config)
+    assert family == Path("runs/sasrec-synthetic")
+    assert [new_run_dir(family).name for _ in range(2)] == ["version_1", "version_2"]
+    assert last_checkpoint(config) is None
+    older, newer = (family / name / "checkpoints" / "last.ckpt" for name in ("version_2", "version_1"))
+    for age, path in ((100, older), (200, newer)):
+        path.parent.mkdir()
+        path.touch()
+        os.utime(path, (age, age))
+    assert last_checkpoint(config) == newer
+    assert last_checkpoint(config, family / "version_2") == older

@@ -1,0 +1,120 @@
+"""Checkpoints: whole or not at all, and never anything but plain data."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from diffrec.errors import DiffrecError, IntegrityError, NotFoundError
+from diffrec.training import checkpoint_io
+from diffrec.training.checkpoint_io import AtomicCheckpointIO, load_weights, read_checkpoint
+
+OLD = {"state_dict": {"w": torch.arange(4.0)}, "epoch": 1}
+NEW = {"state_dict": {"w": torch.ones(4)}, "epoch": 2}
+
+
+class Touch:
+    """Pickles to a call that makes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_what_is_written_is_read(tmp_path):
+    path = tmp_path / "deep" / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint(OLD, path)
+    AtomicCheckpointIO().save_checkpoint(NEW, path)
+    found = AtomicCheckpointIO().load_checkpoint(path, weights_only=False)
+    assert found["epoch"] == 2
+    assert torch.equal(found["state_dict"]["w"], torch.ones(4))
+    assert [p.name for p in path.parent.iterdir()] == ["last.ckpt"]
+    assert path.stat().st_mode & 0o777 == 0o666 & ~_umask()
+    AtomicCheckpointIO().remove_checkpoint(path)
+    assert not path.exists()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+@pytest.mark.parametrize("step", ["save", "fsync", "replace"])
+def test_a_failed_write_leaves_the_older_file(step, tmp_path, monkeypatch):
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint(OLD, path)
+    before = path.read_bytes()
+
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def half(checkpoint, file):
+        file.write(b"half of it")
+        full()
+
+    if step == "save":
+        monkeypatch.setattr(torch, "save", half)
+    else:
+        monkeypatch.setattr(checkpoint_io.os, step, full)
+    with pytest.raises(DiffrecError, match=r"last\.ckpt could not be written \(No space left on device\)"):
+        AtomicCheckpointIO().save_checkpoint(NEW, path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_a_killed_write_leaves_the_older_file(tmp_path, monkeypatch):
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint(OLD, path)
+
+    def killed(checkpoint, file):
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        AtomicCheckpointIO().save_checkpoint(NEW, path)
+    assert read_checkpoint(path)["epoch"] == 1
+
+
+def test_code_in_a_checkpoint_is_refused_and_does_not_run(tmp_path):
+    marker = tmp_path / "marker"
+    torch.save({"state_dict": {}, "x": Touch(marker)}, tmp_path / "torch.ckpt")
+    (tmp_path / "pickle.ckpt").write_bytes(pickle.dumps(Touch(marker)))
+    for name in ("torch.ckpt", "pickle.ckpt"):
+        with pytest.raises(IntegrityError, match=name):
+            AtomicCheckpointIO().load_checkpoint(tmp_path / name, weights_only=False)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "text", "list", "no weights"])
+def test_damaged_files_are_integrity_errors(damage, tmp_path):
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint(OLD, path)
+    whole = path.read_bytes()
+    if damage == "list":
+        torch.save([1], path)
+    elif damage == "no weights":
+        torch.save({"epoch": 1}, path)
+    else:
+        path.write_bytes({"empty": b"", "cut": whole[: len(whole) // 2], "text": b"hello world" * 50}[damage])
+    with pytest.raises(IntegrityError, match=r"last\.ckpt"):
+        read_checkpoint(path)
+
+
+def test_a_missing_checkpoint_names_the_near_one(tmp_path):
+    AtomicCheckpointIO().save_checkpoint(OLD, tmp_path / "best.ckpt")
+    with pytest.raises(NotFoundError, match=r"did you mean 'best\.ckpt'"):
+        read_checkpoint(tmp_path / "bst.ckpt")
+
+
+def test_weights_of_another_model_are_refused(tmp_path):
+    with pytest.raises(IntegrityError, match="does not belong to this Linear"):
+        load_weights(nn.Linear(2, 2), {"state_dict": nn.Linear(3, 2).state_dict()}, tmp_path / "x.ckpt")

@@ -1,0 +1,135 @@
+"""Composition of configurations, and what their faults are called."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+import pytest
+import yaml
+
+from diffrec.errors import NotFoundError, UsageError
+from diffrec.training.config import compose, find_config, shipped_configs
+
+SMALL = ["model/sasrec", "data/synthetic"]
+
+
+def test_all_faults_are_reported_at_once_with_file_line_and_near_match(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text(
+        textwrap.dedent(
+            """\
+            modle: {}
+            model:
+              class_path: diffrec.models.DreamRec
+              init_args:
+                embeding_size: 128
+                schedule: lineer
+                dropout: [1]
+            data:
+              dataset: synthetic
+              batchsize: 3
+            trainer:
+              max_epoch: 3
+              callbacks:
+              - class_path: pytorch_lightning.callbacks.EarlyStopping
+                init_args: {patiens: 3, monitor: valid/ndgc@10}
+            """
+        )
+    )
+    with pytest.raises(UsageError) as caught:
+        compose(["mine.yaml"])
+    assert sorted(str(caught.value).splitlines()) == [
+        "mine.yaml:10: key 'batchsize' is not an argument of diffrec.InteractionDataModule; did you mean 'batch_size'?",
+        "mine.yaml:12: key 'max_epoch' is not an argument of pytorch_lightning.Trainer; did you mean 'max_epochs'?",
+        "mine.yaml:15: key 'patiens' is not an argument of pytorch_lightning.callbacks.EarlyStopping; "
+        "did you mean 'patience'?",
+        next(line for line in str(caught.value).splitlines() if "no metric 'valid/ndgc@10'" in line),
+        "mine.yaml:1: key 'modle' is not one of seed_everything, model, data, trainer; did you mean 'model'?",
+        "mine.yaml:5: key 'embeding_size' is not an argument of diffrec.models.DreamRec; "
+        "did you mean 'embedding_size'?",
+        "mine.yaml:6: schedule must be one of 'linear', 'cosine', 'exponential', got 'lineer'; did you mean 'linear'?",
+        "mine.yaml:7: dropout must be float, got [1]",
+    ]
+    assert "did you mean 'valid/ndcg@10'?" in str(caught.value)
+
+
+def test_later_files_and_overrides_win(tmp_path):
+    (tmp_path / "base.yaml").write_text("data: {dataset: synthetic, batch_size: 1, eval_batch_size: 2}\n")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "top.yaml").write_text("base: [../base.yaml]\ndata: {batch_size: 3}\n")
+    config = compose(["model/sasrec", tmp_path / "sub" / "top.yaml"], ["--data.eval_batch_size", "5"])
+    assert config["data"] == {"dataset": "synthetic", "batch_size": 3, "eval_batch_size": 5}
+    assert compose(SMALL)["trainer"] == yaml.safe_load(shipped_configs()["trainer"].read_text())["trainer"]
+
+
+def test_overrides_are_short_for_arguments_of_classes():
+    words = [
+        "--model.embedding_size",
+        "128",
+        "--model.init_args.lr=1e-2",
+        "--trainer.callbacks.EarlyStopping.patience=3",
+    ]
+    config = compose(SMALL, words)
+    assert config["model"]["init_args"]["embedding_size"] == 128
+    assert config["model"]["init_args"]["lr"] == 0.01
+    callbacks = {
+        member["class_path"].rpartition(".")[2]: member["init_args"] for member in config["trainer"]["callbacks"]
+    }
+    assert callbacks["EarlyStopping"] == {"monitor": "valid/ndcg@10", "mode": "max", "patience": 3}
+    assert callbacks["ModelCheckpoint"]["filename"] == "best"
+    assert compose(SMALL, ["--model.class_path=diffrec.models.DiffRec", "--model.dims=[8, 4]"])["model"] == {
+        "class_path": "diffrec.models.DiffRec",
+        "init_args": {"dims": [8, 4]},
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model.embeding_size=1"], r"--model.embeding_size: key 'embeding_size' .*'embedding_size'"),
+        (["--modle.lr=1"], r"--modle.lr: key 'modle' is not one of .*'model'"),
+        (["--model.lr"], "needs a value"),
+        (["lr=1"], "unexpected word 'lr=1'"),
+        (["--model.num_items=5"], "num_items comes from the dataset"),
+        (["--trainer.callbacks.EarlyStoping.patience=1"], "did you mean 'EarlyStopping'"),
+        (["--model.class_path=os.system"], "'os.system' is not allowed"),
+        (["--model.class_path=diffrec.models.SASRek"], "did you mean 'diffrec.models.SASRec'"),
+        (["--model.lr=!!python/name:os.system"], "--model.lr: the tag"),
+        (["--model.lr=[1"], "--model.lr: this is not YAML"),
+        (["--trainer.logger.CSVLogger.save_dir=/tmp"], "--run-dir"),
+        (["--data.batch_size=many"], "batch_size must be int, got 'many'"),
+    ],
+)
+def test_wrong_overrides_name_the_option(words, message):
+    with pytest.raises(UsageError, match=message):
+        compose(SMALL, words)
+
+
+def test_configurations_are_found_by_name_and_by_path(tmp_path, monkeypatch):
+    shipped = shipped_configs()
+    assert find_config("dreamrec-ml-100k") == shipped["recipe/dreamrec-ml-100k"]
+    monkeypatch.chdir(tmp_path)
+    assert find_config("configs/model/ease.yaml") == find_config("model/ease") == shipped["model/ease"]
+    own = tmp_path / "dreamrec-ml-100k"
+    own.write_text("")
+    assert find_config("dreamrec-ml-100k") == Path("dreamrec-ml-100k")
+    with pytest.raises(NotFoundError, match="did you mean 'sasrec-ml-100k'"):
+        find_config("sasrec-ml100k")
+
+
+def test_a_missing_base_names_line_and_near_match(tmp_path):
+    (tmp_path / "trainer.yaml").write_text("")
+    path = tmp_path / "top.yaml"
+    path.write_text("seed_everything: 1\nbase: [trainr.yaml]\n")
+    with pytest.raises(NotFoundError, match=r"top.yaml:2: no base 'trainr.yaml'; did you mean './trainer.yaml'"):
+        compose([path])
+
+
+def test_a_net_of_bases_is_not_followed_forever(tmp_path):
+    """Each file names the one below three times: 3^20 readings if nothing stopped it."""
+    for level in range(20):
+        (tmp_path / f"{level}.yaml").write_text(f"base: [{', '.join([f'{level + 1}.yaml'] * 3)}]\n")
+    (tmp_path / "20.yaml").write_text("seed_everything: 1\n")
+    with pytest.raises(UsageError, match="more than 50 files"):
+        compose([tmp_path / "0.yaml"])

@@ -1,0 +1,43 @@
+"""The first loss that is no number stops the run, with the weights as they were before."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from diffrec.errors import DiffrecError
+from diffrec.training.build import build
+from diffrec.training.fit import fit
+
+SMALL = ["model/sasrec", "data/synthetic"]  # 200 sequences in batches of 64: four steps an epoch
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_stops_at_the_first_loss_that_is_no_number(value, tmp_path, monkeypatch):
+    run = build(SMALL, ["--trainer.max_epochs=5", "--model.lr=0.01"], tmp_path)
+    calls, weights = [], []
+    good = run.model.training_loss
+
+    def broken(batch):
+        calls.append(1)
+        weights[:] = [run.model.items.table.weight.detach().clone()]
+        return good(batch) * (value if len(calls) == 7 else 1)
+
+    monkeypatch.setattr(run.model, "training_loss", broken)
+    with pytest.raises(DiffrecError) as caught:
+        fit(run)
+    text = str(caught.value)
+    assert f"the loss is {value} at step 6 (epoch 2, batch 2) with learning rate 0.01" in text
+    assert text.endswith(f"the last good checkpoint is {tmp_path / 'checkpoints' / 'last.ckpt'}")
+    assert len(calls) == 7
+    assert torch.equal(run.model.items.table.weight, weights[0])
+
+
+def test_says_when_there_is_no_checkpoint_yet(tmp_path, monkeypatch):
+    run = build(SMALL, run_dir=tmp_path)
+    good = run.model.training_loss
+    monkeypatch.setattr(run.model, "training_loss", lambda batch: good(batch) * math.nan)
+    with pytest.raises(DiffrecError, match=r"at step 0 .* no checkpoint was written before"):
+        fit(run)
