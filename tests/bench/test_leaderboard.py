@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import random
+import statistics
+
+import pytest
+
+from diffrec.bench.leaderboard import Statistic, leaderboard, table
+from diffrec.bench.render import accuracy, count, duration, markdown, to_csv, to_json
+from diffrec.bench.result import read_results
+from diffrec.errors import NotFoundError, UsageError
+from diffrec.paths import resource_dir
+
+EXPECTED = """\
+## quick · ml-100k · loo-full-masked@1
+
+| model | seeds | NDCG@10 | Recall@10 | calls | ms/user | params | train |
+| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
+| ease° | 1 | .0550 | .1100 | 1 | 1.26 | 2.83M | 0.5 s |
+| diffrec | 3 | .0540 ±.0010 | .1080 ±.0020 | 40 | 123 | 1M | 3 min |
+| └ diffrec-noise-off | 3 | .0530 ±.0020 | .1060 ±.0040 | 1 | 0.42 | 1.68k | 0.5 s |
+| item-knn° | 1 | .0490 | .0980 | 1 | 0.42 | 2.83M | 61 s |
+| markov° | 1 | .0480 | .0960 | 1 | 0.42 | 146k | 0.5 s |
+| popularity° | 1 | .0250 | .0500 | 1 | 0.42 | 1.68k | 0.5 s |
+
+943 test users, sorted for ndcg@10; data sha256 abababababab, suite version 1; measured on cpu, 2 threads.
+"""
+
+
+def models(results, sort=None):
+    return [row.model for row in table(results, sort).rows]
+
+
+def test_the_text_of_a_small_board(board):
+    text = markdown(leaderboard(board))
+    assert text.startswith("# Leaderboard\n\nMade from the files in `results/`")
+    assert text.endswith(EXPECTED)
+
+
+def test_the_board_does_not_depend_on_the_order_of_the_files(board):
+    expected = markdown(leaderboard(board))
+    for seed in range(5):
+        random.Random(seed).shuffle(board)
+        assert markdown(leaderboard(board)) == expected
+
+
+def test_means_and_spreads_are_over_seeds(board):
+    (row,) = [row for row in table(board).rows if row.model == "diffrec-noise-off"]
+    values = [r.metrics["recall@20"] for r in board if r.model == "diffrec-noise-off"]
+    assert row.seeds == (0, 1, 2)
+    assert row.metrics["recall@20"].mean == pytest.approx(statistics.mean(values))
+    assert row.metrics["recall@20"].spread == pytest.approx(statistics.stdev(values))
+    (single,) = [row for row in table(board).rows if row.model == "ease"]
+    assert single.metrics["ndcg@10"].spread is None
+
+
+@pytest.mark.parametrize(
+    ("sort", "expected"),
+    [
+        (None, ["ease", "diffrec", "diffrec-noise-off", "item-knn", "markov", "popularity"]),
+        ("recall@20", ["ease", "diffrec", "diffrec-noise-off", "item-knn", "markov", "popularity"]),
+        ("model", ["diffrec", "diffrec-noise-off", "ease", "item-knn", "markov", "popularity"]),
+        ("ms_per_user", ["item-knn", "markov", "popularity", "ease", "diffrec", "diffrec-noise-off"]),
+        ("parameters", ["popularity", "markov", "diffrec", "diffrec-noise-off", "ease", "item-knn"]),
+        ("train_seconds", ["ease", "markov", "popularity", "item-knn", "diffrec", "diffrec-noise-off"]),
+    ],
+)
+def test_rows_are_sorted_and_controls_follow_their_model(board, sort, expected):
+    assert models(board, sort) == expected
+
+
+def test_a_control_that_beats_its_model_still_stands_below_it(board, result):
+    board = [r for r in board if r.model != "diffrec-noise-off"]
+    board.append(result("off", 0.09, role="control", control_of="diffrec"))
+    assert models(board)[:3] == ["ease", "diffrec", "off"]
+
+
+def test_a_control_without_its_model_has_a_place_of_its_own(board):
+    board = [r for r in board if r.model != "diffrec"]
+    assert models(board)[:2] == ["ease", "diffrec-noise-off"]
+
+
+def test_an_unknown_column_names_the_near_match(board):
+    with pytest.raises(NotFoundError, match=r"no column to sort by 'recal@20'.*did you mean 'recall@20'\?"):
+        table(board, "recal@20")
+
+
+@pytest.mark.parametrize(
+    ("without", "named"),
+    [
+        (["popularity"], "popularity"),
+        (["markov"], "markov or sequential-rules"),
+        (["item-knn", "ease"], "item-knn, ease"),
+    ],
+)
+def test_a_table_without_baselines_is_refused(board, without, named):
+    kept = [r for r in board if r.model not in without]
+    with pytest.raises(UsageError, match=rf"without the training-free rows: {named} missing"):
+        leaderboard(kept)
+
+
+def test_a_trained_model_called_ease_is_not_the_baseline(board, result):
+    board = [r for r in board if r.model != "ease"] + [result("ease", 0.09, role="model")]
+    with pytest.raises(UsageError, match="ease missing"):
+        table(board)
+
+
+def test_sequential_rules_stand_for_markov(board, result):
+    board = [r for r in board if r.model != "markov"] + [result("sequential-rules", 0.06)]
+    assert models(board)[0] == "sequential-rules"
+
+
+def test_protocols_datasets_and_suites_are_never_mixed(board, result):
+    def elsewhere(**place):
+        return [result(name, 0.9, **place) for name in ("popularity", "markov", "item-knn", "ease")]
+
+    others = [
+        *elsewhere(protocol="loo-full-unmasked@1"),
+        *elsewhere(dataset="other"),
+        *elsewhere(suite="beauty"),
+    ]
+    tables = leaderboard([*others, *board])
+    assert [(t.suite, t.dataset, t.protocol) for t in tables] == [
+        ("beauty", "ml-100k", "loo-full-masked@1"),
+        ("quick", "ml-100k", "loo-full-masked@1"),
+        ("quick", "ml-100k", "loo-full-unmasked@1"),
+        ("quick", "other", "loo-full-masked@1"),
+    ]
+    assert tables[1] == table(board)
+    with pytest.raises(UsageError, match="results of different protocol are never put in one table"):
+        table([*board, *elsewhere(protocol="loo-full-unmasked@1")])
+
+
+@pytest.mark.parametrize("field", ["dataset_sha256", "suite_version"])
+def test_other_data_under_the_same_name_is_refused(board, result, field):
+    odd = result("sasrec", 0.9, role="model", **{field: 7 if field == "suite_version" else "cd" * 32})
+    with pytest.raises(UsageError, match=f"results of different {field} are never put in one table"):
+        leaderboard([*board, odd])
+
+
+def test_seeds_of_different_configurations_are_refused(board, result):
+    odd = result("ease", 0.9, seed=1, config_sha256="e" * 64)
+    with pytest.raises(UsageError, match="the seeds of ease ran with different configurations"):
+        leaderboard([*board, odd])
+
+
+def test_a_seed_counts_once(board, result):
+    with pytest.raises(UsageError, match="ease has two results of one seed"):
+        leaderboard([*board, result("ease", 0.056)])
+
+
+def test_collaborative_protocols_show_the_recall_of_their_headline(result):
+    rows = [result(n, 0.05, headline="recall@20") for n in ("popularity", "markov", "item-knn", "ease")]
+    (only,) = leaderboard(rows)
+    assert only.columns == ("ndcg@10", "recall@20")
+    assert "| model | seeds | NDCG@10 | Recall@20 |" in markdown([only])
+    assert "| popularity° | 1 | .0500 | .2000 |" in markdown([only])
+
+
+def test_csv_and_json_hold_every_metric(board):
+    tables = leaderboard(board)
+    rows = list(csv.DictReader(io.StringIO(to_csv(tables))))
+    assert [row["model"] for row in rows] == models(board)
+    assert (rows[1]["recall@20"], rows[1]["seeds"], rows[1]["denoiser_calls"]) == ("0.216", "3", "40")
+    assert float(rows[1]["ndcg@10_sd"]) == pytest.approx(0.001)
+    assert rows[0]["ndcg@10_sd"] == ""
+    assert {row["protocol"] for row in rows} == {"loo-full-masked@1"}
+    (loaded,) = json.loads(to_json(tables))
+    assert loaded["rows"][1]["metrics"]["recall@20"]["mean"] == pytest.approx(0.216)
+    assert loaded["dataset_sha256"] == "ab" * 32
+
+
+def test_names_cannot_leave_their_cell_of_the_markdown_table(board, result):
+    hostile = result("<img src=x>|[a](b)`", 0.9, role="model")
+    lines = [line for line in markdown(leaderboard([*board, hostile])).splitlines() if "src=x" in line]
+    assert lines == [r"| &lt;img src=x>\|\[a](b)\` | 1 | .9000 | 1.8000 | 1 | 0.42 | 1.68k | 0.5 s |"]
+
+
+def test_numbers_are_short():
+    assert [count(n) for n in (0, 999, 1000, 1682, 999_600, 2_829_124, 123_456_789, 7_000_000_000)] == [
+        "0", "999", "1k", "1.68k", "1M", "2.83M", "123M", "7G",
+    ]  # fmt: skip
+    assert [duration(s) for s in (0.04, 9.94, 9.96, 99.4, 100, 119, 5969, 7200)] == [
+        "0.0 s", "9.9 s", "10 s", "99 s", "2 min", "2 min", "99 min", "2.0 h",
+    ]  # fmt: skip
+    assert accuracy(Statistic(0.08624, 0.00123)) == ".0862 ±.0012"
+    assert accuracy(Statistic(1.0, 0.0)) == "1.0000 ±.0000"
+    assert accuracy(Statistic(0.0, None)) == ".0000"
+
+
+def test_the_leaderboard_that_ships_is_made_from_the_results_that_ship():
+    results = read_results(resource_dir("benchmarks") / "results")
+    if not results:
+        pytest.skip("no results are committed yet")
+    text = (resource_dir("benchmarks") / "LEADERBOARD.md").read_text(encoding="utf-8")
+    assert text == markdown(leaderboard(results)), "run 'diffrec leaderboard --write'"
