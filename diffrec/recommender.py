@@ -21,7 +21,7 @@ from diffrec.diffusion.noise import RequestNoise
 from diffrec.diffusion.sampler import Denoise, Guided, sample
 from diffrec.diffusion.timesteps import LossAwareTimesteps, UniformTimesteps
 from diffrec.errors import DiffrecError, UsageError
-from diffrec.metrics.functional import hide
+from diffrec.metrics.functional import all_finite, hide
 from diffrec.metrics.ranking import RankingMetrics
 from diffrec.typing import Float, History, Int, Scores, Tensor
 
@@ -117,7 +117,7 @@ class Recommender(pl.LightningModule):
         if k < 1:
             raise UsageError(f"k must be at least 1, got {k}")
         history = history.to(self.device)
-        if history.numel() and not (0 <= int(history.min()) and int(history.max()) <= self.num_items):
+        if history.numel() and not (int(history.min()) >= 0 and int(history.max()) <= self.num_items):
             raise UsageError(f"item numbers must lie in 1..{self.num_items}, got {int(history.max())}")
         noise = noise or RequestNoise.from_history(history, seed)
         parts = [exclude.to(self.device)] if exclude is not None else []
@@ -140,7 +140,7 @@ class Recommender(pl.LightningModule):
         if self.max_history_length is not None:
             history = last_items(history, self.max_history_length)
         scores = self.score(history, noise=noise)
-        if not torch.isfinite(scores).all():
+        if not all_finite(scores):
             raise DiffrecError(f"{type(self).__name__} gave non-finite scores: the checkpoint is broken")
         return scores
 
@@ -306,10 +306,7 @@ class DiffusionRecommender(Recommender):
     def score(self, history: History, *, noise: RequestNoise | None = None) -> Scores:
         """Run the reverse loop and compare what comes out with every item."""
         noise = noise or RequestNoise.from_history(history)
-        if self.start == "history":
-            x = self.space.encode(history)
-        else:
-            x = noise.normal(self.space.dim).to(self.dtype)
+        x = self.space.encode(history) if self.start == "history" else noise.normal(self.space.dim).to(self.dtype)
         x0 = sample(
             self._denoise(history),
             self.process,

@@ -55,8 +55,8 @@ def accuracy(statistic: Statistic) -> str:
 def count(number: int) -> str:
     """`12`, `3.4k`, `7.9M` or `2.1G`."""
     for size, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
-        if number >= size:
-            return f"{number / size:.3g}{letter}" if number < 999.5 * size else f"{number / size:.0f}{letter}"
+        if number >= 0.9995 * size:  # where three digits round up to it
+            return f"{number / size:.3g}{letter}"
     return str(number)
 
 

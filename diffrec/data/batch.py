@@ -22,7 +22,7 @@ class Batch:
     history: History
     target: Targets
     seen: Int[Tensor, "batch seen"] | None = None
-    key: Int[Tensor, "batch"] | None = None
+    key: Int[Tensor, " batch"] | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The same batch on `device`."""

@@ -22,7 +22,8 @@ class Ragged:
 
     def __post_init__(self) -> None:
         if self.offsets[0] != 0 or self.offsets[-1] != len(self.values) or (np.diff(self.offsets) < 0).any():
-            raise ValueError(f"offsets must rise from 0 to {len(self.values)}, got {self.offsets[:3]}..{self.offsets[-1]}")
+            seen = f"{self.offsets[:3]}..{self.offsets[-1]}"
+            raise ValueError(f"offsets must rise from 0 to {len(self.values)}, got {seen}")
 
     @classmethod
     def from_lengths(cls, values: np.ndarray, lengths: np.ndarray) -> Ragged:

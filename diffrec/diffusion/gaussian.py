@@ -27,7 +27,7 @@ class NoisedSample:
 
     x0: Float[Tensor, "batch dim"]
     noise: Float[Tensor, "batch dim"]
-    t: Int[Tensor, "batch"]
+    t: Int[Tensor, " batch"]
     x_t: Float[Tensor, "batch dim"]
 
 
@@ -54,11 +54,12 @@ class GaussianProcess(nn.Module):
 
     def __init__(self, betas: Betas, prediction_type: PredictionType = "sample") -> None:
         super().__init__()
-        if not ((0 < betas) & (betas < 1)).all():
+        if not ((betas > 0) & (betas < 1)).all():
             raise UsageError(f"betas must lie strictly between 0 and 1, got {betas.min():.3g}..{betas.max():.3g}")
         self.betas, self.prediction_type = betas, prediction_type
         alpha_bar = np.cumprod(1 - betas)
-        for name, table in (("alphas_cumprod", alpha_bar), ("signal", alpha_bar**0.5), ("sigma", (1 - alpha_bar) ** 0.5)):
+        tables = {"alphas_cumprod": alpha_bar, "signal": alpha_bar**0.5, "sigma": (1 - alpha_bar) ** 0.5}
+        for name, table in tables.items():
             self.register_buffer(name, torch.from_numpy(table), persistent=False)
         self.scheduler: SchedulerMixin = DDIMScheduler(
             num_train_timesteps=len(betas),
@@ -75,7 +76,7 @@ class GaussianProcess(nn.Module):
         return len(self.betas)
 
     def corrupt(
-        self, x0: Float[Tensor, "batch dim"], t: Int[Tensor, "batch"], noise: Float[Tensor, "batch dim"]
+        self, x0: Float[Tensor, "batch dim"], t: Int[Tensor, " batch"], noise: Float[Tensor, "batch dim"]
     ) -> NoisedSample:
         """x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps."""
         signal, sigma = self.signal[t].to(x0.dtype)[:, None], self.sigma[t].to(x0.dtype)[:, None]

@@ -32,11 +32,11 @@ def _mix(x: Tensor) -> Tensor:
 class RequestNoise:
     """A source of noise for one batch. state: (batch,) int64, one hash per request."""
 
-    state: Int[Tensor, "batch"]
+    state: Int[Tensor, " batch"]
     draws: int = 0
 
     @classmethod
-    def from_keys(cls, keys: Int[Tensor, "batch"], seed: int = 0) -> RequestNoise:
+    def from_keys(cls, keys: Int[Tensor, " batch"], seed: int = 0) -> RequestNoise:
         """From a number per request (a user number, say) and the seed of the run."""
         return cls(_mix(_mix(keys + _GOLDEN) ^ _mix(torch.tensor(seed, device=keys.device) - _GOLDEN)))
 

@@ -16,7 +16,7 @@ class MeanSquaredError(nn.Module):
         super().__init__()
         self.process = process
 
-    def forward(self, output: Float[Tensor, "batch dim"], noised: NoisedSample) -> Float[Tensor, "batch"]:
+    def forward(self, output: Float[Tensor, "batch dim"], noised: NoisedSample) -> Float[Tensor, " batch"]:
         return (self.process.target(noised) - output).square().mean(1)
 
 
@@ -41,7 +41,7 @@ class SNRWeightedError(nn.Module):
             later = before / (1 - before) - alpha_bar[1:] / (1 - alpha_bar[1:])
         self.register_buffer("weight", torch.cat([torch.ones(1, dtype=torch.float64), later]), persistent=False)
 
-    def forward(self, output: Float[Tensor, "batch dim"], noised: NoisedSample) -> Float[Tensor, "batch"]:
+    def forward(self, output: Float[Tensor, "batch dim"], noised: NoisedSample) -> Float[Tensor, " batch"]:
         loss = (self.process.target(noised) - output).square().mean(1)
         if self.process.prediction_type == "epsilon":
             likelihood = (noised.x0 - self.process.predicted_x0(output, noised)).square().mean(1) / 2

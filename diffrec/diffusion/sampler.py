@@ -24,7 +24,7 @@ class Compact(Protocol):
     def start(self) -> Float[Tensor, "batch coordinates"]: ...
 
     def __call__(
-        self, coordinates: Float[Tensor, "batch coordinates"], t: Int[Tensor, "1"]
+        self, coordinates: Float[Tensor, "batch coordinates"], t: Int[Tensor, 1]
     ) -> Float[Tensor, "batch coordinates"]: ...
 
     def noise(self, normal: Callable[[int], Tensor]) -> Float[Tensor, "batch coordinates"]: ...
@@ -108,6 +108,6 @@ class Guided:
         self.denoiser, self.guidance_scale = denoiser, guidance_scale
         self.conditions = torch.cat([condition, null.expand_as(condition)])
 
-    def __call__(self, x: Float[Tensor, "batch dim"], t: Int[Tensor, "1"]) -> Float[Tensor, "batch dim"]:
+    def __call__(self, x: Float[Tensor, "batch dim"], t: Int[Tensor, 1]) -> Float[Tensor, "batch dim"]:
         with_history, without = self.denoiser(torch.cat([x, x]), t, self.conditions).chunk(2)
         return without + self.guidance_scale * (with_history - without)

@@ -14,8 +14,8 @@ from diffrec.typing import Float, Int, Tensor
 class TimestepDraw:
     """t: (batch,) steps 0..T-1; weight: (batch,) importance weights 1 / (T p_t)."""
 
-    t: Int[Tensor, "batch"]
-    weight: Float[Tensor, "batch"]
+    t: Int[Tensor, " batch"]
+    weight: Float[Tensor, " batch"]
 
 
 class UniformTimesteps(nn.Module):
@@ -30,7 +30,7 @@ class UniformTimesteps(nn.Module):
         t = torch.randint(self.num_train_timesteps, (size,), device=device, generator=generator)
         return TimestepDraw(t, torch.ones(size, device=device))
 
-    def update(self, t: Int[Tensor, "batch"], loss: Float[Tensor, "batch"]) -> None:
+    def update(self, t: Int[Tensor, " batch"], loss: Float[Tensor, " batch"]) -> None:
         """Nothing is learned from losses."""
 
 
@@ -46,7 +46,8 @@ class LossAwareTimesteps(nn.Module):
 
     def __init__(self, num_train_timesteps: int, history_size: int = 10, uniform_share: float = 0.001) -> None:
         super().__init__()
-        self.num_train_timesteps, self.history_size, self.uniform_share = num_train_timesteps, history_size, uniform_share
+        self.num_train_timesteps = num_train_timesteps
+        self.history_size, self.uniform_share = history_size, uniform_share
         self.register_buffer("losses", torch.zeros(num_train_timesteps, history_size, dtype=torch.float64))
         self.register_buffer("filled", torch.zeros(num_train_timesteps, dtype=torch.int64))
 
@@ -64,7 +65,7 @@ class LossAwareTimesteps(nn.Module):
         return TimestepDraw(t.to(device), (1 / (p[t] * self.num_train_timesteps)).float().to(device))
 
     @torch.no_grad()
-    def update(self, t: Int[Tensor, "batch"], loss: Float[Tensor, "batch"]) -> None:
+    def update(self, t: Int[Tensor, " batch"], loss: Float[Tensor, " batch"]) -> None:
         """Append each loss (before its importance weight) to its step's row, the oldest falling out.
 
         All at once: a new loss of rank r in its row goes to slot filled + r - shift, where shift is

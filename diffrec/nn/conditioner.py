@@ -31,7 +31,7 @@ class NullableConditioner(nn.Module):
         return self.drop_where(self(history, embed), torch.rand(len(history), device=history.device))
 
     def drop_where(
-        self, condition: Float[Tensor, "batch dim"], uniform: Float[Tensor, "batch"]
+        self, condition: Float[Tensor, "batch dim"], uniform: Float[Tensor, " batch"]
     ) -> Float[Tensor, "batch dim"]:
         """`null` where uniform < drop, the condition elsewhere."""
         return torch.where((uniform < self.drop)[:, None], self.null, condition)

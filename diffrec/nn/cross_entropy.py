@@ -12,7 +12,7 @@ _LOGITS_AT_ONCE = 1 << 23  # 32 MiB of float32: about a processor's cache, which
 
 
 def cross_entropy_over_items(
-    states: Float[Tensor, "positions dim"], table: Float[Tensor, "items dim"], target: Int[Tensor, "positions"]
+    states: Float[Tensor, "positions dim"], table: Float[Tensor, "items dim"], target: Int[Tensor, " positions"]
 ) -> Float[Tensor, ""]:
     """mean of -log softmax(states @ table.T)[target]; target: column 0..items-1.
 

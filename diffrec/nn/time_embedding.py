@@ -10,7 +10,7 @@ from torch import nn
 from diffrec.typing import Float, Int, Tensor
 
 
-def cosine_sine(t: Int[Tensor, "batch"], dim: int) -> Float[Tensor, "batch dim"]:
+def cosine_sine(t: Int[Tensor, " batch"], dim: int) -> Float[Tensor, "batch dim"]:
     """[cos(t f_k), sin(t f_k)], f_k = 10000^(-k / half), a zero column if dim is odd (DiffRec, DiffuRec)."""
     half = dim // 2
     frequencies = torch.exp(-math.log(10_000) / half * torch.arange(half, device=t.device))
@@ -18,7 +18,7 @@ def cosine_sine(t: Int[Tensor, "batch"], dim: int) -> Float[Tensor, "batch dim"]
     return nn.functional.pad(torch.cat([angles.cos(), angles.sin()], dim=1), (0, dim % 2))
 
 
-def sine_cosine(t: Int[Tensor, "batch"], dim: int) -> Float[Tensor, "batch dim"]:
+def sine_cosine(t: Int[Tensor, " batch"], dim: int) -> Float[Tensor, "batch dim"]:
     """[sin(t f_k), cos(t f_k)], f_k = 10000^(-k / (half - 1)) (DreamRec, PreferDiff); dim is even."""
     half = dim // 2
     frequencies = torch.exp(-math.log(10_000) / (half - 1) * torch.arange(half, device=t.device))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -31,7 +32,7 @@ class VectorMLP(nn.Module):
         self.dim, self.time_embedding_size, self.normalise = dim, time_embedding_size, normalise
         self.time = nn.Linear(time_embedding_size, time_embedding_size)
         sizes = [dim + time_embedding_size, *reversed(dims), *dims[1:], dim]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
         self.dropout = nn.Dropout(dropout)
         self._products: tuple[tuple[int, ...], Tensor, Tensor] | None = None
         for layer in (self.time, *self.layers):
@@ -63,7 +64,7 @@ class VectorMLP(nn.Module):
         """This network on coordinates of x_t (see `CompactMLP`); None where x_t is normalised."""
         return None if self.normalise else CompactMLP(self, x)
 
-    def catalogue_products(self) -> tuple[Float[Tensor, "hidden last"], Float[Tensor, "hidden"]]:
+    def catalogue_products(self) -> tuple[Float[Tensor, "hidden last"], Float[Tensor, " hidden"]]:
         """W_1 W_last and W_1 b_last: computed once per state of the weights, not once per call."""
         first, _ = self.first_weights()
         last = self.layers[-1]
@@ -99,7 +100,7 @@ class CompactMLP:
         return coordinates
 
     def __call__(
-        self, coordinates: Float[Tensor, "batch coordinates"], t: Int[Tensor, "1"]
+        self, coordinates: Float[Tensor, "batch coordinates"], t: Int[Tensor, 1]
     ) -> Float[Tensor, "batch coordinates"]:
         u, beta, alpha, n = coordinates.split(self.widths, dim=1)
         projected = u @ self.product.T + beta * self.bias_product + alpha * self.projected_x + n

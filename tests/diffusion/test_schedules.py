@@ -38,7 +38,8 @@ NAMES = [
 
 @pytest.mark.parametrize("name", NAMES)
 def test_tables_of_diffrec(golden, name):
-    arrays = {k.removeprefix(f"sched.{name}."): v for k, v in golden("diffrec").items() if k.startswith(f"sched.{name}.")}
+    prefix = f"sched.{name}."
+    arrays = {k.removeprefix(prefix): v for k, v in golden("diffrec").items() if k.startswith(prefix)}
     betas = released(golden, name)
     process = GaussianProcess(betas)
     np.testing.assert_allclose(betas, arrays["betas"], rtol=1e-10, atol=1e-15)
@@ -46,7 +47,8 @@ def test_tables_of_diffrec(golden, name):
     torch.testing.assert_close(alpha_bar, arrays["alphas_cumprod"], rtol=1e-12, atol=0)
     before = torch.cat([torch.ones(1, dtype=torch.float64), alpha_bar[:-1]])
     beta = torch.from_numpy(betas)
-    torch.testing.assert_close(beta * before.sqrt() / (1 - alpha_bar), arrays["posterior_mean_coef1"], rtol=1e-6, atol=0)
+    coef1 = beta * before.sqrt() / (1 - alpha_bar)
+    torch.testing.assert_close(coef1, arrays["posterior_mean_coef1"], rtol=1e-6, atol=0)
     torch.testing.assert_close(
         (1 - before) * (1 - beta).sqrt() / (1 - alpha_bar), arrays["posterior_mean_coef2"], rtol=1e-6, atol=1e-9
     )

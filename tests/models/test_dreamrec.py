@@ -37,12 +37,12 @@ def ours(items):
     return torch.where(items == 23, 0, items + 1)
 
 
-@pytest.fixture()
+@pytest.fixture
 def arrays(golden):
     return golden("dreamrec")
 
 
-@pytest.fixture()
+@pytest.fixture
 def model(arrays):
     model = DreamRec(23, embedding_size=8, num_train_timesteps=500).eval()
     state = {"space.table.weight": arrays["net.item_table"].roll(1, 0)}

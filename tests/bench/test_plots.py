@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import csv
+import struct
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from diffrec.bench.leaderboard import leaderboard, table
+from diffrec.bench.page import Example, Picture, page
+from diffrec.bench.plots import (
+    STYLES,
+    Curve,
+    _label_offsets,
+    _overlap,
+    accuracy_chart,
+    cost_chart,
+    metric_name,
+    read_curve,
+    training_chart,
+)
+
+
+def rows_of(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def size(png: Path):
+    data = png.read_bytes()
+    assert data[:8] == b"\x89PNG\r\n\x1a\n"
+    return struct.unpack(">II", data[16:24])
+
+
+def test_every_picture_has_the_numbers_it_shows_beside_it(board, tmp_path):
+    board_table = table(board)
+    curve = Curve("diffrec", (5, 10), (0.03, 0.05), best=10)
+    written = [
+        accuracy_chart(board_table, tmp_path / "new" / "accuracy.png"),
+        cost_chart(board_table, tmp_path / "new" / "cost.png"),
+        training_chart(board_table, [curve], 0.04, tmp_path / "new" / "training.png"),
+    ]
+    for png, data in written:
+        assert (png.suffix, data) == (".png", png.with_suffix(".csv"))
+        assert min(size(png)) > 400
+    accuracy, cost, training = (rows_of(data) for _, data in written)
+    assert [row["model"] for row in accuracy] == [row.model for row in board_table.rows]
+    assert float(accuracy[1]["ndcg@10_sd"]) == pytest.approx(0.001)
+    assert accuracy[0]["ndcg@10_sd"] == ""
+    assert (cost[1]["denoiser_calls"], cost[1]["ms_per_user"], cost[1]["role"]) == ("40", "123.4", "model")
+    assert training == [
+        {"model": "diffrec", "epoch": "5", "valid/ndcg@10": "0.03"},
+        {"model": "diffrec", "epoch": "10", "valid/ndcg@10": "0.05"},
+    ]
+
+
+def test_equal_tables_give_equal_pictures(board, tmp_path):
+    first, second = (cost_chart(table(board), tmp_path / f"{name}.png")[0] for name in "ab")
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_roles_differ_in_colour_and_in_shape():
+    assert len({style.colour for style in STYLES.values()}) == len({style.marker for style in STYLES.values()}) == 3
+
+
+def test_a_curve_is_read_from_the_log_of_lightning(tmp_path):
+    log = tmp_path / "metrics.csv"
+    log.write_text("epoch,step,train/loss,valid/ndcg@10\n4,9,,0.25\n4,9,1.5,\n9,19,,0.5\n9,19,1.25,\n")
+    assert read_curve("m", log, "ndcg@10", best=10) == Curve("m", (5, 10), (0.25, 0.5), best=10)
+
+
+def test_labels_of_crowded_points_do_not_cover_one_another(board):
+    rows = table(board).rows
+    points = [(100.0 + i, 100.0 + 3 * i) for i in range(len(rows))]
+    frame = (0.0, 0.0, 400.0, 300.0)
+    offsets = _label_offsets(points, rows, frame)
+    boxes = [
+        (x + dx, y + dy - 6, x + dx + 5.6 * len(row.model), y + dy + 6)
+        for (x, y), (dx, dy), row in zip(points, offsets, rows, strict=True)
+    ]
+    assert not any(_overlap(a, b) for i, a in enumerate(boxes) for b in boxes[:i])
+    assert not any(box[0] < x < box[2] and box[1] < y < box[3] for box in boxes for x, y in points)
+    assert all(0 < box[0] and box[2] < 400 for box in boxes)
+
+
+def test_metrics_have_the_names_people_write():
+    assert [metric_name(m) for m in ("ndcg@10", "recall@20", "mrr", "gini@5")] == [
+        "NDCG@10", "Recall@20", "MRR", "gini@5",
+    ]  # fmt: skip
+
+
+# the page
+
+
+class Tags(HTMLParser):
+    """All tags with their attributes, and all text outside style."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.fixture
+def picture(tmp_path):
+    path = tmp_path / "p.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\nnot really")
+    return path
+
+
+def test_the_page_holds_the_table_the_list_and_the_pictures(board, picture):
+    example = Example("dreamrec", ("Alien (1979)",), ("Aliens (1986)", "Blade Runner (1982)"))
+    html = page("A title", leaderboard(board), example, [Picture(picture, "What it shows")], ["A note"])
+    tags = Tags(html)
+    text = "\n".join(tags.text)
+    for expected in ("A title", "quick · ml-100k · loo-full-masked@1", "└ diffrec-noise-off", ".0540 ±.0010",
+                     "Blade Runner (1982)", "What it shows", "A note"):  # fmt: skip
+        assert expected in text
+    assert len([tag for tag, _ in tags.tags if tag == "tr"]) == 7
+    (image,) = [attrs for tag, attrs in tags.tags if tag == "img"]
+    assert (image["src"] or "").startswith("data:image/png;base64,")
+
+
+def test_the_page_loads_and_runs_nothing(board, picture):
+    html = page("t", leaderboard(board), Example("m", ("a",), ("b",)), [Picture(picture, "p")], [])
+    tags = Tags(html).tags
+    assert not {tag for tag, _ in tags} & {"script", "link", "iframe", "object", "embed", "base", "form", "a"}
+    (policy,) = [a["content"] or "" for tag, a in tags if a.get("http-equiv") == "Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'")
+    assert "http:" not in html
+    assert "https:" not in html
+
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "' onmouseover='alert(1)",
+    "</title><script>alert(1)</script>",
+    "</style><svg onload=alert(1)>",
+    "javascript:alert(1)",
+    "&lt;script&gt;",
+    "<!--",
+    "]]><b>",
+]
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_hostile_names_stay_text(board, result, picture, hostile):
+    harmless = Tags(page("t", leaderboard([*board, result("m", 0.9, role="model")]), Example("m", ("h",), ("i",)),
+                         [Picture(picture, "p")], ["n"]))  # fmt: skip
+    rows = [result(r.model, r.metrics["ndcg@10"], role=r.role, control_of=r.control_of, seed=r.seed, dataset=hostile,
+                   config_sha256=r.config_sha256) for r in board]  # fmt: skip
+    rows.append(result(hostile, 0.9, role="model", dataset=hostile, device=hostile))
+    html = page(
+        hostile, leaderboard(rows), Example(hostile, (hostile,), (hostile,)), [Picture(picture, hostile)], [hostile]
+    )
+    tags = Tags(html)
+    assert [tag for tag, _ in tags.tags] == [tag for tag, _ in harmless.tags]
+    assert [set(attrs) for _, attrs in tags.tags] == [set(attrs) for _, attrs in harmless.tags]
+    # title, heading, two headings of sections, a cell, the caption, the history, an item, a figure, a note
+    assert sum(hostile in text for text in tags.text) == 10
