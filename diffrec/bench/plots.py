@@ -42,7 +42,7 @@ STYLES = {
 }
 _STAR: dict[str, Any] = {"marker": "*", "markersize": 13, "color": "#D55E00", "linestyle": "none"}
 _NAMES = {"ndcg": "NDCG", "recall": "Recall", "hit_rate": "Hit rate", "mrr": "MRR"}
-_HEIGHTS = (0, *(sign * height for height in range(12, 121, 12) for sign in (1, -1)))
+_HEIGHTS = (0.0, *(float(sign * height) for height in range(12, 121, 12) for sign in (1, -1)))
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def accuracy_chart(table: Table, path: Path) -> list[Path]:
     """Every row's headline metric with its spread over seeds, in the order of the table."""
     rows, metric = table.rows, table.headline
     with _style():
-        figure, (axes,) = _figure(8, 1.7 + 0.34 * len(rows))
+        figure, (axes,) = _figure(8.0, 1.7 + 0.34 * len(rows))
         for place, row in enumerate(rows):
             statistic = row.metrics[metric]
             _point(axes, statistic.mean, place, row, statistic.spread)
@@ -89,8 +89,8 @@ def cost_chart(table: Table, path: Path) -> list[Path]:
     """The headline metric against denoiser calls per request and against milliseconds per request."""
     rows, metric = table.rows, table.headline
     with _style():
-        figure, (calls, latency) = _figure(11, 5.6, panels=2)
-        _scatter(figure, calls, rows, [row.denoiser_calls for row in rows], metric)
+        figure, (calls, latency) = _figure(11.0, 5.6, panels=2)
+        _scatter(figure, calls, rows, [float(row.denoiser_calls) for row in rows], metric)
         _scatter(figure, latency, rows, [row.ms_per_user for row in rows], metric)
         calls.set_xlabel("denoiser calls per request (logarithmic)")
         latency.set_xlabel("milliseconds per request: one user, ten items (logarithmic)")
@@ -107,7 +107,7 @@ def training_chart(table: Table, curves: Sequence[Curve], reference: float, path
     reference: the best validation value of the rows without training.
     """
     with _style():
-        figure, panels = _figure(3 * len(curves) + 1, 3.6, panels=len(curves))
+        figure, panels = _figure(3.0 * len(curves) + 1, 3.6, panels=len(curves))
         for axes, curve in zip(panels, curves, strict=True):
             axes.axhline(reference, color=STYLES["training-free"].colour, linestyle="--", linewidth=1)
             axes.plot(curve.epochs, curve.values, color=STYLES["model"].colour, marker=".")
@@ -186,7 +186,7 @@ def _label_offsets(
     offsets = []
     for (x, y), row in zip(points, rows, strict=True):
         width = 5.6 * len(row.model)
-        places = [(dx, dy) for dy in _HEIGHTS for dx in (14, -14 - width)]
+        places = [(dx, dy) for dy in _HEIGHTS for dx in (14.0, -14 - width)]
         boxes = [(x + dx, y + dy - 6, x + dx + width, y + dy + 6) for dx, dy in places]
         outside = [not (frame[0] < box[0] and box[2] < frame[2] and frame[1] < box[1]) for box in boxes]
         covered = [sum(_overlap(box, other) for other in taken) for box in boxes]

@@ -183,7 +183,7 @@ def test_numbers_are_short():
     assert [count(n) for n in (0, 999, 1000, 1682, 999_600, 2_829_124, 123_456_789, 7_000_000_000)] == [
         "0", "999", "1k", "1.68k", "1M", "2.83M", "123M", "7G",
     ]  # fmt: skip
-    assert [duration(s) for s in (0.04, 9.94, 9.96, 99.4, 100, 119, 5969, 7200)] == [
+    assert [duration(s) for s in (0.04, 9.94, 9.96, 99.4, 100.0, 119.0, 5969.0, 7200.0)] == [
         "0.0 s", "9.9 s", "10 s", "99 s", "2 min", "2 min", "99 min", "2.0 h",
     ]  # fmt: skip
     assert accuracy(Statistic(0.08624, 0.00123)) == ".0862 ±.0012"

@@ -81,7 +81,7 @@ def test_labels_of_crowded_points_do_not_cover_one_another(board):
     ]
     assert not any(_overlap(a, b) for i, a in enumerate(boxes) for b in boxes[:i])
     assert not any(box[0] < x < box[2] and box[1] < y < box[3] for box in boxes for x, y in points)
-    assert all(0 < box[0] and box[2] < 400 for box in boxes)
+    assert all(box[0] > 0 and box[2] < 400 for box in boxes)
 
 
 def test_metrics_have_the_names_people_write():
