@@ -71,7 +71,7 @@ def accuracy_chart(table: Table, path: Path) -> list[Path]:
         figure, (axes,) = _figure(8.0, 1.7 + 0.34 * len(rows))
         for place, row in enumerate(rows):
             statistic = row.metrics[metric]
-            _point(axes, statistic.mean, place, row, statistic.spread)
+            _point(axes, statistic.mean, float(place), row, statistic.spread)
             at_right = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 9}
             axes.annotate(accuracy(statistic), (1.01, place), **at_right)
         axes.set_yticks(range(len(rows)), [("└ " if row.role == "control" else "") + row.model for row in rows])

@@ -83,9 +83,10 @@ def _say_where_data_comes_from(name: str) -> None:
 
     if find(name).origin == "registered" and find(name).folder is None and name != "synthetic":
         print_line(f"fetching {name} from its publisher, or from a mirror; a checksum decides what is taken")
-    info = (dataset := load_dataset(name)).info
-    print_line(f"{info.title}: {dataset.num_users:,} users, {dataset.num_items:,} items, {info.homepage}")
-    print_line(f"licence: {info.licence}\n")
+    dataset = load_dataset(name)
+    facts = [f"{dataset.num_users:,} users", f"{dataset.num_items:,} items", dataset.info.homepage]
+    print_line(f"{dataset.info.title}: {', '.join(fact for fact in facts if fact)}")
+    print_line(f"licence: {dataset.info.licence}\n")
 
 
 def _train(suite: Suite, output: Output) -> list[Result] | None:

@@ -48,7 +48,8 @@ def test_every_picture_has_the_numbers_it_shows_beside_it(board, tmp_path):
     assert [row["model"] for row in accuracy] == [row.model for row in board_table.rows]
     assert float(accuracy[1]["ndcg@10_sd"]) == pytest.approx(0.001)
     assert accuracy[0]["ndcg@10_sd"] == ""
-    assert (cost[1]["denoiser_calls"], cost[1]["ms_per_user"], cost[1]["role"]) == ("40", "123.4", "model")
+    assert (cost[1]["denoiser_calls"], cost[1]["role"]) == ("40", "model")
+    assert float(cost[1]["ms_per_user"]) == pytest.approx(123.4)
     assert training == [
         {"model": "diffrec", "epoch": "5", "valid/ndcg@10": "0.03"},
         {"model": "diffrec", "epoch": "10", "valid/ndcg@10": "0.05"},

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from diffrec.bench.result import read_results
+from diffrec.cli.main import main
+
+SUITE = """
+name: tiny
+version: 1
+title: Generated data
+datasets:
+  - {name: synthetic, protocol: loo-full-masked@1}
+models:
+  - {name: popularity, configs: [model/popularity]}
+  - {name: markov, configs: [model/markov], seeds: [0, 1]}
+"""
+
+
+@pytest.fixture
+def bench(tmp_path):
+    """`bench("--only", "markov")`: run the tiny suite in tmp_path; the exit code."""
+    (tmp_path / "tiny.yaml").write_text(SUITE)
+
+    def run(*words: str, text: str = SUITE) -> int:
+        (tmp_path / "tiny.yaml").write_text(text)
+        places = ["--results", str(tmp_path / "results"), "--runs", str(tmp_path / "runs")]
+        return main(["bench", "run", str(tmp_path / "tiny.yaml"), *places, *words])
+
+    return run
+
+
+def seeds(folder):
+    return [(result.model, result.seed) for result in read_results(folder / "results")]
+
+
+def test_a_suite_runs_once_and_is_then_there(bench, tmp_path, capsys):
+    assert bench("--dry-run") == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "synthetic popularity seed 0: would run",
+        "synthetic markov seed 0: would run",
+        "synthetic markov seed 1: would run",
+    ]
+    assert not (tmp_path / "results").exists()
+    assert bench("--only", "markov", "--seeds", "1") == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert out.splitlines()[0] == "[1/1] synthetic markov seed 1 ..."
+    place = tmp_path / "results"
+    shown = f"results in {place}; 'diffrec leaderboard --suite tiny --results {place}' shows them"
+    assert out.splitlines()[-1] == shown
+    assert seeds(tmp_path) == [("markov", 1)]
+    assert bench("--dry-run") == 0
+    assert "synthetic markov seed 1: has a result" in capsys.readouterr().out
+    assert bench("--quiet") == 0
+    assert capsys.readouterr().out.count("\n") == 1
+    assert seeds(tmp_path) == [("markov", 0), ("markov", 1), ("popularity", 0)]
+
+
+def test_a_failed_cell_makes_the_exit_code_1_and_the_others_go_on(bench, tmp_path, capsys):
+    text = SUITE.replace("[model/popularity]", "[model/ease], overrides: [--model.regularization=0.0]")
+    assert bench("--seeds", "0", text=text) == 1
+    out, err = capsys.readouterr()
+    assert "[1/2] synthetic popularity seed 0: FAILED: " in out
+    assert "failed: synthetic popularity seed 0: " in err
+    assert "regularization must be positive, got 0.0" in err
+    assert f"1 of 2 failed; tracebacks are in {tmp_path / 'runs' / 'failures.log'}" in err
+    assert seeds(tmp_path) == [("markov", 0)]
+
+
+def test_a_damaged_result_is_named_and_force_replaces_it(bench, tmp_path, capsys):
+    bench("--only", "popularity")
+    (path,) = (tmp_path / "results").rglob("*.json")
+    record = json.loads(path.read_text())
+    record["metrics"]["ndcg@10"] = 0.9
+    path.write_text(json.dumps(record))
+    capsys.readouterr()
+    assert bench("--only", "popularity", "--dry-run") == 0
+    assert f"{path} was changed after it was written" in capsys.readouterr().out
+    assert bench("--only", "popularity") == 1
+    assert f"{path} was changed after it was written" in capsys.readouterr().err
+    assert json.loads(path.read_text()) == record
+    assert bench("--only", "popularity", "--force") == 0
+    assert seeds(tmp_path) == [("popularity", 0)]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["nothing-like-it"], 4, "no suite 'nothing-like-it'; there are: "),
+        (["quikc"], 4, "did you mean 'quick'?"),
+        (["missing.yaml"], 4, "no suite file missing.yaml"),
+        (["quick", "--only", "dreamrek"], 4, "did you mean 'dreamrec'?"),
+        (["quick", "--seeds", "one"], 2, "invalid int value: 'one'"),
+        ([], 2, "SUITE"),
+    ],
+)
+def test_mistakes_are_told_apart(words, code, message, capsys):
+    assert main(["bench", "run", *words]) == code
+    assert message in capsys.readouterr().err
+
+
+def test_a_misspelt_key_is_named_with_file_and_line(bench, tmp_path, capsys):
+    assert bench(text=SUITE.replace("{name: popularity, configs:", "{name: popularity, config:")) == 2
+    expected = f"error: {tmp_path / 'tiny.yaml'}:8: models[0] has no key 'config'; did you mean 'configs'?\n"
+    assert capsys.readouterr().err == expected

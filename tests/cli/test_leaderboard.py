@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+
+from diffrec.bench.result import Bounds, Result, Selection, write_result
+from diffrec.cli.main import main
+
+EXPECTED = """\
+quick · ml-100k · loo-full-masked@1
+model               seeds      NDCG@10    Recall@10 calls ms/user params train
+diffrec                 2 .0600 ±.0141 .1200 ±.0283    40    12.3  2.27M  61 s
+└ diffrec-noise-off     1        .0560        .1120     1    0.42  1.68k 0.5 s
+"""
+
+
+def make(model: str, ndcg: float, **changes: object) -> Result:
+    metrics = {"ndcg@10": ndcg, "recall@10": 2 * ndcg}
+    base = Result(
+        suite="quick", suite_version=1, dataset="ml-100k", dataset_sha256="ab" * 32, split_counts={"test_users": 943},
+        protocol="loo-full-masked@1", headline="ndcg@10", model=model, role="training-free", control_of=None, seed=0,
+        config={}, config_sha256="c" * 64, code_version="0.1.0", packages={}, selection=Selection("ndcg@10", 0.1, 1),
+        metrics=metrics, bounds=Bounds(ndcg, ndcg), validation=metrics, beyond_accuracy={}, parameters=1682,
+        denoiser_calls=1, epochs=1, train_seconds=0.5, evaluate_seconds=1.0, ms_per_user={"1": 0.42},
+        peak_memory_mib=300.0, device="cpu", threads=2,
+    )  # fmt: skip
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def results(tmp_path):
+    """A folder with one full table and one suite that lacks its baselines."""
+    slow = {
+        "role": "model",
+        "denoiser_calls": 40,
+        "ms_per_user": {"1": 12.3},
+        "parameters": 2_270_000,
+        "train_seconds": 61.0,
+    }
+    for result in [
+        make("popularity", 0.025), make("markov", 0.048), make("item-knn", 0.049), make("ease", 0.055),
+        make("diffrec", 0.05, **slow), make("diffrec", 0.07, seed=1, **slow),
+        make("diffrec-noise-off", 0.056, role="control", control_of="diffrec"),
+    ]:  # fmt: skip
+        write_result(result, tmp_path / "results")
+    return tmp_path / "results"
+
+
+def test_the_terminal_table(results, capsys):
+    assert main(["leaderboard", "--results", str(results)]) == 0
+    out = capsys.readouterr().out
+    lines = out.splitlines()
+    assert [line.split()[0] for line in lines[2:8]] == ["diffrec", "└", "ease°", "item-knn°", "markov°", "popularity°"]
+    assert [line.rstrip() for line in lines[:4]] == EXPECTED.splitlines()
+    assert "943 test users, sorted for ndcg@10; data sha256 abababababab" in " ".join(lines)
+    assert max(map(len, lines)) <= 80
+    assert "\x1b" not in out
+
+
+def test_long_names_still_fit_80_columns(results, capsys):
+    write_result(make("a-model-with-a-name-that-is-much-too-long.for-any-table", 0.4, role="model"), results)
+    assert main(["leaderboard", "--results", str(results)]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
+def test_formats_for_programs(results, capsys):
+    texts = {}
+    for form in ("csv", "json", "markdown"):
+        assert main(["leaderboard", "--results", str(results), "--format", form, "--sort", "model"]) == 0
+        texts[form] = capsys.readouterr().out
+    order = ["diffrec", "diffrec-noise-off", "ease", "item-knn", "markov", "popularity"]
+    assert [row["model"] for row in csv.DictReader(io.StringIO(texts["csv"]))] == order
+    assert [row["model"] for row in json.loads(texts["json"])[0]["rows"]] == order
+    assert "| diffrec | 2 | .0600 ±.0141 | .1200 ±.0283 | 40 | 12.3 | 2.27M | 61 s |" in texts["markdown"]
+
+
+def test_write_makes_the_file_beside_the_results(results, capsys):
+    assert main(["leaderboard", "--results", str(results), "--write"]) == 0
+    path = results.parent / "LEADERBOARD.md"
+    assert capsys.readouterr().out == f"{path}\n"
+    first = path.read_bytes()
+    assert b"## quick" in first
+    assert main(["leaderboard", "--results", str(results), "--write"]) == 0
+    assert path.read_bytes() == first
+    assert main(["leaderboard", "--results", str(results), "--write", "--suite", "quick"]) == 2
+
+
+def test_a_table_without_baselines_is_refused_and_the_others_are_shown(results, capsys):
+    write_result(make("sasrec", 0.1, suite="beauty", role="model"), results)
+    assert main(["leaderboard", "--results", str(results)]) == 2
+    out, err = capsys.readouterr()
+    assert "quick · ml-100k" in out
+    assert "beauty" not in out
+    assert err == (
+        "error: no table for beauty/ml-100k under loo-full-masked@1 without the training-free rows: "
+        "popularity, markov or sequential-rules, item-knn, ease missing\n"
+    )
+    assert main(["leaderboard", "--results", str(results), "--suite", "quick"]) == 0
+    assert main(["leaderboard", "--results", str(results), "--write"]) == 2
+    assert not (results.parent / "LEADERBOARD.md").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["--suite", "quik"], 4, "did you mean 'quick'?"),
+        (["--dataset", "ml100k"], 4, "did you mean 'ml-100k'?"),
+        (["--sort", "ndgc@10"], 4, "did you mean 'ndcg@10'?"),
+        (["--format", "jsn"], 2, "did you mean 'json'?"),
+    ],
+)
+def test_mistakes_name_the_near_match(results, words, code, message, capsys):
+    assert main(["leaderboard", "--results", str(results), *words]) == code
+    assert message in capsys.readouterr().err
+
+
+def test_no_results_and_damaged_results(results, tmp_path, capsys):
+    assert main(["leaderboard", "--results", str(tmp_path / "none")]) == 4
+    assert "'diffrec bench run quick' makes some" in capsys.readouterr().err
+    path = results / "quick/ml-100k/ease/seed0.json"
+    path.write_text(path.read_text().replace("943", "944"))
+    assert main(["leaderboard", "--results", str(results)]) == 3
+    assert f"{path} was changed" in capsys.readouterr().err
+
+
+def test_results_of_this_folder_come_first(results, tmp_path, monkeypatch, capsys):
+    (tmp_path / "benchmarks").mkdir()
+    results.rename(tmp_path / "benchmarks" / "results")
+    monkeypatch.chdir(tmp_path)
+    assert main(["leaderboard"]) == 0
+    assert "diffrec-noise-off" in capsys.readouterr().out
+
+
+def test_it_starts_at_once_and_without_torch_or_numpy(results):
+    code = (
+        "import sys; from diffrec.cli.main import main; code = main(sys.argv[1:]);"
+        "sys.exit(code or bool({'torch', 'numpy', 'yaml', 'matplotlib'} & set(sys.modules)))"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "DIFFREC_DEBUG"}
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        words = [sys.executable, "-c", code, "leaderboard", "--results", str(results)]
+        done = subprocess.run(words, capture_output=True, env=environment, check=False)
+        seconds.append(time.perf_counter() - start)
+        assert done.returncode == 0, done.stderr
+    assert min(seconds) <= 0.5
