@@ -11,7 +11,9 @@ test: .venv/ready
 	$(BIN)/python -m pytest
 
 lint: .venv/ready
-	$(BIN)/ruff check diffrec tests
+	$(BIN)/ruff check diffrec tests benchmarks
+	$(BIN)/ruff format --check diffrec tests benchmarks
+	$(BIN)/pyright
 	$(BIN)/lint-imports
 
 # A CPU build of torch is used where pip can find one (PIP_FIND_LINKS or PIP_EXTRA_INDEX_URL).

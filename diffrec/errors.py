@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
+from numbers import Integral
 
 
 class DiffrecError(Exception):
@@ -34,6 +36,23 @@ class NetworkError(DiffrecError):
     """A download could not be made."""
 
     exit_code = 5
+
+
+def check_sizes(least: int = 1, **sizes: int | Sequence[int]) -> None:
+    """UsageError, by its name, for a size below `least` or no whole number, and for a list of none."""
+    for name, size in sizes.items():
+        members = size if isinstance(size, Sequence) else (size,)
+        if not members or not all(isinstance(member, Integral) and member >= least for member in members):
+            what = "whole numbers, at least one," if isinstance(size, Sequence) else "a whole number"
+            raise UsageError(f"{name} must be {what} from {least}, got {size!r}")
+
+
+def check_numbers(low: float = -math.inf, high: float = math.inf, **numbers: float) -> None:
+    """UsageError, by its name, for a number that is not finite or not in low <= number < high."""
+    for name, number in numbers.items():
+        if not (math.isfinite(number) and low <= number < high):
+            ends = f" from {low:g}" * (low > -math.inf) + f" to below {high:g}" * (high < math.inf)
+            raise UsageError(f"{name} must be a finite number{ends}, got {number}")
 
 
 def near_match(seen: str, allowed: Iterable[str]) -> str:

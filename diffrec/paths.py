@@ -3,8 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
+
+
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Where the system refuses without naming a file, as on a full disk, let the OSError name `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename, error.strerror = str(path), os.strerror(error.errno)
+        raise
 
 
 def resource_dir(name: Literal["configs", "zoo", "benchmarks"]) -> Path:

@@ -16,11 +16,12 @@ from diffrec.data.batch import Batch
 from diffrec.data.datamodule import Examples
 from diffrec.data.ragged import Ragged
 from diffrec.data.vocabulary import Vocabulary
-from diffrec.diffusion.gaussian import GaussianProcess, SchedulerMixin
+from diffrec.diffusion.gaussian import GaussianProcess
 from diffrec.diffusion.noise import RequestNoise
 from diffrec.diffusion.sampler import Denoise, Guided, sample
+from diffrec.diffusion.schedulers import Scheduler
 from diffrec.diffusion.timesteps import LossAwareTimesteps, UniformTimesteps
-from diffrec.errors import DiffrecError, UsageError
+from diffrec.errors import DiffrecError, UsageError, check_numbers, check_sizes
 from diffrec.metrics.functional import all_finite, hide
 from diffrec.metrics.ranking import RankingMetrics
 from diffrec.typing import Float, History, Int, Scores, Tensor
@@ -68,8 +69,9 @@ class Recommender(pl.LightningModule):
 
     def __init__(self, num_items: int, max_history_length: int | None = None) -> None:
         super().__init__()
-        if num_items < 1:
-            raise UsageError(f"num_items must be at least 1, got {num_items}")
+        check_sizes(num_items=num_items)
+        if max_history_length is not None:
+            check_sizes(max_history_length=max_history_length)
         self.num_items, self.max_history_length = num_items, max_history_length
         self.vocabulary: Vocabulary | None = None
         self.validation_metrics = RankingMetrics(num_items, cutoffs=(10, 20))
@@ -180,8 +182,9 @@ class Recommender(pl.LightningModule):
         self.validation_metrics.update(scores, batch.target, batch.seen)
 
     def _log_metrics(self, stage: str) -> None:
-        values = self.validation_metrics.compute()
-        self.log_dict({f"{stage}/{name}": value for name, value in values.items()}, prog_bar=stage == "valid")
+        monitored = getattr(self.trainer.checkpoint_callback, "monitor", None)
+        for name, value in self.validation_metrics.compute().items():
+            self.log(f"{stage}/{name}", value, prog_bar=f"{stage}/{name}" == monitored)
         self.validation_metrics.reset()
 
 
@@ -203,7 +206,7 @@ class ClosedFormRecommender(Recommender):
         raise NotImplementedError
 
     def on_fit_start(self) -> None:
-        self.solve(self.trainer.datamodule.split.train)
+        self.solve(self.trainer.datamodule.split.train)  # pyright: ignore[reportAttributeAccessIssue]
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         return None
@@ -222,9 +225,10 @@ class ClosedFormRecommender(Recommender):
 class Space(Protocol):
     """What is diffused: items to vectors and back to scores."""
 
-    dim: int
+    @property
+    def dim(self) -> int: ...
 
-    def encode(self, items: Tensor) -> Tensor: ...
+    def encode(self, items: Tensor, /) -> Tensor: ...
 
     def score(self, x0: Tensor) -> Scores: ...
 
@@ -233,7 +237,8 @@ class Space(Protocol):
 class HistoryConditioner(Protocol):
     """What the denoiser is told of the history; `null` (1, dim) stands for an unknown one."""
 
-    null: Tensor
+    @property
+    def null(self) -> Tensor: ...
 
     def __call__(self, history: History, embed: Callable[[Tensor], Tensor]) -> Tensor: ...
 
@@ -247,7 +252,9 @@ class DiffusionRecommender(Recommender):
     network; timesteps: which t training sees; objective: the per-example loss; conditioner: what the
     denoiser knows of the history (None: nothing, the history is what is diffused).
 
-    start: "history" denoises the encoded history itself, "noise" generates the target from N(0, I).
+    start: "history" denoises the encoded history itself, "noise" generates the target from N(0, I);
+    detach_target: what is encoded as x_0 gets no gradient, so that a learned space cannot lower the
+    loss by shrinking.
     num_inference_steps (None: all T), guidance_scale (1: none) and `scheduler` may be changed at any
     time; stochastic turns posterior noise on in the reverse loop.
     """
@@ -264,6 +271,7 @@ class DiffusionRecommender(Recommender):
         objective: nn.Module,
         start: Literal["history", "noise"],
         conditioner: HistoryConditioner | None = None,
+        detach_target: bool = False,
         num_inference_steps: int | None = None,
         guidance_scale: float = 1.0,
         stochastic: bool = True,
@@ -271,18 +279,22 @@ class DiffusionRecommender(Recommender):
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(num_items, max_history_length)
+        check_numbers(guidance_scale=guidance_scale)
+        check_numbers(low=0.0, lr=lr, weight_decay=weight_decay)
+        process.num_steps(num_inference_steps)
         self.space, self.process, self.denoiser, self.conditioner = space, process, denoiser, conditioner
         self.timesteps, self.objective, self.start = timesteps, objective, start
+        self.detach_target = detach_target
         self.num_inference_steps, self.guidance_scale, self.stochastic = num_inference_steps, guidance_scale, stochastic
         self.lr, self.weight_decay = lr, weight_decay
 
     @property
-    def scheduler(self) -> SchedulerMixin:
+    def scheduler(self) -> Scheduler:
         """The diffusers scheduler whose steps the reverse loop takes; assign another to use its steps."""
         return self.process.scheduler
 
     @scheduler.setter
-    def scheduler(self, scheduler: SchedulerMixin) -> None:
+    def scheduler(self, scheduler: Scheduler) -> None:
         self.process.scheduler = scheduler
 
     @property
@@ -293,6 +305,8 @@ class DiffusionRecommender(Recommender):
     def training_loss(self, batch: Batch) -> Float[Tensor, ""]:
         """Encode, corrupt, denoise, compare; one draw of t and noise per example."""
         x0 = self.space.encode(batch.history if self.start == "history" else batch.target[:, 0])
+        if self.detach_target:
+            x0 = x0.detach()
         draw = self.timesteps.draw(len(x0), x0.device)
         noised = self.process.corrupt(x0, draw.t, torch.randn_like(x0))
         if self.conditioner is None:
@@ -329,6 +343,11 @@ class DiffusionRecommender(Recommender):
         return torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=True)
 
 
+def count_parameters(model: Recommender) -> int:
+    """Numbers that were learnt: trainable ones, or the stored ones of a closed form."""
+    return sum(p.numel() for p in model.parameters()) or sum(t.numel() for t in model.state_dict().values())
+
+
 def top_k(scores: Scores, excluded: Int[Tensor, "batch excluded"], k: int) -> Recommendations:
     """The k best item numbers per row, leaving out `excluded` (0 is ignored); ties by item number."""
     rows = max(1, _SCORES_IN_CACHE // scores.shape[1])
@@ -360,7 +379,7 @@ def _top_k(
     return best, columns.gather(1, order)
 
 
-def last_items(history: History, length: int) -> History:
+def last_items(history: History, length: int) -> Int[Tensor, "batch window"]:
     """The last `length` items of every right-padded row, still right-padded."""
     if history.shape[1] <= length:
         return history

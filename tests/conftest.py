@@ -13,7 +13,7 @@ install_import_hook("diffrec", "beartype.beartype")
 import torch  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # small models; two threads on a busy machine are many times slower
 
 
 @pytest.fixture(scope="session")

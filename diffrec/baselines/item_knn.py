@@ -9,7 +9,7 @@ import scipy.sparse as sp
 
 from diffrec.baselines.history import ItemToItem, seen_matrix
 from diffrec.data.ragged import Ragged
-from diffrec.errors import UsageError
+from diffrec.errors import UsageError, choose
 
 
 class ItemKNN(ItemToItem):
@@ -35,6 +35,7 @@ class ItemKNN(ItemToItem):
         super().__init__(num_items, decay)
         if shrink < 0 or (neighbours is not None and neighbours < 1):
             raise UsageError(f"shrink must not be negative and neighbours at least 1, got {shrink} and {neighbours}")
+        choose("kind of neighbours_of", neighbours_of, ("history", "candidate"))
         self.shrink, self.neighbours, self.neighbours_of = shrink, neighbours, neighbours_of
 
     def solve(self, sequences: Ragged) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import scipy.sparse as sp
 
 from diffrec.baselines.history import ItemToItem, event_weights
 from diffrec.data.ragged import Ragged
-from diffrec.errors import UsageError
+from diffrec.errors import UsageError, choose
 from diffrec.typing import Float, History, Tensor
 
 Normalisation = Literal["raw", "p", "cos"]
@@ -32,6 +32,7 @@ class SequentialRules(ItemToItem):
         super().__init__(num_items, decay)
         if window < 1:
             raise UsageError(f"window must be at least 1, got {window}")
+        choose("normalisation", normalisation, get_args(Normalisation))
         self.window = window
         self.normalisation: Normalisation = normalisation
 

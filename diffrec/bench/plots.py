@@ -17,6 +17,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from diffrec.bench.leaderboard import Row, Table
 from diffrec.bench.render import accuracy
+from diffrec.paths import naming
 
 
 @dataclass(frozen=True)
@@ -211,12 +212,13 @@ def _finish(figure: Figure, title: str, rows: Sequence[Row], path: Path) -> None
 
 def _save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150, metadata={"Software": None})
+    with naming(path):
+        figure.savefig(path, dpi=150, metadata={"Software": None})
 
 
 def _write_csv(picture: Path, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Path:
     path = picture.with_suffix(".csv")
-    with open(path, "w", newline="", encoding="utf-8") as file:
+    with naming(path), open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(rows)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from diffrec.bench.strict import parse
 from diffrec.errors import IntegrityError
+from diffrec.paths import naming
 
 SCHEMA_VERSION = 1
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,95}")  # of suites, datasets and models: they become folders
@@ -137,7 +138,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Write a temporary file beside `path`, flush it to disk, rename it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with open(part, "wb") as file:
+    with naming(path), open(part, "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

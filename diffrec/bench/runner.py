@@ -23,7 +23,8 @@ from diffrec.bench.suite import Cell, Suite, SuiteDataset, SuiteModel
 from diffrec.data.datamodule import EvaluationBatches
 from diffrec.data.dataset import Dataset
 from diffrec.errors import DiffrecError, IntegrityError, UsageError
-from diffrec.recommender import ClosedFormRecommender, Recommender
+from diffrec.paths import naming
+from diffrec.recommender import ClosedFormRecommender, Recommender, count_parameters
 from diffrec.training.build import Run, build, new_run_dir
 from diffrec.training.config import compose
 from diffrec.training.fit import FitResult, fit, monitored
@@ -151,7 +152,7 @@ def _attempt(cell: Cell, folders: Folders, progress: Progress | None, keep: Call
         return Outcome(cell, trained.result)
     except Exception as error:
         folders.runs.mkdir(parents=True, exist_ok=True)
-        with open(folders.failures, "a", encoding="utf-8") as log:
+        with naming(folders.failures), open(folders.failures, "a", encoding="utf-8") as log:
             log.write(f"{cell.suite} {cell}\n{traceback.format_exc()}\n")
         kind = "" if isinstance(error, DiffrecError) else f"{type(error).__name__}: "
         return Outcome(cell, None, error=kind + str(error).strip().partition("\n")[0])
@@ -210,7 +211,7 @@ def _measure(cell: Cell, run: Run, fitted: FitResult, memory: PeakMemory) -> Res
         bounds=Bounds(test.optimistic[protocol.headline], test.pessimistic[protocol.headline]),
         validation=dict(valid.metrics),
         beyond_accuracy=dict(test.beyond_accuracy),
-        parameters=_learnt_numbers(model),
+        parameters=count_parameters(model),
         denoiser_calls=model.denoiser_calls,
         epochs=fitted.epochs,
         train_seconds=fitted.seconds,
@@ -226,11 +227,6 @@ def _role(cell: Cell, model: Recommender) -> Role:
     if cell.model.control_of is not None:
         return "control"
     return "training-free" if isinstance(model, ClosedFormRecommender) else "model"
-
-
-def _learnt_numbers(model: Recommender) -> int:
-    """Parameters, or what a closed form stores."""
-    return sum(p.numel() for p in model.parameters()) or sum(t.numel() for t in model.state_dict().values())
 
 
 def _latency(run: Run) -> dict[str, float]:

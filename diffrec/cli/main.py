@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from diffrec import __version__
 from diffrec.errors import DiffrecError, UsageError, near_match
+from diffrec.paths import naming
 
 
 @dataclass(frozen=True)
@@ -94,10 +95,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         code = _dispatch(list(sys.argv[1:] if argv is None else argv))
-        sys.stdout.flush()
+        with naming("standard output"):
+            sys.stdout.flush()
         return code
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody reads: the flush at exit must not fail again
+        _settle_output()
         return 141
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
@@ -106,15 +108,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         if os.environ.get("DIFFREC_DEBUG") == "1":
             raise
         sys.stderr.write(f"error: {_message(error)}\n")
+        _settle_output()
         return error.exit_code if isinstance(error, DiffrecError) else 1
+
+
+def _settle_output() -> None:
+    """Drop what stdout refuses to take, for the flush at exit would fail again and change the exit code."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _message(error: Exception) -> str:
     if isinstance(error, DiffrecError):
         return str(error)
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     first = str(error).partition("\n")[0]
+    if isinstance(error, OSError):
+        reason = error.strerror or f"{type(error).__name__}: {first}"
+        return f"{reason}: {error.filename}" if error.filename else reason
     return f"{type(error).__name__}: {first}\nThis was not expected; DIFFREC_DEBUG=1 shows where it happened"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -26,13 +27,16 @@ class Batch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The same batch on `device`."""
-        move = [None if x is None else x.to(device, non_blocking=non_blocking) for x in self.fields()]
-        return Batch(*move)
+        return self._each(lambda x: x.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory."""
-        return Batch(*[None if x is None else x.pin_memory() for x in self.fields()])
+        return self._each(lambda x: x.pin_memory())
 
     def fields(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
         """The four tensors in order."""
         return self.history, self.target, self.seen, self.key
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        seen, key = (None if x is None else change(x) for x in (self.seen, self.key))
+        return Batch(change(self.history), change(self.target), seen, key)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import pytorch_lightning as pl
@@ -18,6 +18,7 @@ from diffrec.data.protocol import get_protocol
 from diffrec.data.ragged import Ragged
 from diffrec.data.sources import load_dataset
 from diffrec.data.splits import Cases, Split
+from diffrec.errors import UsageError
 
 Examples = Literal["history", "next", "prefix", "last", "once"]
 
@@ -138,7 +139,9 @@ class InteractionDataModule(pl.LightningDataModule):
         super().__init__()
         self.protocol = get_protocol(protocol)
         self.dataset_name = dataset
-        self.batch_size, self.eval_batch_size, self.examples, self.seed = batch_size, eval_batch_size, examples, seed
+        self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
+        self.examples: Examples | None = examples
+        self.examples_of_model: Examples = "next"
         self.max_history_length: int | None = None
 
     @classmethod
@@ -164,12 +167,14 @@ class InteractionDataModule(pl.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Ask the model for its kind of example and its window."""
-        model = self.trainer.lightning_module
-        self.examples = self.examples or model.examples
+        model = cast(Any, self.trainer).lightning_module
+        self.examples_of_model = model.examples
         self.max_history_length = model.max_history_length
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        batches = TrainingBatches(self.split.train, self.examples or "next", self.max_history_length)
+        batches = TrainingBatches(self.split.train, self.examples or self.examples_of_model, self.max_history_length)
+        if not len(batches):
+            raise UsageError(f"{self.dataset_name} has no training sequence long enough for an example")
         lengths = batches.history_lengths if batches.examples == "next" else None
         sampler = EpochSampler(len(batches), self.batch_size, self.seed, lengths)
         return DataLoader(batches, sampler=sampler, batch_size=None)

@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from diffrec.errors import IntegrityError, NetworkError, UsageError
+from diffrec.paths import naming
 
 log = logging.getLogger(__name__)
 
@@ -93,9 +94,11 @@ def _transfer(url: str, part: Path, max_bytes: int, timeout: float, deadline: fl
                 if time.monotonic() > stop_at:
                     raise NetworkError(f"{url} is too slow: {received:,} bytes in {deadline:g} seconds")
                 digest.update(chunk)
-                out.write(chunk)
-            out.flush()
-            os.fsync(out.fileno())
+                with naming(part):
+                    out.write(chunk)
+            with naming(part):
+                out.flush()
+                os.fsync(out.fileno())
     except urllib.error.HTTPError as error:
         kind = _Passing if error.code in _TRY_AGAIN else NetworkError
         raise kind(f"{url} answered {error.code} {error.reason}") from error

@@ -35,6 +35,7 @@ from diffrec.data.dataset import Dataset, DatasetInfo, Interactions
 from diffrec.data.ragged import Ragged
 from diffrec.data.vocabulary import Vocabulary
 from diffrec.errors import IntegrityError
+from diffrec.paths import naming
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,9 +223,10 @@ def save_folder(folder: Path, tables: Tables, description: Mapping[str, object],
     scratch.mkdir()
     try:
         stored = {"interactions.parquet": tables.interactions, "items.parquet": tables.items}
-        files = {name: _write_table(scratch / name, table) for name, table in stored.items() if table is not None}
-        text = json.dumps({**description, "files": files}, indent=1, ensure_ascii=False)
-        _write(scratch / "source.json", text.encode())
+        with naming(folder):
+            files = {name: _write_table(scratch / name, table) for name, table in stored.items() if table is not None}
+            text = json.dumps({**description, "files": files}, indent=1, ensure_ascii=False)
+            _write(scratch / "source.json", text.encode())
         _put_in_place(scratch, folder, replace)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

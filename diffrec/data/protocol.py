@@ -35,11 +35,12 @@ class Protocol:
         split = self.split(dataset)
         if not self.masked:
             return replace(split, valid=_unmasked(split.valid), test=_unmasked(split.test))
-        if hidden := int(split.test.seen.contains(split.test.target).sum()):
-            raise UsageError(
-                f"{dataset.name} has {hidden} test targets among the seen items, which {self.id} masks; "
-                f"use a protocol without mask, such as loo-full-unmasked@1"
-            )
+        for part, cases in (("validation", split.valid), ("test", split.test)):
+            if hidden := int(cases.seen.contains(cases.target).sum()):
+                raise UsageError(
+                    f"{dataset.name} has {hidden} {part} targets among the seen items, which {self.id} masks; "
+                    f"use a protocol without mask, such as loo-full-unmasked@1"
+                )
         return split
 
 

@@ -94,7 +94,7 @@ def by_user(dataset: Dataset, valid: float = 0.1, test: float = 0.1, seed: int =
         bounds = np.cumsum([len(order) - int(len(order) * valid) - int(len(order) * test), int(len(order) * valid)])
         parts = [sequences.take(rows) for rows in np.split(order, bounds)]
     else:
-        parts = [dataset.parts[name].items for name in ("train", "valid", "test")]
+        parts = _published(dataset)
     train, *held_out = parts
     first_key = np.cumsum([len(part) for part in parts])
     cases = [
@@ -109,16 +109,23 @@ def by_user(dataset: Dataset, valid: float = 0.1, test: float = 0.1, seed: int =
     return Split(train, *cases)
 
 
+def _published(dataset: Dataset) -> list[Ragged]:
+    """The parts train, valid and test of a dataset that its publisher has split."""
+    needed = ("train", "valid", "test")
+    if missing := [name for name in needed if name not in dataset.parts]:
+        raise UsageError(f"{dataset.name} has no part {', '.join(missing)}; its parts: {', '.join(dataset.parts)}")
+    return [dataset.parts[name].items for name in needed]
+
+
 def fixed_files(dataset: Dataset, history_with_valid: bool = False) -> Split:
     """The publisher's aligned train, validation and test items of each user.
 
     While testing, train and validation items are masked; the history is the training part, or both
     with `history_with_valid`. Users without a target in a part are not asked there.
     """
-    missing = {"train", "valid", "test"} - dataset.parts.keys()
-    if missing or not dataset.aligned:
-        raise UsageError(f"{dataset.name} has no aligned files train, valid, test: {', '.join(dataset.parts)}")
-    train, valid, test = (dataset.parts[name].items for name in ("train", "valid", "test"))
+    train, valid, test = _published(dataset)
+    if not dataset.aligned:
+        raise UsageError(f"{dataset.name} has files train, valid, test, but their rows are not the same users")
     both = train.joined(valid)
     key = np.arange(len(train))
     valid_cases = Cases(train, valid, train, key)

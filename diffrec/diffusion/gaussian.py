@@ -7,15 +7,16 @@ noise scales of DiffRec (1 - alpha_bar down to 5e-8) float32 tables lose up to a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, SchedulerMixin
+from diffusers import DDIMScheduler
 from torch import nn
 
+from diffrec.diffusion.schedulers import Scheduler
 from diffrec.diffusion.schedules import Betas, respaced, trailing_timesteps
-from diffrec.errors import UsageError
+from diffrec.errors import UsageError, choose
 from diffrec.typing import Float, Int, Tensor
 
 PredictionType = Literal["sample", "epsilon", "v_prediction"]
@@ -36,7 +37,7 @@ class ReverseSteps:
     """A fresh scheduler on the visited steps. timesteps: what the network is told, noisy first;
     indices: what the scheduler is told at the same place."""
 
-    scheduler: SchedulerMixin
+    scheduler: Scheduler
     timesteps: list[int]
     indices: Tensor
 
@@ -54,6 +55,7 @@ class GaussianProcess(nn.Module):
 
     def __init__(self, betas: Betas, prediction_type: PredictionType = "sample") -> None:
         super().__init__()
+        choose("prediction type", prediction_type, get_args(PredictionType))
         if not ((betas > 0) & (betas < 1)).all():
             raise UsageError(f"betas must lie strictly between 0 and 1, got {betas.min():.3g}..{betas.max():.3g}")
         self.betas, self.prediction_type = betas, prediction_type
@@ -61,7 +63,7 @@ class GaussianProcess(nn.Module):
         tables = {"alphas_cumprod": alpha_bar, "signal": alpha_bar**0.5, "sigma": (1 - alpha_bar) ** 0.5}
         for name, table in tables.items():
             self.register_buffer(name, torch.from_numpy(table), persistent=False)
-        self.scheduler: SchedulerMixin = DDIMScheduler(
+        self.scheduler: Scheduler = DDIMScheduler(
             num_train_timesteps=len(betas),
             trained_betas=betas.tolist(),
             prediction_type=prediction_type,
@@ -104,18 +106,26 @@ class GaussianProcess(nn.Module):
         dtype = noised.x_t.dtype
         return self.signal[noised.t].to(dtype)[:, None], self.sigma[noised.t].to(dtype)[:, None]
 
+    def num_steps(self, num_inference_steps: int | None) -> int:
+        """How many steps are visited, None being all T; UsageError for a number outside of 1..T."""
+        if num_inference_steps is None:
+            return self.num_train_timesteps
+        if not 1 <= num_inference_steps <= self.num_train_timesteps:
+            raise UsageError(
+                f"num_inference_steps must lie in 1..{self.num_train_timesteps}, got {num_inference_steps}"
+            )
+        return num_inference_steps
+
     def reverse_steps(self, num_inference_steps: int | None = None) -> ReverseSteps:
         """A fresh scheduler for one call (schedulers keep state), on a trailing grid of that many steps.
 
         The grid becomes a process of its own (`schedules.respaced`), so steps are exact on every grid.
         """
-        num_steps = self.num_train_timesteps if num_inference_steps is None else num_inference_steps
-        if not 1 <= num_steps <= self.num_train_timesteps:
-            raise UsageError(f"num_inference_steps must lie in 1..{self.num_train_timesteps}, got {num_steps}")
+        num_steps = self.num_steps(num_inference_steps)
         visited = trailing_timesteps(self.num_train_timesteps, num_steps)
         betas = respaced(self.betas, visited)
         # trained_betas and the spacing are ours whatever the template says; everything else is the template's
-        scheduler = type(self.scheduler).from_config(
+        scheduler = self.scheduler.from_config(
             {**self.scheduler.config, "prediction_type": self.prediction_type},
             num_train_timesteps=num_steps,
             trained_betas=betas.tolist(),
@@ -127,7 +137,7 @@ class GaussianProcess(nn.Module):
         return ReverseSteps(scheduler, visited[scheduler.timesteps.long().numpy()].tolist(), scheduler.timesteps)
 
 
-def use_float64_tables(scheduler: SchedulerMixin, betas: Betas) -> None:
+def use_float64_tables(scheduler: Scheduler, betas: Betas) -> None:
     """Replace the float32 tables of a scheduler by the same in float64."""
     alpha_bar = torch.from_numpy(np.cumprod(1 - betas))
     tables = {

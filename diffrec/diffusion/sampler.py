@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 import torch
-from diffusers import SchedulerMixin
 
 from diffrec.diffusion.gaussian import GaussianProcess
+from diffrec.diffusion.schedulers import Scheduler
 from diffrec.errors import UsageError
 from diffrec.typing import Float, Int, Tensor
 
@@ -38,10 +38,11 @@ class Compactable(Protocol):
 
     Every step of every scheduler here is linear in (x_t, output), so a denoiser with linear first and
     last layers never needs the vectors themselves between the first and the last step: `compact(x)`
-    gives the same network on coordinates of x_t, and the scheduler steps the coordinates.
+    gives the same network on coordinates of x_t, and the scheduler steps the coordinates. `noisy` tells
+    whether `noise` will be asked for.
     """
 
-    def compact(self, x: Float[Tensor, "batch dim"]) -> Compact | None: ...
+    def compact(self, x: Float[Tensor, "batch dim"], noisy: bool) -> Compact | None: ...
 
 
 def sample(
@@ -60,7 +61,7 @@ def sample(
     with eta = 1.
     """
     steps = process.reverse_steps(num_inference_steps)
-    compact = denoiser.compact(x) if isinstance(denoiser, Compactable) else None
+    compact = _compact(denoiser, x, noisy=noise is not None)
     network, state = (denoiser, x) if compact is None else (compact, compact.start)
     scheduler = steps.scheduler
     state = state * scheduler.init_noise_sigma
@@ -79,7 +80,11 @@ def sample(
     return state if compact is None else compact.expand(state)
 
 
-def _step_arguments(scheduler: SchedulerMixin) -> dict[str, object]:
+def _compact(denoiser: object, x: Tensor, noisy: bool) -> Compact | None:
+    return denoiser.compact(x, noisy) if isinstance(denoiser, Compactable) else None
+
+
+def _step_arguments(scheduler: Scheduler) -> dict[str, object]:
     """What `step` of this scheduler wants beside output, index and sample."""
     parameters = inspect.signature(scheduler.step).parameters
     if "variance_noise" in parameters and "eta" in parameters:

@@ -23,6 +23,7 @@ from diffrec.diffusion.gaussian import GaussianProcess
 from diffrec.diffusion.objectives import MeanSquaredError, SNRWeightedError
 from diffrec.diffusion.schedules import linear_variance
 from diffrec.diffusion.timesteps import LossAwareTimesteps, UniformTimesteps
+from diffrec.errors import check_numbers, check_sizes
 from diffrec.nn.vector_mlp import VectorMLP
 from diffrec.recommender import DiffusionRecommender
 from diffrec.spaces.interaction import InteractionSpace
@@ -58,6 +59,10 @@ class DiffRec(DiffusionRecommender):
         lr: float = 5e-5,
         weight_decay: float = 0.0,
     ) -> None:
+        check_sizes(num_items=num_items, dims=dims, num_train_timesteps=num_train_timesteps)
+        check_sizes(least=2, time_embedding_size=time_embedding_size)
+        check_numbers(low=0.0, noise_scale=noise_scale, noise_min=noise_min, noise_max=noise_max)
+        check_numbers(low=0.0, high=1.0, dropout=dropout)
         betas = linear_variance(num_train_timesteps, noise_scale, noise_min, noise_max, first_beta=1e-5)
         process = GaussianProcess(betas, prediction_type)
         super().__init__(

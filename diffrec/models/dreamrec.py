@@ -13,8 +13,9 @@ Differs from the original in:
 - tables are float64, noise belongs to the request and not to its place in a batch;
 - `guidance_scale` is diffusers' g = 1 + w for the paper's strength w.
 
-Kept: the table of target embeddings is trained through the loss, which invites it to shrink;
-alpha_bar_{T-1} is .006 while sampling starts at N(0, I).
+Kept: the table of target embeddings is trained through the loss, which it can lower by shrinking. On
+MovieLens 100K it does, and the lists end up at chance: `detach_target=True` prevents it, and the
+leaderboard has both rows. alpha_bar_{T-1} is .006 while sampling starts at N(0, I).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from diffrec.diffusion.gaussian import GaussianProcess
 from diffrec.diffusion.objectives import MeanSquaredError
 from diffrec.diffusion.schedules import Betas, cosine, exponential, linear
 from diffrec.diffusion.timesteps import UniformTimesteps
+from diffrec.errors import UsageError, check_numbers, check_sizes, choose
 from diffrec.nn.concat_denoiser import ConcatDenoiser
 from diffrec.nn.conditioner import NullableConditioner
 from diffrec.nn.history_encoder import SelfAttentionEncoder
@@ -39,7 +41,8 @@ class DreamRec(DiffusionRecommender):
 
     schedule: "linear" (Zhihu), "cosine" (KuaiRec) or "exponential" (YooChoose) in the released settings;
     guidance_scale: g = 1 + w; denoiser_layers: 1 (released) or 2; condition_dropout: how often training
-    hides the history; num_inference_steps: None for all T, fewer for few-step sampling.
+    hides the history; detach_target: the table learns from histories only, not from being the target;
+    num_inference_steps: None for all T, fewer for few-step sampling.
     """
 
     examples = "prefix"
@@ -55,10 +58,17 @@ class DreamRec(DiffusionRecommender):
         condition_dropout: float = 0.1,
         dropout: float = 0.1,
         denoiser_layers: int = 1,
+        detach_target: bool = False,
         num_inference_steps: int | None = None,
         lr: float = 1e-3,
         weight_decay: float = 0.0,
     ) -> None:
+        check_sizes(num_items=num_items, max_history_length=max_history_length, num_train_timesteps=num_train_timesteps)
+        check_numbers(low=0.0, high=1.0, dropout=dropout, condition_dropout=condition_dropout)
+        if embedding_size < 4 or embedding_size % 2:
+            raise UsageError(f"embedding_size must be even and at least 4, got {embedding_size}")
+        if denoiser_layers not in (1, 2):
+            raise UsageError(f"denoiser_layers must be 1 or 2, got {denoiser_layers}")
         process = GaussianProcess(betas_of(schedule, num_train_timesteps), "sample")
         encoder = SelfAttentionEncoder(embedding_size, max_history_length, num_heads=1, dropout=dropout)
         super().__init__(
@@ -71,6 +81,7 @@ class DreamRec(DiffusionRecommender):
             objective=MeanSquaredError(process),
             start="noise",
             conditioner=NullableConditioner(encoder, embedding_size, condition_dropout),
+            detach_target=detach_target,
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
             lr=lr,
@@ -78,6 +89,7 @@ class DreamRec(DiffusionRecommender):
         )
 
 
-def betas_of(schedule: Schedule, num_train_timesteps: int) -> Betas:
-    """The three schedules of the paper by name."""
-    return {"linear": linear, "cosine": cosine, "exponential": exponential}[schedule](num_train_timesteps)
+def betas_of(schedule: str, num_train_timesteps: int) -> Betas:
+    """The three schedules of the paper by name; NotFoundError for any other."""
+    schedules = {"linear": linear, "cosine": cosine, "exponential": exponential}
+    return schedules[choose("schedule", schedule, schedules)](num_train_timesteps)

@@ -18,6 +18,7 @@ from torch import nn
 
 from diffrec.data.batch import Batch
 from diffrec.diffusion.noise import RequestNoise
+from diffrec.errors import UsageError, check_numbers, check_sizes
 from diffrec.nn.cross_entropy import cross_entropy_over_items
 from diffrec.nn.transformer import CausalTransformer, last_state
 from diffrec.recommender import Recommender
@@ -42,6 +43,11 @@ class SASRec(Recommender):
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(num_items, max_history_length)
+        check_sizes(embedding_size=embedding_size, num_blocks=num_blocks, num_heads=num_heads)
+        check_numbers(low=0.0, high=1.0, dropout=dropout)
+        check_numbers(low=0.0, lr=lr, weight_decay=weight_decay)
+        if embedding_size % num_heads:
+            raise UsageError(f"embedding_size must be a multiple of num_heads, got {embedding_size} and {num_heads}")
         self.items = EmbeddingSpace(num_items, embedding_size, init_std=0.02)
         self.position = nn.Embedding(max_history_length, embedding_size)
         nn.init.normal_(self.position.weight, std=0.02)

@@ -14,6 +14,7 @@ class SelfAttentionEncoder(nn.Module):
     In: (batch, length, dim) embeddings and the (batch, length) mask of real slots; out: (batch, dim).
     Queries come from the normalised sequence, keys and values from the sequence as it is, scores are
     divided by the square root of the full width, and the residual goes to the normalised sequence.
+    Only the last item asks, for nothing else is read: the original computes every state and drops all but one.
     """
 
     def __init__(self, dim: int, max_length: int, num_heads: int = 1, dropout: float = 0.1) -> None:
@@ -28,24 +29,24 @@ class SelfAttentionEncoder(nn.Module):
     def forward(
         self, embedded: Float[Tensor, "batch length dim"], real: Bool[Tensor, "batch length"]
     ) -> Float[Tensor, "batch dim"]:
-        mask = real[..., None].to(embedded.dtype)
-        sequence = self.dropout(embedded + self.position.weight[: embedded.shape[1]]) * mask
-        normed = self.norm_in(sequence)
-        states = self._attend(normed, sequence) + normed
-        states = self._feed_forward(self.norm_mid(states)) * mask
-        last = (real.sum(1) - 1).clamp(min=0)
-        return self.norm_out(states[torch.arange(len(states), device=last.device), last])
+        sequence = self.dropout(embedded + self.position.weight[: embedded.shape[1]]) * real[..., None]
+        rows, last = torch.arange(len(real), device=real.device), (real.sum(1) - 1).clamp(min=0)
+        query = self.norm_in(sequence[rows, last])
+        visible = torch.arange(real.shape[1], device=real.device) <= last[:, None]
+        state = self.norm_mid(self._attend(query, sequence, visible) + query)
+        return self.norm_out(self._feed_forward(state) * real[:, :1])  # an empty history has the state 0
 
-    def _attend(self, queries: Tensor, sequence: Tensor) -> Tensor:
-        """Causal attention; slots are right-padded, so no real query ever meets a padded key."""
+    def _attend(self, query: Tensor, sequence: Tensor, visible: Tensor) -> Float[Tensor, "batch dim"]:
+        """What the last item (batch, dim) sees of the visible slots (batch, length)."""
         q, k, v = (
             layer(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-            for layer, x in ((self.query, queries), (self.key, sequence), (self.value, sequence))
+            for layer, x in ((self.query, query[:, None]), (self.key, sequence), (self.value, sequence))
         )
+        dropout = self.attention_dropout if self.training else 0.0
         attended = nn.functional.scaled_dot_product_attention(
-            q, k, v, is_causal=True, scale=self.dim**-0.5, dropout_p=self.attention_dropout if self.training else 0.0
+            q, k, v, attn_mask=visible[:, None, None], scale=self.dim**-0.5, dropout_p=dropout
         )
-        return attended.transpose(1, 2).flatten(-2)
+        return attended.flatten(1)
 
     def _feed_forward(self, x: Tensor) -> Tensor:
         return self.norm_feed(self.dropout(self.feed_out(torch.relu(self.feed_in(x)))) + x)

@@ -47,8 +47,6 @@ class CausalTransformer(nn.Module):
         return self.norm(self.blocks(x))
 
 
-def last_state(
-    states: Float[Tensor, "batch length dim"], lengths: torch.Tensor
-) -> Float[Tensor, "batch dim"]:
+def last_state(states: Float[Tensor, "batch length dim"], lengths: torch.Tensor) -> Float[Tensor, "batch dim"]:
     """The state at the last real slot; lengths: (batch,) at least 1."""
     return states[torch.arange(len(states), device=states.device), lengths - 1]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import nn
@@ -32,45 +34,58 @@ class VectorMLP(nn.Module):
         self.dim, self.time_embedding_size, self.normalise = dim, time_embedding_size, normalise
         self.time = nn.Linear(time_embedding_size, time_embedding_size)
         sizes = [dim + time_embedding_size, *reversed(dims), *dims[1:], dim]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
+        layers = [nn.Linear(a, b) for a, b in pairwise(sizes)]
+        self.layers = nn.ModuleList(layers)
         self.dropout = nn.Dropout(dropout)
         self._products: tuple[tuple[int, ...], Tensor, Tensor] | None = None
-        for layer in (self.time, *self.layers):
+        for layer in (self.time, *layers):
             nn.init.xavier_normal_(layer.weight)
             nn.init.normal_(layer.bias, std=0.001)
 
+    @property
+    def first(self) -> nn.Linear:
+        """The layer that meets x_t."""
+        return cast(nn.Linear, self.layers[0])
+
+    @property
+    def last(self) -> nn.Linear:
+        """The layer that gives the output."""
+        return cast(nn.Linear, self.layers[-1])
+
     def forward(self, x_t: Float[Tensor, "batch dim"], t: Int[Tensor, "#batch"]) -> Float[Tensor, "batch dim"]:
         """t: (batch,), or (1,) where the whole batch is at one step."""
+        if torch.is_grad_enabled():
+            self._products = None  # a fused optimiser is about to change the weights without raising `_version`
         if self.normalise:
             x_t = nn.functional.normalize(x_t)
         first_weight, _ = self.first_weights()
-        return self.layers[-1](self.hidden(self.dropout(x_t) @ first_weight.T, t))
+        return self.last(self.hidden(self.dropout(x_t) @ first_weight.T, t))
 
     def first_weights(self) -> tuple[Float[Tensor, "hidden dim"], Float[Tensor, "hidden time"]]:
         """The first layer's weight, split into what meets x_t and what meets the time vector."""
-        split = [self.dim, self.time_embedding_size]
-        return self.layers[0].weight.split(split, dim=1)
+        of_x, of_time = self.first.weight.split([self.dim, self.time_embedding_size], dim=1)
+        return of_x, of_time
 
     def hidden(self, projected: Float[Tensor, "batch hidden"], t: Int[Tensor, "#batch"]) -> Float[Tensor, "batch last"]:
         """From W_1 x_t to the input of the last layer."""
         _, time_weight = self.first_weights()
         time = self.time(cosine_sine(t, self.time_embedding_size))
-        z = torch.tanh(projected + time @ time_weight.T + self.layers[0].bias)
+        z = torch.tanh(projected + time @ time_weight.T + self.first.bias)
         for layer in self.layers[1:-1]:
             z = torch.tanh(layer(z))
         return z
 
-    def compact(self, x: Float[Tensor, "batch dim"]) -> CompactMLP | None:
+    def compact(self, x: Float[Tensor, "batch dim"], noisy: bool) -> CompactMLP | None:
         """This network on coordinates of x_t (see `CompactMLP`); None where x_t is normalised."""
-        return None if self.normalise else CompactMLP(self, x)
+        return None if self.normalise else CompactMLP(self, x, noisy)
 
     def catalogue_products(self) -> tuple[Float[Tensor, "hidden last"], Float[Tensor, " hidden"]]:
         """W_1 W_last and W_1 b_last: computed once per state of the weights, not once per call."""
         first, _ = self.first_weights()
-        last = self.layers[-1]
-        version = tuple(v for p in (self.layers[0].weight, last.weight, last.bias) for v in (p._version, p.data_ptr()))
+        last = self.last
+        version = tuple(v for p in (self.first.weight, last.weight, last.bias) for v in (p._version, p.data_ptr()))
         if self._products is None or self._products[0] != version:
-            with torch.no_grad():
+            with torch.inference_mode(False), torch.no_grad():  # kept beyond this call, so no inference tensors
                 self._products = (version, first @ last.weight, first @ last.bias)
         return self._products[1], self._products[2]
 
@@ -81,16 +96,15 @@ class CompactMLP:
     Every scheduler step is linear, so x_t stays in that form: an output of the network has the
     coordinates (z, 1, 0, 0), z being the input of the last layer, and n = W_1 noise is all that the
     network ever sees of the noise. Per step this costs a product of hidden width squared; the
-    catalogue is met once at the start (W_1 x) and once at the end (`expand`).
+    catalogue is met once at the start (W_1 x) and once at the end (`expand`). Without noise, n has width 0.
     """
 
-    def __init__(self, network: VectorMLP, x: Float[Tensor, "batch dim"]) -> None:
+    def __init__(self, network: VectorMLP, x: Float[Tensor, "batch dim"], noisy: bool) -> None:
         self.network, self.x = network, x
         self.product, self.bias_product = network.catalogue_products()
         first, _ = network.first_weights()
         self.projected_x = x @ first.T
-        self.widths = [self.product.shape[1], 1, 1, self.product.shape[0]]
-        self._noise_factor: Tensor | None = None
+        self.widths = [self.product.shape[1], 1, 1, self.product.shape[0] if noisy else 0]
 
     @property
     def start(self) -> Float[Tensor, "batch coordinates"]:
@@ -103,28 +117,29 @@ class CompactMLP:
         self, coordinates: Float[Tensor, "batch coordinates"], t: Int[Tensor, 1]
     ) -> Float[Tensor, "batch coordinates"]:
         u, beta, alpha, n = coordinates.split(self.widths, dim=1)
-        projected = u @ self.product.T + beta * self.bias_product + alpha * self.projected_x + n
+        known = torch.addcmul(beta * self.bias_product, alpha, self.projected_x)
+        projected = torch.addmm(known + n if self.widths[3] else known, u, self.product.T)
         z = self.network.hidden(projected, t)
-        out = torch.zeros_like(coordinates)
-        out[:, : self.widths[0]] = z
-        out[:, self.widths[0]] = 1
-        return out
+        return torch.cat([z, torch.ones_like(beta), torch.zeros_like(alpha), torch.zeros_like(n)], dim=1)
 
     def noise(self, normal: Callable[[int], Tensor]) -> Float[Tensor, "batch coordinates"]:
         """Standard normal noise on the vector, of which only n = W_1 noise ~ N(0, W_1 W_1^T) is drawn.
 
         normal: size -> (batch, size) standard normal numbers.
         """
-        if self._noise_factor is None:
-            first, _ = self.network.first_weights()
-            values, vectors = torch.linalg.eigh((first @ first.T).double())
-            self._noise_factor = (vectors * values.clamp(min=0).sqrt()).to(first.dtype)
         n = normal(self.widths[3]).to(self.x.dtype) @ self._noise_factor.T
         return nn.functional.pad(n, (sum(self.widths[:3]), 0))
+
+    @cached_property
+    def _noise_factor(self) -> Float[Tensor, "hidden hidden"]:
+        """A square root of W_1 W_1^T."""
+        first, _ = self.network.first_weights()
+        values, vectors = torch.linalg.eigh((first @ first.T).double())
+        return (vectors * values.clamp(min=0).sqrt()).to(first.dtype)
 
     def expand(self, coordinates: Float[Tensor, "batch coordinates"]) -> Float[Tensor, "batch dim"]:
         """The vector itself. The last step of every scheduler returns the estimate of x_0, free of noise."""
         u, beta, alpha, _ = coordinates.split(self.widths, dim=1)
-        last = self.network.layers[-1]
+        last = self.network.last
         vector = u @ last.weight.T + beta * last.bias
         return vector + alpha * self.x if alpha.any() else vector

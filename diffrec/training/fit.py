@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -12,10 +13,16 @@ import yaml
 from pytorch_lightning import seed_everything
 from pytorch_lightning.callbacks import ModelCheckpoint
 
+from diffrec.paths import naming
 from diffrec.training.build import Run
 from diffrec.training.checkpoint_io import load_weights, read_checkpoint
 
 _TRAINING_STREAM = 1 << 20  # training draws apart from the initial weights, whatever was drawn since the build
+
+_EXPECTED = (
+    "`LightningModule.configure_optimizers` returned `None`, this fit will run with no optimizer",  # closed forms
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+)
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,10 @@ def monitored(run: Run) -> str:
 
 def _train(run: Run, resume: Path | None) -> None:
     try:
-        run.trainer.fit(run.model, datamodule=run.data, ckpt_path=resume, weights_only=True)
+        with naming(run.run_dir), warnings.catch_warnings():
+            for message in _EXPECTED:
+                warnings.filterwarnings("ignore", message, module="pytorch_lightning")
+            run.trainer.fit(run.model, datamodule=run.data, ckpt_path=resume, weights_only=True)
     except SystemExit as stop:
         if not isinstance(stop.__context__, KeyboardInterrupt):
             raise
@@ -82,7 +92,9 @@ def _trial(run: Run) -> bool:
 def _write_config(run: Run) -> None:
     run.run_dir.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(run.config, sort_keys=False)
-    (run.run_dir / "config.yaml").write_text(text, encoding="utf-8")
+    path = run.run_dir / "config.yaml"
+    with naming(path):
+        path.write_text(text, encoding="utf-8")
 
 
 def _last_value(run: Run) -> float | None:

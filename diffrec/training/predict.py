@@ -12,6 +12,7 @@ import torch
 from pytorch_lightning import Callback
 
 from diffrec.data.datamodule import EvaluationBatches
+from diffrec.paths import naming
 from diffrec.recommender import Recommendations
 from diffrec.training.build import Run
 
@@ -38,7 +39,8 @@ def predict(run: Run, output: Path) -> int:
         "score": scores.ravel()[there],
     }
     output.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table(columns), output, compression="zstd")
+    with naming(output):
+        pq.write_table(pa.table(columns), output, compression="zstd")
     return int(there.sum())
 
 

@@ -14,7 +14,6 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 _EXPECTED = (
     ".*does not have many workers.*",
     ".*GPU available but not used.*",
-    ".*this fit will run with no optimizer.*",
     ".*Checkpoint directory .* exists and is not empty.*",
     ".*num_workers.*",
     ".*LeafSpec.* is deprecated.*",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,9 @@ _LARGEST_TEXT = 1000
 
 
 def plain(value: object) -> Any:
-    """`value` as JSON keeps it: tuples become lists; TypeError for what is no plain value."""
+    """`value` as JSON keeps it: tuples become lists; TypeError for what is no plain value or not finite."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise TypeError(f"{value} is not a finite number")
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Mapping):

@@ -27,12 +27,14 @@ class TrainedOn:
 class Config:
     """What rebuilds a model.
 
-    class_path: such as diffrec.models.DreamRec; init: constructor arguments; parameters: numbers that were
-    learnt; denoiser_calls: network evaluations per request.
+    class_path: such as diffrec.models.DreamRec; init: constructor arguments; sampling: settings of a diffusion
+    model's sampler (`zoo.sampling`), None for other models; parameters: numbers that were learnt;
+    denoiser_calls: network evaluations per request.
     """
 
     class_path: str
     init: Mapping[str, Any]
+    sampling: Mapping[str, Any] | None
     dataset: TrainedOn | None
     protocol: str | None
     parameters: int
@@ -47,8 +49,8 @@ class Config:
     @classmethod
     def parse(cls, data: bytes, where: str) -> Config:
         """From the content of config.json; IntegrityError where it is not one or names a class of elsewhere."""
-        kinds = {"schema_version": int, "class": str, "init": dict, "dataset": (dict, _NONE), "protocol": (str, _NONE),
-                 "parameters": int, "denoiser_calls": int}  # fmt: skip
+        kinds = {"schema_version": int, "class": str, "init": dict, "sampling": (dict, _NONE), "dataset": (dict, _NONE),
+                 "protocol": (str, _NONE), "parameters": int, "denoiser_calls": int}  # fmt: skip
         fields = record(from_json(data, where), where, kinds)
         check_version(fields.pop("schema_version"), where)
         class_path, dataset = fields.pop("class"), fields.pop("dataset")

@@ -16,12 +16,13 @@ from torch.overrides import TorchFunctionMode
 from diffrec.baselines.history import ItemToItem
 from diffrec.data.vocabulary import Vocabulary
 from diffrec.errors import IntegrityError
-from diffrec.recommender import ClosedFormRecommender, Recommender
+from diffrec.recommender import ClosedFormRecommender, Recommender, count_parameters
 from diffrec.typing import Tensor
 from diffrec.zoo.arguments import checked_arguments
 from diffrec.zoo.config import Config, Measured, TrainedOn
 from diffrec.zoo.entry import CONFIG, METRICS, SCHEMA_VERSION, VOCABULARY, WEIGHTS, check_version
 from diffrec.zoo.index import find_entry
+from diffrec.zoo.sampling import set_sampling
 from diffrec.zoo.strict_json import from_json, record, short, to_json
 from diffrec.zoo.titles import BorrowedTitles
 
@@ -43,6 +44,7 @@ def load(name_or_path: str | Path, *, offline: bool = False) -> Recommender:
     vocabulary = parse_vocabulary(contents[VOCABULARY], str(entry.folder / VOCABULARY), config.dataset, offline)
     tensors = _tensors(contents[WEIGHTS], str(entry.folder / WEIGHTS))
     model = _build(config, tensors, str(entry.folder / CONFIG))
+    set_sampling(model, config.sampling, f"{entry.folder / CONFIG}: sampling")
     _fill(model, tensors, str(entry.folder / WEIGHTS))
     if vocabulary is not None and len(vocabulary) != model.num_items:
         raise IntegrityError(f"{entry.folder} has {len(vocabulary)} item ids for {model.num_items} items")
@@ -52,11 +54,6 @@ def load(name_or_path: str | Path, *, offline: bool = False) -> Recommender:
         raise IntegrityError(f"{entry.folder} has {cost[0]:,} parameters and {cost[1]:,} denoiser calls, {told}")
     model.vocabulary = vocabulary
     return model.eval()
-
-
-def count_parameters(model: Recommender) -> int:
-    """Numbers that were learnt: trainable ones, or the stored ones of a closed form."""
-    return sum(p.numel() for p in model.parameters()) or sum(t.numel() for t in model.state_dict().values())
 
 
 def vocabulary_bytes(vocabulary: Vocabulary | None, include_titles: bool) -> bytes:

@@ -12,16 +12,15 @@ from safetensors.torch import save as bytes_of_tensors
 
 from diffrec.data.dataset import Dataset
 from diffrec.data.protocol import get_protocol
-from diffrec.errors import DiffrecError, UsageError, near_match
-from diffrec.recommender import Recommender
+from diffrec.errors import DiffrecError, NotFoundError, UsageError, near_match
+from diffrec.recommender import Recommender, count_parameters
 from diffrec.zoo.arguments import plain
 from diffrec.zoo.card import card
 from diffrec.zoo.config import Config, Measured, TrainedOn, Training
 from diffrec.zoo.durable import write_folder
 from diffrec.zoo.entry import CARD, CONFIG, FILES, MANIFEST, METRICS, VOCABULARY, WEIGHTS, manifest_bytes
-from diffrec.zoo.loading import count_parameters, load, model_class, vocabulary_bytes
-
-_SAMPLER_SETTINGS = ("num_inference_steps", "guidance_scale")  # may be changed on a model after it was built
+from diffrec.zoo.loading import load, model_class, vocabulary_bytes
+from diffrec.zoo.sampling import sampling_of
 
 
 def save(
@@ -72,15 +71,14 @@ def _check_place(folder: Path, overwrite: bool) -> None:
 
 
 def _config(model: Recommender, dataset: Dataset | None, protocol: str | None) -> Config:
-    arguments = dict(model.init_args)
-    arguments.update({name: getattr(model, name) for name in _SAMPLER_SETTINGS if name in arguments})
     try:
-        init = plain(arguments)
-    except TypeError as error:
+        init, sampling = plain(model.init_args), sampling_of(model)
+    except (TypeError, NotFoundError) as error:
         raise UsageError(f"{type(model).__name__} cannot be saved: {error}") from error
     return Config(
         class_path=_class_path(model),
         init=init,
+        sampling=sampling,
         dataset=dataset and TrainedOn(dataset.name, dataset.sha256),
         protocol=protocol,
         parameters=count_parameters(model),

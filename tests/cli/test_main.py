@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -15,6 +18,7 @@ from diffrec import __version__
 from diffrec.cli import main as module
 from diffrec.cli.main import COMMANDS, Command, main
 from diffrec.errors import DiffrecError, IntegrityError, NetworkError, NotFoundError, UsageError
+from diffrec.paths import naming
 
 HEAVY = ("torch", "numpy", "scipy", "pyarrow", "pytorch_lightning", "matplotlib", "rich", "yaml")
 
@@ -98,6 +102,73 @@ def test_errors_of_the_system_name_the_file(monkeypatch, capsys):
     command(monkeypatch, lambda args: Path("/nowhere/at/all").read_text())
     assert main(["try"]) == 1
     assert capsys.readouterr().err == "error: No such file or directory: /nowhere/at/all\n"
+
+
+def test_a_full_disk_is_one_line_with_the_file_and_the_reason(monkeypatch, capsys):
+    def run(args):
+        with naming("/some/file.parquet"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    command(monkeypatch, run)
+    assert main(["try"]) == 1
+    assert capsys.readouterr().err == "error: No space left on device: /some/file.parquet\n"
+
+
+def test_errors_of_the_system_without_number_are_one_line(monkeypatch, capsys):
+    def run(args):
+        raise OSError("cannot be done\nfor many reasons")
+
+    command(monkeypatch, run)
+    assert main(["try"]) == 1
+    assert capsys.readouterr().err == "error: OSError: cannot be done\n"
+
+
+def diffrec(*words, limit="", **options):
+    """The real command; `limit`: a shell command that comes before it."""
+    script = f'{limit}exec "$0" -m diffrec.cli.main "$@"'
+    return subprocess.run(["bash", "-c", script, sys.executable, *words], text=True, stderr=subprocess.PIPE, **options)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_output_that_does_not_fit():
+    with open("/dev/full", "w") as full:
+        buffered = {**os.environ, "PYTHONUNBUFFERED": ""}
+        result = diffrec("--help", stdout=full, env=buffered, check=False)
+    assert (result.returncode, result.stderr) == (1, "error: No space left on device: standard output\n")
+
+
+def writers(tmp_path):
+    """Commands that write, with the place that they write to."""
+    table = tmp_path / "table.csv"
+    table.write_text("user,item,timestamp\n" + "".join(f"{n % 7},{n % 5},{n}\n" for n in range(90)))
+    there = tmp_path / "there"
+    return {
+        "fit": (["fit", "-c", "model/popularity", "-c", "data/synthetic", "--run-dir", str(there)], {}),
+        "import": (["data", "import", str(table), "--name", "mine"], {"DIFFREC_CACHE": str(there)}),
+    }
+
+
+@pytest.mark.parametrize("name", ["fit", "import"])
+def test_a_place_that_takes_no_bytes_ends_in_one_line(name, tmp_path):
+    words, variables = writers(tmp_path)[name]
+    result = diffrec(
+        *words, limit="ulimit -f 1; ", env={**os.environ, **variables}, stdout=subprocess.PIPE, check=False
+    )
+    assert result.returncode == 1
+    last = result.stderr.splitlines()[-1]
+    assert re.match(rf"error: .*{tmp_path}/there/", last)
+    assert "File too large" in last
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("name", ["fit", "import"])
+def test_a_place_that_may_not_be_written_ends_in_one_line(name, tmp_path):
+    (tmp_path / "there").write_text("a file, no folder")
+    words, variables = writers(tmp_path)[name]
+    result = diffrec(*words, env={**os.environ, **variables}, stdout=subprocess.PIPE, check=False)
+    assert result.returncode == 1
+    assert re.fullmatch(rf"error: (Not a directory|File exists): {tmp_path}/there\S*", result.stderr.splitlines()[-1])
+    assert "Traceback" not in result.stderr
 
 
 def test_interrupted(monkeypatch, capsys):

@@ -100,7 +100,7 @@ def test_products_follow_the_weights():
 
 def test_normalised_input_uses_the_full_width():
     model = VectorMLP(11, (5,), normalise=True).eval()
-    assert model.compact(torch.rand(2, 11)) is None
+    assert model.compact(torch.rand(2, 11), noisy=False) is None
 
 
 def test_schedulers_that_draw_for_the_batch_are_refused():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import signal
+import warnings
 
 import numpy as np
 import pytest
@@ -88,6 +89,13 @@ def test_closed_forms_are_fitted_saved_and_read_again(model, tmp_path):
     history = run.data.split.test.history.padded(np.arange(20))
     lists = [r.model.recommend(torch.from_numpy(history)).items for r in (run, fresh)]
     assert torch.equal(*lists)
+
+
+def test_closed_forms_warn_of_nothing_that_is_meant_so(tmp_path, recwarn):
+    warnings.simplefilter("always")
+    fit(build(["model/popularity", "data/synthetic"], run_dir=tmp_path))
+    told = [str(warning.message) for warning in recwarn]
+    assert not [text for text in told if "optimizer" in text or "LeafSpec" in text or "training_step" in text]
 
 
 def test_a_fast_dev_run_writes_nothing(tmp_path):

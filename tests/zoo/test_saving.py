@@ -30,6 +30,7 @@ def test_the_files_and_what_they_say(entry, tiny, dataset):
         "schema_version": 1,
         "class": "diffrec.models.Tiny",
         "init": {"num_items": 100, "width": 4, "widths": [2, 3], "scale": 1.0},
+        "sampling": None,
         "dataset": {"name": "synthetic", "sha256": dataset.sha256},
         "protocol": "loo-full-masked@1",
         "parameters": 101 * 4 + (4 * 2 + 2) + (4 * 3 + 3),

@@ -1,0 +1,88 @@
+"""Schedulers of diffusers as plain data: those that may be kept with a model, by name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    DPMSolverSinglestepScheduler,
+    EulerDiscreteScheduler,
+    HeunDiscreteScheduler,
+    LMSDiscreteScheduler,
+    UniPCMultistepScheduler,
+)
+
+from diffrec.errors import choose
+from diffrec.typing import Tensor
+
+_OF_THE_PROCESS = ("num_train_timesteps", "trained_betas", "prediction_type", "timestep_spacing")
+
+
+@runtime_checkable
+class Scheduler(Protocol):
+    """What the reverse loop uses of a diffusers scheduler; their common base class declares none of it."""
+
+    timesteps: Tensor
+
+    @property
+    def config(self) -> Mapping[str, Any]: ...
+
+    @property
+    def init_noise_sigma(self) -> Any: ...
+
+    def from_config(self, *args: Any, **kwargs: Any) -> Any: ...
+
+    def set_timesteps(self, *args: Any, **kwargs: Any) -> None: ...
+
+    def scale_model_input(self, *args: Any, **kwargs: Any) -> Tensor: ...
+
+    def step(self, *args: Any, **kwargs: Any) -> Any: ...
+
+
+SCHEDULERS: dict[str, Any] = {
+    scheduler.__name__: scheduler
+    for scheduler in (
+        DDIMScheduler,
+        DPMSolverMultistepScheduler,
+        DPMSolverSinglestepScheduler,
+        EulerDiscreteScheduler,
+        HeunDiscreteScheduler,
+        LMSDiscreteScheduler,
+        UniPCMultistepScheduler,
+    )
+}
+
+
+def scheduler_class(name: str) -> Any:
+    """The class of SCHEDULERS with this name; NotFoundError, with the near match, for any other."""
+    return SCHEDULERS[choose("scheduler", name, SCHEDULERS)]
+
+
+def settings(scheduler: Scheduler) -> dict[str, Any]:
+    """The arguments of a scheduler that differ from the defaults of its class, without those of the process."""
+    defaults = _own_arguments(type(scheduler))
+    return {k: v for k, v in scheduler.config.items() if k in defaults and v != defaults[k]}
+
+
+def with_settings(name: str, arguments: Mapping[str, Any], template: Scheduler) -> Scheduler:
+    """The scheduler of SCHEDULERS with these `settings`, on the process of `template`.
+
+    What its class does not know stays as `template` has it, for a further `from_config` to find.
+    Raises NotFoundError for another name or setting.
+    """
+    cls = scheduler_class(name)
+    own = _own_arguments(cls)
+    for argument in arguments:
+        choose(f"setting of {name}", argument, own)
+    others = {k: v for k, v in template.config.items() if k not in own and not k.startswith("_")}
+    return cls.from_config({**others, **arguments})
+
+
+def _own_arguments(cls: type) -> dict[str, Any]:
+    """The arguments of a class of schedulers that do not belong to the process, with their defaults."""
+    parameters = inspect.signature(cls.__init__).parameters
+    return {name: p.default for name, p in parameters.items() if name not in ("self", *_OF_THE_PROCESS)}

@@ -1,0 +1,150 @@
+"""Every split against slices of Python lists; nothing that is asked for may be seen before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diffrec.data.ragged import Ragged
+from diffrec.data.splits import Cases, Split, by_user, fixed_files, leave_one_out, temporal_ratio, whole
+from diffrec.data.synthetic import synthetic
+from diffrec.errors import UsageError
+
+users = st.lists(st.lists(st.integers(1, 9), max_size=12), min_size=1, max_size=8)
+quick = settings(deadline=None, max_examples=50)
+
+
+def rows_of(ragged: Ragged) -> list[list[int]]:
+    return [ragged[row].tolist() for row in range(len(ragged))]
+
+
+def content(cases: Cases) -> tuple[list[list[int]], list[list[int]], list[list[int]], list[int]]:
+    return rows_of(cases.history), rows_of(cases.target), rows_of(cases.seen), cases.key.tolist()
+
+
+@quick
+@given(users, st.integers(1, 5))
+def test_short_sequences_are_left_out(dataset_of, rows, minimum):
+    kept = [row for row in rows if len(row) >= minimum]
+    if kept:
+        assert rows_of(whole(dataset_of(rows), minimum)) == kept
+    else:
+        with pytest.raises(UsageError, match=f"no user with at least {minimum}"):
+            whole(dataset_of(rows), minimum)
+
+
+@quick
+@given(users.filter(lambda rows: max(map(len, rows)) > 2))
+def test_leave_one_out(dataset_of, rows):
+    kept = [row for row in rows if len(row) >= 3]
+    split = leave_one_out(dataset_of(rows))
+    train, before_last = [row[:-2] for row in kept], [row[:-1] for row in kept]
+    key = list(range(len(kept)))
+    assert rows_of(split.train) == train
+    assert content(split.valid) == (train, [row[-2:-1] for row in kept], train, key)
+    assert content(split.test) == (before_last, [row[-1:] for row in kept], before_last, key)
+
+
+@quick
+@given(
+    users.filter(lambda rows: max(map(len, rows)) > 2), st.sampled_from([0.1, 0.25, 0.3]), st.sampled_from([0.1, 0.3])
+)
+def test_temporal_ratio(dataset_of, rows, valid, test):
+    kept = [row for row in rows if len(row) >= 3]
+    split = temporal_ratio(dataset_of(rows), valid, test)
+    for user, row in enumerate(kept):
+        num_test, num_valid = max(int(len(row) * test), 1), max(int(len(row) * valid), 1)
+        parts = row[: -num_test - num_valid], row[-num_test - num_valid : -num_test], row[-num_test:]
+        assert split.train[user].tolist() == split.valid.history[user].tolist() == parts[0] != []
+        assert split.valid.target[user].tolist() == parts[1]
+        assert split.test.history[user].tolist() == split.test.seen[user].tolist() == parts[0] + parts[1]
+        assert split.test.target[user].tolist() == parts[2]
+    assert len(split.train) == len(split.valid) == len(split.test) == len(kept)
+
+
+def test_shares_that_leave_nothing_to_train_on_are_refused(dataset_of):
+    with pytest.raises(UsageError, match="leave 1 users without"):
+        temporal_ratio(dataset_of([[1, 2, 3, 4], [1, 2, 3]]), valid=0.5, test=0.5)
+
+
+@pytest.mark.parametrize("split", [leave_one_out, temporal_ratio])
+def test_training_never_holds_what_is_asked_later(split: Callable[..., Split]):
+    """Every item occurs once per user, so an item found in the row of its own user has leaked."""
+    parts = split(synthetic(num_users=60, num_items=80, seed=1))
+    assert not parts.train.contains(parts.valid.target).any()
+    assert not parts.train.contains(parts.test.target).any()
+    for cases in (parts.valid, parts.test):
+        assert not cases.history.contains(cases.target).any()
+        assert not cases.seen.contains(cases.target).any()
+    assert parts.test.history.contains(parts.valid.target).all()
+
+
+def test_by_user_asks_users_that_training_never_met(dataset_of):
+    rows = [[number, *range(50, 50 + number % 20)] for number in range(1, 48)]  # the first item is the user
+    kept = [row for row in rows if len(row) >= 3]
+    split = by_user(dataset_of(rows), valid=0.2, test=0.1, seed=3)
+    assert [len(split.train), len(split.valid), len(split.test)] == [len(kept) - 8 - 4, 8, 4]
+    trained = rows_of(split.train)
+    asked = [*split.valid.target.values.tolist(), *split.test.target.values.tolist()]
+    assert len(asked) == 12
+    whole_rows = {row[0]: row for row in kept}
+    assert all(whole_rows[row[0]] == row for row in trained)
+    held_out = [row for row in kept if row not in trained]
+    assert len(held_out) == 12
+    expected = sorted((row[:-1][-10:], row[-1:]) for row in held_out)
+    histories = rows_of(split.valid.history) + rows_of(split.test.history)
+    assert sorted(zip(histories, ([item] for item in asked), strict=True)) == expected
+    assert rows_of(split.valid.seen) + rows_of(split.test.seen) == histories
+    assert [*split.valid.key, *split.test.key] == list(range(len(trained), len(kept)))
+
+
+def test_by_user_draws_by_seed(dataset_of):
+    dataset = dataset_of([[number, 1, 2] for number in range(1, 41)])
+    first, again, other = (rows_of(by_user(dataset, seed=seed).train) for seed in (0, 0, 1))
+    assert first == again
+    assert sorted(first) != sorted(other)
+
+
+def test_by_user_takes_published_files(dataset_of):
+    dataset = dataset_of(
+        aligned=False, train=[[1, 2], [3], [4, 5]], valid=[[1, 2, 3]], test=[list(range(1, 15)), [4, 5]]
+    )
+    split = by_user(dataset)
+    assert rows_of(split.train) == [[1, 2], [3], [4, 5]]
+    assert content(split.valid) == ([[1, 2]], [[3]], [[1, 2]], [3])
+    assert content(split.test) == ([list(range(4, 14)), [4]], [[14], [5]], [list(range(4, 14)), [4]], [4, 5])
+
+
+@pytest.mark.parametrize("with_valid", [False, True])
+def test_fixed_files(dataset_of, with_valid):
+    train, valid, test = [[1, 2], [3], [4], []], [[3], [], [5, 6], [1]], [[4, 5], [1], [], [2]]
+    split = fixed_files(dataset_of(train=train, valid=valid, test=test), with_valid)
+    assert rows_of(split.train) == train
+    assert content(split.valid) == ([[1, 2], [4], []], [[3], [5, 6], [1]], [[1, 2], [4], []], [0, 2, 3])
+    both = [[1, 2, 3], [3], [1]]
+    history = both if with_valid else [[1, 2], [3], []]
+    assert content(split.test) == (history, [[4, 5], [1], [2]], both, [0, 1, 3])
+
+
+def test_the_wrong_kind_of_dataset_is_refused(dataset_of):
+    files = dataset_of(train=[[1]], valid=[[2]], test=[[3]])
+    for split in (leave_one_out, temporal_ratio):
+        with pytest.raises(UsageError, match="split by its files"):
+            split(files)
+    apart = dataset_of(aligned=False, train=[[1]], valid=[[2]], test=[[3]])
+    for dataset in (dataset_of([[1, 2, 3]]), apart, dataset_of(train=[[1]], test=[[2]])):
+        with pytest.raises(UsageError, match="has no part|not the same users"):
+            fixed_files(dataset)
+
+
+@quick
+@given(users.filter(lambda rows: max(map(len, rows)) > 2), st.data())
+def test_cases_are_taken_together(dataset_of, rows, data):
+    cases = leave_one_out(dataset_of(rows)).test
+    chosen = data.draw(st.lists(st.integers(0, len(cases) - 1), max_size=5))
+    got = content(cases.take(np.array(chosen, dtype=np.int64)))
+    assert got == tuple([part[row] for row in chosen] for part in content(cases))

@@ -1,0 +1,108 @@
+"""Constructors name an argument that is wrong before anything fails inside torch."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+
+import pytest
+
+from diffrec.errors import NotFoundError, UsageError
+from diffrec.models import DiffRec, DreamRec, SASRec
+from diffrec.models.dreamrec import betas_of
+
+SIZES = {
+    DiffRec: ["num_items", "num_train_timesteps", "time_embedding_size"],
+    DreamRec: ["num_items", "embedding_size", "max_history_length", "num_train_timesteps", "denoiser_layers"],
+    SASRec: ["num_items", "embedding_size", "num_blocks", "num_heads", "max_history_length"],
+}
+
+
+@pytest.mark.parametrize("size", [0, -2])
+@pytest.mark.parametrize(("model", "name"), [(model, name) for model, names in SIZES.items() for name in names])
+def test_sizes_are_positive(model, name, size):
+    with pytest.raises(UsageError, match=f"^{name} must be .*, got {size}"):
+        model(**{"num_items": 9, name: size})
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.0, math.nan])
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [(DiffRec, "dropout"), (DreamRec, "dropout"), (DreamRec, "condition_dropout"), (SASRec, "dropout")],
+)
+def test_dropout_lies_from_0_to_below_1(model, name, value):
+    with pytest.raises(UsageError, match=f"^{name} must be a finite number from 0 to below 1, got {value}"):
+        model(9, **{name: value})
+
+
+@pytest.mark.parametrize("model", SIZES)
+@pytest.mark.parametrize("name", ["lr", "weight_decay"])
+def test_rates_are_not_negative(model, name):
+    with pytest.raises(UsageError, match=f"^{name} must be a finite number from 0, got -1"):
+        model(9, **{name: -1.0})
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "message"),
+    [
+        (
+            SASRec,
+            {"embedding_size": 64, "num_heads": 3},
+            "embedding_size must be a multiple of num_heads, got 64 and 3",
+        ),
+        (DreamRec, {"embedding_size": 7}, "embedding_size must be even and at least 4, got 7"),
+        (DreamRec, {"embedding_size": 2}, "embedding_size must be even and at least 4, got 2"),
+        (DreamRec, {"denoiser_layers": 3}, "denoiser_layers must be 1 or 2, got 3"),
+        (DreamRec, {"guidance_scale": math.inf}, "guidance_scale must be a finite number, got inf"),
+        (DreamRec, {"guidance_scale": math.nan}, "guidance_scale must be a finite number, got nan"),
+        (DreamRec, {"num_inference_steps": 501}, r"num_inference_steps must lie in 1\.\.500, got 501"),
+        (DiffRec, {"num_inference_steps": 0}, r"num_inference_steps must lie in 1\.\.5, got 0"),
+        (DiffRec, {"dims": ()}, r"dims must be whole numbers, at least one, from 1, got \(\)"),
+        (DiffRec, {"dims": (200, 0)}, r"dims must be whole numbers, at least one, from 1, got \(200, 0\)"),
+        (DiffRec, {"time_embedding_size": 1}, "time_embedding_size must be a whole number from 2, got 1"),
+        (DiffRec, {"noise_max": math.inf}, "noise_max must be a finite number from 0, got inf"),
+        (DiffRec, {"noise_min": 9e3, "noise_max": 9e4}, "betas must lie strictly between 0 and 1"),
+    ],
+)
+def test_what_would_fail_deep_in_torch_is_named(model, arguments, message):
+    with pytest.raises(UsageError, match=f"^{message}"):
+        model(9, **arguments)
+
+
+def test_the_edges_are_allowed():
+    DiffRec(1, dims=(1,), num_train_timesteps=1, noise_scale=0.0, dropout=0.0)
+    DreamRec(1, embedding_size=4, max_history_length=1, num_train_timesteps=1, guidance_scale=-1.0)
+    SASRec(1, embedding_size=1, num_heads=1, max_history_length=1, dropout=0.0, lr=0.0)
+
+
+def test_an_unknown_schedule_names_the_nearest():
+    with pytest.raises(NotFoundError, match=r"no schedule 'liner'; there are: .*; did you mean 'linear'\?"):
+        betas_of("liner", 5)
+
+
+def test_unknown_words_name_the_nearest():
+    """In a process of its own, where no hook checks annotations first."""
+    script = """
+        from diffrec.baselines import ItemKNN, SequentialRules
+        from diffrec.models import DiffRec, DreamRec
+        for model, arguments in (
+            (DreamRec, {"schedule": "cosin"}),
+            (DiffRec, {"prediction_type": "epsilom"}),
+            (SequentialRules, {"normalisation": "cosine"}),
+            (ItemKNN, {"neighbours_of": "histories"}),
+        ):
+            try:
+                model(9, **arguments)
+            except Exception as error:
+                print(type(error).__name__, error)
+    """
+    lines = subprocess.check_output([sys.executable, "-c", "if True:" + script], text=True).splitlines()
+    assert [line.split("; there are: ")[0] for line in lines] == [
+        "NotFoundError no schedule 'cosin'",
+        "NotFoundError no prediction type 'epsilom'",
+        "NotFoundError no normalisation 'cosine'",
+        "NotFoundError no kind of neighbours_of 'histories'",
+    ]
+    near = [line.split("did you mean ")[1] for line in lines[:2]]
+    assert near == ["'cosine'?", "'epsilon'?"]

@@ -1,0 +1,63 @@
+"""The embedding space: rows of the table one way, inner products the other."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from diffrec.spaces.embedding import EmbeddingSpace
+
+
+@pytest.fixture
+def space():
+    torch.manual_seed(0)
+    return EmbeddingSpace(6, 4)
+
+
+def test_items_become_rows_of_the_table_in_any_shape(space):
+    rows = space.table.weight.tolist()
+    assert len(rows) == 7
+    assert space.dim == len(rows[0]) == 4
+    items = torch.tensor([[1, 6, 0], [3, 3, 2]])
+    assert space.encode(items).tolist() == [[rows[item] for item in row] for row in items.tolist()]
+    assert space.encode(items[:, 1]).tolist() == [rows[6], rows[3]]
+
+
+def test_scores_are_inner_products_without_padding(space):
+    x0 = torch.randn(3, 4)
+    expected = [[sum(a * b for a, b in zip(x, row, strict=True)) for row in space.table.weight.tolist()[1:]]
+                for x in x0.tolist()]  # fmt: skip
+    torch.testing.assert_close(space.score(x0), torch.tensor(expected), rtol=1e-5, atol=1e-6)
+
+
+def test_padding_has_no_column(space):
+    x0 = torch.randn(3, 4)
+    before = space.score(x0)
+    with torch.no_grad():
+        space.table.weight[0] = 1e6
+    assert torch.equal(space.score(x0), before)
+    assert before.shape == (3, 6)
+
+
+def test_an_orthonormal_table_finds_every_item_again():
+    space = EmbeddingSpace(5, 6)
+    with torch.no_grad():
+        space.table.weight.copy_(torch.eye(6))
+    items = torch.arange(1, 6)
+    assert (space.score(space.encode(items)).argmax(1) + 1).tolist() == items.tolist()
+
+
+@pytest.mark.parametrize("init_std", [1.0, 0.02])
+def test_the_table_starts_with_the_given_spread(init_std):
+    torch.manual_seed(0)
+    table = EmbeddingSpace(2000, 32, init_std).table.weight
+    assert table.std().item() == pytest.approx(init_std, rel=0.02)
+    assert table.mean().item() == pytest.approx(0, abs=0.02 * init_std)
+
+
+def test_both_ways_train_the_table(space):
+    space.encode(torch.tensor([2, 0])).sum().backward()
+    assert space.table.weight.grad.abs().sum(1).gt(0).tolist() == [True, False, True, False, False, False, False]
+    space.table.weight.grad = None
+    space.score(torch.ones(1, 4)).sum().backward()
+    assert space.table.weight.grad.abs().sum(1).gt(0).tolist() == [False, *[True] * 6]

@@ -1,0 +1,334 @@
+"""The contract of `Recommender`, for every model and baseline in the registries, as its config file builds it.
+
+A new model is found by its line in `models/__init__.py` and its file in `configs/model`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib import import_module
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+
+import diffrec
+from diffrec.baselines import BASELINES
+from diffrec.data.batch import Batch
+from diffrec.data.datamodule import InteractionDataModule, TrainingBatches
+from diffrec.data.synthetic import synthetic
+from diffrec.data.vocabulary import Vocabulary
+from diffrec.diffusion.noise import RequestNoise
+from diffrec.errors import UsageError
+from diffrec.models import MODELS
+from diffrec.recommender import ClosedFormRecommender, Recommender
+from diffrec.training.config import compose
+from diffrec.zoo.arguments import checked_arguments
+
+REGISTRY = {**MODELS, **BASELINES}
+LARGEST = 16  # widths, steps and windows of a configuration are cut to this
+MET, NUM_ITEMS = 60, 64  # items 61..64 are in the catalogue and in nobody's training sequence
+K = 10
+
+
+def small(value: object) -> object:
+    """An argument with every whole number in it at most `LARGEST`."""
+    if isinstance(value, list):
+        return [small(part) for part in value]
+    if isinstance(value, dict):
+        return {key: small(part) for key, part in value.items()}
+    return min(value, LARGEST) if type(value) is int else value
+
+
+def built(name: str, seed: int = 0) -> Recommender:
+    """The model of configs/model/<name>.yaml, small and untrained."""
+    config = compose([f"model/{name}", "data/synthetic"])["model"]
+    module, _, class_name = REGISTRY[name].partition(":")
+    constructor = getattr(import_module(module), class_name)
+    assert config["class_path"].endswith(f".{class_name}"), "the registry and the configuration name one class"
+    arguments = {"num_items": NUM_ITEMS, **small(config.get("init_args", {}))}
+    torch.manual_seed(seed)
+    return constructor(**checked_arguments(constructor.__init__, arguments, name))
+
+
+def fitted(name: str, data: InteractionDataModule, seed: int = 0) -> Recommender:
+    """The same after two epochs of Lightning."""
+    model = built(name, seed)
+    trainer = pl.Trainer(
+        max_epochs=2, limit_val_batches=0, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, accelerator="cpu",
+    )  # fmt: skip
+    trainer.fit(model, datamodule=data)
+    return model.eval()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Models this small gain nothing from two, which wait for one another wherever a core is busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    """Walks over 60 items in a catalogue of 64."""
+    walks = synthetic(num_users=150, num_items=MET, seed=1)
+    return replace(walks, vocabulary=Vocabulary(tuple(f"item-{j}" for j in range(1, NUM_ITEMS + 1))))
+
+
+@pytest.fixture(scope="module")
+def data(dataset):
+    return InteractionDataModule.of(dataset, "loo-full-masked@1", batch_size=64)
+
+
+@pytest.fixture(scope="module", params=REGISTRY)
+def name(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def model(name, data):
+    return fitted(name, data)
+
+
+@pytest.fixture(scope="module")
+def batch(model, data):
+    """All training examples at once, as the model asks for them."""
+    examples = TrainingBatches(data.split.train, model.examples, model.max_history_length)
+    return examples[np.arange(len(examples))]
+
+
+def requests(lengths: np.ndarray, highest: int = NUM_ITEMS) -> torch.Tensor:
+    """Users that training never met: random items, repeats included, right-padded."""
+    rng = np.random.default_rng(7)
+    items = rng.integers(1, highest + 1, (len(lengths), int(lengths.max())))
+    return torch.from_numpy(np.where(np.arange(items.shape[1]) < lengths[:, None], items, 0))
+
+
+@pytest.fixture(scope="module")
+def histories():
+    """1,000 requests of 0 to 24 items, which is longer than any window here."""
+    return requests(np.arange(1000) % 25)
+
+
+def scores_of(model: Recommender, history: torch.Tensor, noise: RequestNoise | None = None) -> torch.Tensor:
+    """The scores for the window that the model reads."""
+    with torch.inference_mode():
+        return model.checked_scores(history, noise or RequestNoise.from_history(history))
+
+
+def assert_close(got: torch.Tensor, expected: torch.Tensor) -> None:
+    """Equal up to rounding in float32, measured by the largest score."""
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item())
+
+
+# scores
+
+
+def test_one_finite_score_for_every_item(model, histories):
+    for history in (histories, histories[:1], histories[:0]):
+        scores = scores_of(model, history)
+        assert scores.shape == (len(history), NUM_ITEMS)
+        assert scores.is_floating_point()
+        assert torch.isfinite(scores).all()
+
+
+def test_scores_tell_items_apart(model, histories):
+    assert (scores_of(model, histories).std(1) > 0).float().mean() > 0.9
+
+
+def test_padding_changes_no_score(model):
+    short = requests(np.arange(60) % 7)  # 6 slots, so that the padding stays inside every window
+    for width in (1, 3, 30):
+        assert_close(scores_of(model, torch.nn.functional.pad(short, (0, width))), scores_of(model, short))
+
+
+def test_a_longer_history_is_read_from_its_end(model, histories):
+    window = model.max_history_length or histories.shape[1]
+    sizes = (histories > 0).sum(1).tolist()
+    ends = [row[max(size - window, 0) : size] for row, size in zip(histories, sizes, strict=True)]
+    cut = torch.nn.utils.rnn.pad_sequence(ends, batch_first=True)
+    noise = RequestNoise.from_history(histories)
+    assert_close(scores_of(model, cut, replace(noise)), scores_of(model, histories, replace(noise)))
+
+
+def test_scores_can_be_asked_outside_of_inference_mode(model, histories):
+    with_gradients = model.checked_scores(histories, RequestNoise.from_history(histories))
+    assert_close(with_gradients.detach(), scores_of(model, histories))
+
+
+# lists
+
+
+@pytest.mark.parametrize(("size", "batches"), [(1, 26), (7, 6)])
+def test_a_list_does_not_depend_on_the_batch(model, histories, size, batches):
+    together, scores = model.recommend(histories, K), scores_of(model, histories)
+    for start in range(0, batches * size, size):
+        here = slice(start, start + size)
+        width = int((histories[here] > 0).sum(1).max())
+        alone = histories[here, :width]
+        assert torch.equal(model.recommend(alone, K).items, together.items[here])
+        assert_close(scores_of(model, alone), scores[here])
+
+
+def test_a_list_does_not_depend_on_its_place(model, histories):
+    assert torch.equal(model.recommend(histories.flip(0), K).items.flip(0), model.recommend(histories, K).items)
+
+
+def test_one_thread_or_two(model, histories):
+    one = model.recommend(histories, K).items
+    torch.set_num_threads(2)
+    try:
+        two = model.recommend(histories, K).items
+    finally:
+        torch.set_num_threads(1)
+    assert torch.equal(one, two)
+
+
+def test_the_seed_of_a_request_decides_and_nothing_else(model, histories):
+    torch.manual_seed(1)
+    first = model.recommend(histories, K, seed=3)
+    torch.manual_seed(2)
+    second = model.recommend(histories, K, seed=3)
+    assert torch.equal(first.items, second.items)
+    assert torch.equal(first.scores, second.scores)
+
+
+def test_lists_are_the_best_scores_in_order(model, histories):
+    got, scores = model.recommend(histories, K, exclude_seen=False), scores_of(model, histories)
+    assert_close(got.scores, scores.sort(dim=1, descending=True).values[:, :K])
+    assert_close(scores.gather(1, got.items - 1), got.scores)
+
+
+def test_seen_items_and_padding_are_never_recommended(model, histories):
+    """With as many places as the catalogue has items, a list holds exactly the unseen ones, then zeros."""
+    got = model.recommend(histories, NUM_ITEMS + 6)
+    assert got.items.shape == got.scores.shape == (1000, NUM_ITEMS + 6)
+    for items, scores, history in zip(got.items.tolist(), got.scores, histories.tolist(), strict=True):
+        unseen = {*range(1, NUM_ITEMS + 1)} - {*history}
+        assert {*items[: len(unseen)]} == unseen
+        assert items[len(unseen) :] == [0] * (NUM_ITEMS + 6 - len(unseen))
+        assert torch.isfinite(scores[: len(unseen)]).all()
+        assert (scores[len(unseen) :] == -torch.inf).all()
+
+
+def test_further_items_can_be_left_out(model, histories):
+    exclude = torch.tensor([[5, 0, 61]]).expand(1000, -1)
+    with_seen = model.recommend(histories, NUM_ITEMS, exclude_seen=False, exclude=exclude).items
+    assert all({*row} == {*range(1, NUM_ITEMS + 1)} - {5, 61} | {0} for row in with_seen.tolist())
+    without_seen = model.recommend(histories, NUM_ITEMS, exclude=exclude).items
+    for row, history in zip(without_seen.tolist(), histories.tolist(), strict=True):
+        assert {*row} - {0} == {*range(1, NUM_ITEMS + 1)} - {*history} - {5, 61}
+
+
+def test_an_empty_history_gets_a_list(model):
+    nothing = torch.zeros(2, 0, dtype=torch.int64)
+    got = model.recommend(nothing, NUM_ITEMS)
+    assert [sorted(row) for row in got.items.tolist()] == [list(range(1, NUM_ITEMS + 1))] * 2
+    padding = torch.zeros(2, 4, dtype=torch.int64)
+    assert torch.equal(model.recommend(padding, NUM_ITEMS).items, got.items)
+
+
+def test_items_that_training_never_met_are_read_and_ranked(model):
+    unknown = torch.tensor([[61, 62], [64, 0]])
+    got = model.recommend(unknown, NUM_ITEMS).items.tolist()
+    assert {*got[0]} == {*range(61)} | {63, 64}
+    assert {*got[1]} == {*range(64)}
+
+
+def test_numbers_outside_the_catalogue_are_refused(model):
+    for history in ([[1, NUM_ITEMS + 1]], [[-1, 2]]):
+        with pytest.raises(UsageError, match=f"must lie in 1..{NUM_ITEMS}"):
+            model.recommend(torch.tensor(history))
+    with pytest.raises(UsageError, match="k must be at least 1"):
+        model.recommend(torch.tensor([[1]]), 0)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_mode_is_left_as_it_was_and_changes_no_list(model, histories, training):
+    expected = model.recommend(histories, K).items
+    model.train(training)
+    modes = [module.training for module in model.modules()]
+    got = model.recommend(histories, K).items
+    left = [module.training for module in model.modules()]
+    model.eval()
+    assert left == modes == [training] * len(modes)
+    assert torch.equal(got, expected)
+
+
+# training
+
+
+def gradients_of(model: Recommender, batch: Batch) -> dict[str, torch.Tensor | None]:
+    torch.manual_seed(0)
+    model.train()
+    model.zero_grad()
+    loss = model.training_loss(batch)
+    assert loss.shape == ()
+    assert torch.isfinite(loss)
+    loss.backward()
+    return {parameter: p.grad for parameter, p in model.named_parameters() if p.requires_grad}
+
+
+def test_the_loss_reaches_every_parameter(name, batch):
+    model = built(name)
+    if isinstance(model, ClosedFormRecommender):
+        assert not list(model.parameters()), "a closed form is solved, not trained"
+        return
+    gradients = gradients_of(model, batch)
+    assert gradients
+    for parameter, grad in gradients.items():
+        assert grad is not None, parameter
+        assert torch.isfinite(grad).all(), parameter
+        assert grad.abs().sum() > 0, parameter
+
+
+def test_training_moves_every_parameter(name, model):
+    before, after = dict(built(name).named_parameters()), dict(model.named_parameters())
+    assert before.keys() == after.keys()
+    assert not [parameter for parameter in before if torch.equal(before[parameter], after[parameter])]
+
+
+def test_scores_follow_the_weights_in_training(name, histories, batch):
+    """What a model keeps between requests must not outlive an optimiser step."""
+    model = built(name)
+    if isinstance(model, ClosedFormRecommender):
+        return
+    scores_of(model.eval(), histories)
+    optimizer = model.configure_optimizers()
+    for group in optimizer.param_groups:
+        group["lr"] = 0.05
+    gradients_of(model, batch)
+    optimizer.step()
+    fresh = built(name, seed=1)
+    fresh.load_state_dict(model.state_dict())
+    assert_close(scores_of(model.eval(), histories), scores_of(fresh.eval(), histories))
+
+
+def test_the_same_seed_trains_the_same_model(name, model, histories, data):
+    again = fitted(name, data)
+    assert torch.equal(again.recommend(histories, K).items, model.recommend(histories, K).items)
+
+
+# keeping
+
+
+def test_a_state_dict_carries_everything_that_was_learnt(name, model, histories):
+    fresh = built(name, seed=1).eval()
+    expected = scores_of(model, histories)
+    assert not torch.equal(scores_of(fresh, histories), expected)
+    fresh.load_state_dict(model.state_dict())
+    assert torch.equal(scores_of(fresh, histories), expected)
+
+
+def test_a_saved_model_gives_the_same_lists(model, histories, dataset, tmp_path):
+    loaded = diffrec.load(diffrec.save(model, tmp_path / "entry", dataset=dataset))
+    assert type(loaded) is type(model)
+    assert not loaded.training
+    assert torch.equal(loaded.recommend(histories, K).items, model.recommend(histories, K).items)
+    by_id = loaded.recommend(["id:item-3", "id:item-61"], K).items
+    assert torch.equal(by_id, model.recommend(torch.tensor([[3, 61]]), K).items)

@@ -1,0 +1,135 @@
+"""The sampler of a saved diffusion model is the one it had, and a forged one is refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, HeunDiscreteScheduler
+
+from diffrec.errors import IntegrityError, UsageError
+from diffrec.models import DiffRec, DreamRec
+from diffrec.zoo import load, save
+from diffrec.zoo.entry import CONFIG, manifest_bytes
+
+HISTORIES = torch.tensor([[1, 2, 3, 0], [12, 7, 18, 4], [9, 0, 0, 0]])
+
+
+def dreamrec(**arguments):
+    torch.manual_seed(0)
+    return DreamRec(20, embedding_size=8, num_train_timesteps=12, **arguments).eval()
+
+
+def same_lists(model, other):
+    mine, theirs = (m.recommend(HISTORIES, k=10, seed=1) for m in (model, other))
+    return torch.equal(mine.items, theirs.items) and torch.equal(mine.scores, theirs.scores)
+
+
+def sampling(folder):
+    return json.loads((folder / CONFIG).read_text())["sampling"]
+
+
+def test_the_sampler_as_it_was_built(tmp_path):
+    folder = save(dreamrec(guidance_scale=2.0), tmp_path / "entry")
+    assert sampling(folder) == {
+        "num_inference_steps": None,
+        "guidance_scale": 2.0,
+        "stochastic": True,
+        "scheduler": {"class": "DDIMScheduler", "settings": {"clip_sample": False}},
+    }
+    assert same_lists(load(folder), dreamrec(guidance_scale=2.0))
+
+
+def test_a_sampler_changed_after_construction_comes_back(tmp_path):
+    model = dreamrec()
+    model.scheduler = DPMSolverMultistepScheduler.from_config(model.scheduler.config, solver_order=3)
+    model.num_inference_steps, model.guidance_scale, model.stochastic = 5, 1.5, False
+    assert not same_lists(model, dreamrec())
+    loaded = load(save(model, tmp_path / "entry"))
+    assert same_lists(loaded, model)
+    assert (loaded.num_inference_steps, loaded.guidance_scale, loaded.stochastic) == (5, 1.5, False)
+    assert loaded.scheduler.config["solver_order"] == 3
+    assert loaded.init_args == model.init_args
+    again = save(loaded, tmp_path / "again")
+    assert (again / CONFIG).read_bytes() == (tmp_path / "entry" / CONFIG).read_bytes()
+
+
+def test_the_hidden_width_takes_another_scheduler_too(tmp_path):
+    model = DiffRec(20, dims=(6,), noise_scale=0.1, noise_min=0.01, noise_max=0.5).eval()
+    model.scheduler, model.stochastic = HeunDiscreteScheduler.from_config(model.scheduler.config), True
+    loaded = load(save(model, tmp_path / "entry"))
+    assert same_lists(loaded, model)
+    assert loaded.denoiser_calls == model.denoiser_calls == 9
+
+
+def renamed(name):
+    return type(name, (DPMSolverMultistepScheduler,), {})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: setattr(m, "scheduler", DDPMScheduler.from_config(m.scheduler.config)),
+         r"no scheduler 'DDPMScheduler'; there are: .*did you mean 'DDIMScheduler'\?"),
+        (lambda m: setattr(m, "scheduler", renamed("DDIMScheduler")()), "DDIMScheduler is not that of diffusers"),
+        (lambda m: setattr(m, "guidance_scale", float("inf")), "inf is not a finite number"),
+    ],
+)  # fmt: skip
+def test_a_sampler_that_cannot_be_kept_is_named(change, message, tmp_path):
+    model = dreamrec()
+    change(model)
+    with pytest.raises(UsageError, match=message):
+        save(model, tmp_path / "entry")
+    assert list(tmp_path.iterdir()) == []
+
+
+FORGED = {
+    "a class of elsewhere": (lambda s: s["scheduler"].update({"class": "os.system"}), r"no scheduler 'os\.system'"),
+    "another class of diffusers": (
+        lambda s: s["scheduler"].update({"class": "DDPMScheduler"}), "did you mean 'DDIMScheduler'"),
+    "a class with its module": (
+        lambda s: s["scheduler"].update({"class": "diffusers.DDIMScheduler"}), "no scheduler 'diffusers.DDIM"),
+    "an unknown setting": (lambda s: s["scheduler"]["settings"].update(order=3), "has no argument 'order'"),
+    "a setting of the process": (
+        lambda s: s["scheduler"]["settings"].update(num_train_timesteps=9), "no setting of DDIMScheduler"),
+    "text for a bool": (lambda s: s["scheduler"]["settings"].update(clip_sample="no"), "clip_sample cannot be 'no'"),
+    "an object for a number": (
+        lambda s: s["scheduler"]["settings"].update(steps_offset={"class": "os.system"}), "steps_offset cannot be"),
+    "an extra key": (lambda s: s.update(callback="os.system"), "unexpected or missing"),
+    "a scheduler by name only": (lambda s: s.update(scheduler="DDIMScheduler"), "scheduler has the wrong type str"),
+    "too many steps": (lambda s: s.update(num_inference_steps=13), r"must lie in 1\.\.12, got 13"),
+    "no steps": (lambda s: s.update(num_inference_steps=0), r"must lie in 1\.\.12, got 0"),
+    "a guidance in words": (lambda s: s.update(guidance_scale="3"), "guidance_scale has the wrong type str"),
+    "a number for a bool": (lambda s: s.update(stochastic=1), "stochastic has the wrong type int"),
+}  # fmt: skip
+
+
+def forge(folder, change):
+    """Change the configuration and make the manifest fit."""
+    config = json.loads((folder / CONFIG).read_text())
+    change(config)
+    (folder / CONFIG).write_text(json.dumps(config, sort_keys=True, indent=1, ensure_ascii=False) + "\n")
+    files = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "manifest.json"}
+    (folder / "manifest.json").write_bytes(manifest_bytes(files))
+
+
+@pytest.mark.parametrize("case", FORGED)
+def test_a_forged_sampler_is_refused(case, tmp_path):
+    folder = save(dreamrec(), tmp_path / "entry")
+    change, message = FORGED[case]
+    forge(folder, lambda config: change(config["sampling"]))
+    with pytest.raises(IntegrityError, match=message):
+        load(folder)
+
+
+def test_only_diffusion_models_have_a_sampler(tmp_path, popularity):
+    folder = save(popularity, tmp_path / "popularity")
+    assert sampling(folder) is None
+    forge(folder, lambda config: config.update(sampling={}))
+    with pytest.raises(IntegrityError, match="sampling must be null, for Popularity is no diffusion model"):
+        load(folder)
+    folder = save(dreamrec(), tmp_path / "dreamrec")
+    forge(folder, lambda config: config.update(sampling=None))
+    with pytest.raises(IntegrityError, match="sampling must be an object, got NoneType"):
+        load(folder)
