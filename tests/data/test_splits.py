@@ -137,7 +137,7 @@ def test_the_wrong_kind_of_dataset_is_refused(dataset_of):
             split(files)
     apart = dataset_of(aligned=False, train=[[1]], valid=[[2]], test=[[3]])
     for dataset in (dataset_of([[1, 2, 3]]), apart, dataset_of(train=[[1]], test=[[2]])):
-        with pytest.raises(UsageError, match="has no part|not the same users"):
+        with pytest.raises(UsageError, match=r"has no part|not the same users"):
             fixed_files(dataset)
 
 
