@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol, runtime_checkable
+from typing import ClassVar, Literal, Protocol, cast, runtime_checkable
 
 import pytorch_lightning as pl
 import torch
@@ -18,9 +19,9 @@ from diffrec.data.ragged import Ragged
 from diffrec.data.vocabulary import Vocabulary
 from diffrec.diffusion.gaussian import GaussianProcess
 from diffrec.diffusion.noise import RequestNoise
-from diffrec.diffusion.sampler import Denoise, Guided, sample
+from diffrec.diffusion.sampler import Denoise, Guided, Process, sample
 from diffrec.diffusion.schedulers import Scheduler
-from diffrec.diffusion.timesteps import LossAwareTimesteps, UniformTimesteps
+from diffrec.diffusion.timesteps import TimestepSampler
 from diffrec.errors import DiffrecError, UsageError, check_numbers, check_sizes
 from diffrec.metrics.functional import all_finite, hide
 from diffrec.metrics.ranking import RankingMetrics
@@ -65,6 +66,7 @@ class Recommender(pl.LightningModule):
     """
 
     examples: ClassVar[Examples] = "next"
+    predicted_items: int = 10  # length of the lists of `Trainer.predict`
     init_args: Mapping[str, object]
 
     def __init__(self, num_items: int, max_history_length: int | None = None) -> None:
@@ -104,36 +106,39 @@ class Recommender(pl.LightningModule):
         k: int = 10,
         *,
         exclude_seen: bool = True,
-        exclude: Int[Tensor, "batch excluded"] | None = None,
+        exclude: Int[Tensor, "rows excluded"] | None = None,
         noise: RequestNoise | None = None,
         seed: int = 0,
     ) -> Recommendations:
         """The k best items for each history.
 
-        history: (batch, length) item numbers, oldest first, 0 behind the end; or the titles or ids of
-        one user, for a model with a vocabulary. exclude_seen leaves out the history, exclude further
-        items. Lists depend on the history, `seed` and nothing else unless `noise` is given.
+        history: (batch, length) item numbers, oldest first, 0 for padding on either side; or the titles
+        or ids of one user, for a model with a vocabulary. exclude_seen leaves out the history, exclude
+        further items. Lists depend on the history, `seed` and nothing else unless `noise` is given.
         """
         if not isinstance(history, Tensor):
             history = self._numbers(history)
-        if k < 1:
-            raise UsageError(f"k must be at least 1, got {k}")
-        history = history.to(self.device)
-        if history.numel() and not (int(history.min()) >= 0 and int(history.max()) <= self.num_items):
-            raise UsageError(f"item numbers must lie in 1..{self.num_items}, got {int(history.max())}")
+        check_sizes(k=k)
+        history = right_padded(self._checked_items(history))
+        excluded = [history] if exclude_seen else [history[:, :0]]
+        if exclude is not None:
+            excluded.append(self._checked_items(exclude))
         noise = noise or RequestNoise.from_history(history, seed)
-        parts = [exclude.to(self.device)] if exclude is not None else []
-        hidden = torch.cat([history, *parts], dim=1) if exclude_seen else torch.cat([history[:, :0], *parts], dim=1)
+        if not len(noise.state) == len(excluded[-1]) == len(history):
+            given = f"{len(excluded[-1])} rows of exclude and {len(noise.state)} of noise"
+            raise UsageError(f"one row for each history: got {len(history)} histories, {given}")
         rows = max(1, _SCORES_AT_ONCE // self.num_items)
-        was_training = self.training
-        self.eval()
-        with torch.inference_mode():
-            chunks = [
-                top_k(self.checked_scores(h, n), hid, k)
-                for h, hid, n in zip(history.split(rows), hidden.split(rows), noise.split(rows), strict=True)
-            ]
-        self.train(was_training)
+        parts = zip(history.split(rows), torch.cat(excluded, dim=1).split(rows), noise.split(rows), strict=True)
+        with _evaluating(self), torch.inference_mode():
+            chunks = [top_k(self.checked_scores(h, n), hidden, k) for h, hidden, n in parts]
         return Recommendations(torch.cat([c.items for c in chunks]), torch.cat([c.scores for c in chunks]))
+
+    def _checked_items(self, items: Int[Tensor, "batch slots"]) -> Int[Tensor, "batch slots"]:
+        """The same on the model's device; UsageError for what is no item number."""
+        wrong = items[(items < 0) | (items > self.num_items)]
+        if len(wrong):
+            raise UsageError(f"item numbers must lie in 1..{self.num_items}, 0 for padding, got {int(wrong[0])}")
+        return items.to(self.device)
 
     def checked_scores(self, history: History, noise: RequestNoise | None) -> Scores:
         """`score` on the window the model reads; non-finite scores are an error."""
@@ -149,8 +154,7 @@ class Recommender(pl.LightningModule):
     def _numbers(self, queries: Sequence[str | int]) -> History:
         if self.vocabulary is None:
             raise UsageError("this model has no vocabulary; pass a (batch, length) tensor of item numbers")
-        numbers = [q if isinstance(q, int) else self.vocabulary.number(q) for q in queries]
-        return torch.tensor([numbers], dtype=torch.int64)
+        return torch.tensor([[self.vocabulary.number(str(query)) for query in queries]], dtype=torch.int64)
 
     # Lightning
 
@@ -166,7 +170,8 @@ class Recommender(pl.LightningModule):
         self._update_metrics(batch)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Recommendations:
-        return self.recommend(batch.history, exclude_seen=False, exclude=batch.seen, noise=self._noise(batch))
+        k, noise = self.predicted_items, self._noise(batch)
+        return self.recommend(batch.history, k, exclude_seen=False, exclude=batch.seen, noise=noise)
 
     def on_validation_epoch_end(self) -> None:
         self._log_metrics("valid")
@@ -175,7 +180,9 @@ class Recommender(pl.LightningModule):
         self._log_metrics("test")
 
     def _noise(self, batch: Batch) -> RequestNoise | None:
-        return None if batch.key is None else RequestNoise.from_keys(batch.key)
+        """That of the benchmark: from the user's key and the seed of the run."""
+        seed = getattr(getattr(self.trainer, "datamodule", None), "seed", 0)
+        return None if batch.key is None else RequestNoise.from_keys(batch.key, seed)
 
     def _update_metrics(self, batch: Batch) -> None:
         scores = self.checked_scores(batch.history, self._noise(batch))
@@ -223,10 +230,10 @@ class ClosedFormRecommender(Recommender):
 
 @runtime_checkable
 class Space(Protocol):
-    """What is diffused: items to vectors and back to scores."""
+    """What is diffused: items to x_0 (batch, *shape), and a generated x_0 to scores."""
 
     @property
-    def dim(self) -> int: ...
+    def shape(self) -> tuple[int, ...]: ...
 
     def encode(self, items: Tensor, /) -> Tensor: ...
 
@@ -252,7 +259,7 @@ class DiffusionRecommender(Recommender):
     network; timesteps: which t training sees; objective: the per-example loss; conditioner: what the
     denoiser knows of the history (None: nothing, the history is what is diffused).
 
-    start: "history" denoises the encoded history itself, "noise" generates the target from N(0, I);
+    start: "history" denoises the encoded history itself, "noise" generates the target from the prior;
     detach_target: what is encoded as x_0 gets no gradient, so that a learned space cannot lower the
     loss by shrinking.
     num_inference_steps (None: all T), guidance_scale (1: none) and `scheduler` may be changed at any
@@ -265,9 +272,9 @@ class DiffusionRecommender(Recommender):
         max_history_length: int | None,
         *,
         space: Space,
-        process: GaussianProcess,
+        process: Process,
         denoiser: nn.Module,
-        timesteps: UniformTimesteps | LossAwareTimesteps,
+        timesteps: TimestepSampler,
         objective: nn.Module,
         start: Literal["history", "noise"],
         conditioner: HistoryConditioner | None = None,
@@ -291,11 +298,11 @@ class DiffusionRecommender(Recommender):
     @property
     def scheduler(self) -> Scheduler:
         """The diffusers scheduler whose steps the reverse loop takes; assign another to use its steps."""
-        return self.process.scheduler
+        return cast(GaussianProcess, self.process).scheduler
 
     @scheduler.setter
     def scheduler(self, scheduler: Scheduler) -> None:
-        self.process.scheduler = scheduler
+        cast(GaussianProcess, self.process).scheduler = scheduler
 
     @property
     def denoiser_calls(self) -> int:
@@ -308,7 +315,7 @@ class DiffusionRecommender(Recommender):
         if self.detach_target:
             x0 = x0.detach()
         draw = self.timesteps.draw(len(x0), x0.device)
-        noised = self.process.corrupt(x0, draw.t, torch.randn_like(x0))
+        noised = self.process.corrupt(x0, draw.t)
         if self.conditioner is None:
             output = self.denoiser(noised.x_t, draw.t)
         else:
@@ -320,7 +327,7 @@ class DiffusionRecommender(Recommender):
     def score(self, history: History, *, noise: RequestNoise | None = None) -> Scores:
         """Run the reverse loop and compare what comes out with every item."""
         noise = noise or RequestNoise.from_history(history)
-        x = self.space.encode(history) if self.start == "history" else noise.normal(self.space.dim).to(self.dtype)
+        x = self.space.encode(history) if self.start == "history" else self.process.prior(self.space.shape, noise)
         x0 = sample(
             self._denoise(history),
             self.process,
@@ -377,6 +384,24 @@ def _top_k(
     columns = columns.sort(dim=1).values
     best, order = masked.gather(1, columns).sort(dim=1, descending=True, stable=True)
     return best, columns.gather(1, order)
+
+
+def right_padded(history: History) -> History:
+    """Padding (0), wherever it is, moved behind the items; their order stays."""
+    misplaced = (history[:, :-1] == 0) & (history[:, 1:] > 0)
+    return history.gather(1, (history == 0).int().argsort(dim=1, stable=True)) if misplaced.any() else history
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Every module in evaluation mode, and each back in its own mode afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def last_items(history: History, length: int) -> Int[Tensor, "batch window"]:

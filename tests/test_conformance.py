@@ -244,7 +244,7 @@ def test_numbers_outside_the_catalogue_are_refused(model):
     for history in ([[1, NUM_ITEMS + 1]], [[-1, 2]]):
         with pytest.raises(UsageError, match=f"must lie in 1..{NUM_ITEMS}"):
             model.recommend(torch.tensor(history))
-    with pytest.raises(UsageError, match="k must be at least 1"):
+    with pytest.raises(UsageError, match="k must be a whole number from 1"):
         model.recommend(torch.tensor([[1]]), 0)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -57,10 +58,15 @@ def refuse_without_memory(num_items: int) -> None:
 
 
 def available_memory() -> int:
-    """Bytes that new arrays can take: the kernel's estimate where there is one, else all memory there is."""
+    """Bytes that new arrays can take: the kernel's estimate where there is one, else all memory there is.
+
+    Where the system tells neither (Windows), no limit.
+    """
     estimate = Path("/proc/meminfo")
     if estimate.exists() and (found := re.search(r"MemAvailable:\s+(\d+) kB", estimate.read_text())):
         return int(found[1]) * 1024
+    if not hasattr(os, "sysconf"):
+        return sys.maxsize
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 

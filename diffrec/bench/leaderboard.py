@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from diffrec.bench.result import Result, Role
 from diffrec.errors import UsageError, choose
+from diffrec.paths import resource_dir
 
-# PROTOCOLS rule: no table without rows that need no training; each entry is satisfied by any of its names.
-REQUIRED_BASELINES = (("popularity",), ("markov", "sequential-rules"), ("item-knn",), ("ease",))
+# Every published table has these rows, or its suite says why not.
+REQUIRED: Mapping[str, Role] = {
+    "popularity": "training-free",
+    "markov": "training-free",
+    "sequential-rules": "training-free",
+    "item-knn": "training-free",
+    "ease": "training-free",
+    "sasrec": "model",
+}
 COSTS = ("denoiser_calls", "ms_per_user", "parameters", "train_seconds")
 
 
@@ -39,7 +47,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """The rows that may be compared: one suite, one dataset, one protocol. Controls follow their model."""
+    """The rows that may be compared: one suite, one dataset, one protocol. Controls follow their model.
+
+    lacks: required models that have no row, with the reason that the suite states or None.
+    """
 
     suite: str
     suite_version: int
@@ -50,6 +61,7 @@ class Table:
     test_users: int
     machines: tuple[str, ...]
     rows: tuple[Row, ...]
+    lacks: dict[str, str | None]
 
     @property
     def columns(self) -> tuple[str, str]:
@@ -79,12 +91,11 @@ def table(results: Sequence[Result], sort: str | None = None) -> Table:
     """The table of results that share suite, dataset and protocol.
 
     sort: a metric, a cost or `model`; the headline metric unless given. Raises UsageError where the
-    results differ in what they measured, and where training-free rows are missing.
+    results differ in what they measured.
     """
     first = results[0]
     where = f"{first.suite}/{first.dataset} under {first.protocol}"
     _same(results, where)
-    _enough_baselines(results, where)
     by_model: dict[str, list[Result]] = {}
     for result in sorted(results, key=lambda r: (r.model, r.seed)):
         by_model.setdefault(result.model, []).append(result)
@@ -99,7 +110,36 @@ def table(results: Sequence[Result], sort: str | None = None) -> Table:
         test_users=first.split_counts["test_users"],
         machines=tuple(sorted({f"{r.device}, {r.threads} threads" for r in results})),
         rows=tuple(_ordered(rows, sort or first.headline)),
+        lacks=dict.fromkeys(_lacking(results)),
     )
+
+
+def with_reasons(table: Table, without: Mapping[str, str]) -> Table:
+    """`table` with the reasons that a suite states for the rows it lacks."""
+    return replace(table, lacks={name: without.get(name) for name in table.lacks})
+
+
+def with_shipped_reasons(table: Table) -> Table:
+    """The same, from the suite of that name that ships with the project, if there is one."""
+    path = resource_dir("benchmarks") / "suites" / f"{table.suite}.yaml"
+    if not table.lacks or not path.is_file():
+        return table
+    from diffrec.bench.suite import load_suite  # only here: whole tables are shown without reading YAML
+
+    return with_reasons(table, load_suite(path).without)
+
+
+def publishable(tables: Sequence[Table]) -> Sequence[Table]:
+    """The same tables; UsageError where one lacks a required row and its suite does not say why."""
+    faults = [
+        f"{table.title} lacks {', '.join(missing)}: run them, or state 'without: {{{missing[0]}: reason}}' "
+        f"in benchmarks/suites/{table.suite}.yaml"
+        for table in tables
+        if (missing := [name for name, reason in table.lacks.items() if reason is None])
+    ]
+    if faults:
+        raise UsageError("\n".join(faults))
+    return tables
 
 
 def _same(results: Sequence[Result], where: str) -> None:
@@ -116,10 +156,10 @@ def _same(results: Sequence[Result], where: str) -> None:
             raise UsageError(f"{where}: {model} has two results of one seed")
 
 
-def _enough_baselines(results: Sequence[Result], where: str) -> None:
-    there = {result.model for result in results if result.role == "training-free"}
-    if missing := [" or ".join(names) for names in REQUIRED_BASELINES if not there.intersection(names)]:
-        raise UsageError(f"no table for {where} without the training-free rows: {', '.join(missing)} missing")
+def _lacking(results: Sequence[Result]) -> list[str]:
+    """The required models without a row; a model of another kind under such a name does not count."""
+    there = {(result.model, result.role) for result in results}
+    return [name for name, role in REQUIRED.items() if (name, role) not in there]
 
 
 def _row(results: Sequence[Result]) -> Row:

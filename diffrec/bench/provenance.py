@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import resource
 import subprocess
 import sys
 from importlib.metadata import version
@@ -69,7 +68,8 @@ def device_name(device: torch.device) -> str:
 class PeakMemory:
     """The most memory in use since this object was made: of the accelerator if `device` is one, else of the process.
 
-    Where the system cannot start the count afresh (other than Linux), it is the peak since the process began.
+    Where the system cannot start the count afresh (other than Linux), it is the peak since the process began;
+    0 where it does not count (Windows).
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -87,5 +87,9 @@ class PeakMemory:
         if self.resettable:
             status = Path("/proc/self/status").read_text()
             return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+        try:
+            import resource
+        except ImportError:
+            return 0.0
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak / 2**20 if sys.platform == "darwin" else peak / 1024

@@ -39,11 +39,12 @@ def cells(row: Row, table: Table) -> tuple[str, ...]:
 
 
 def caption(table: Table) -> str:
-    """What the numbers of a table rest on."""
+    """What the numbers of a table rest on, and on a line of its own what the table lacks."""
+    lacks = "; ".join(name if reason is None else f"{name} ({reason})" for name, reason in table.lacks.items())
     return (
         f"{table.test_users:,} test users, sorted for {table.headline}; data sha256 {table.dataset_sha256[:12]}, "
         f"suite version {table.suite_version}; measured on {' and '.join(table.machines)}."
-    )
+    ) + (f"\nlacks: {lacks}" if lacks else "")
 
 
 def accuracy(statistic: Statistic) -> str:

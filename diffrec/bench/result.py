@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -13,10 +12,12 @@ from typing import Any, Literal
 
 from diffrec.bench.strict import parse
 from diffrec.errors import IntegrityError
-from diffrec.paths import naming
+from diffrec.files import write_file
+from diffrec.strict_json import from_json
 
 SCHEMA_VERSION = 1
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,95}")  # of suites, datasets and models: they become folders
+MAY_EXCEED_ONE = ("recall_capped", "ndcg")  # where true items tie with one another, see metrics/functional.py
 TIMINGS = ("evaluate_seconds", "ms_per_user", "peak_memory_mib", "train_seconds")
 
 Role = Literal["model", "control", "training-free"]
@@ -45,10 +46,10 @@ class Result:
     """One run: trained, selected on validation, tested once.
 
     headline: the metric that ranks under the protocol; metrics, validation: mean over users, ties by
-    mean rank; beyond_accuracy: coverage, novelty and the like of the test lists; config_sha256: of
-    everything in `config` but the seed; denoiser_calls: network evaluations per request; ms_per_user: by
-    batch size, median of several requests for ten items; peak_memory_mib: of the process (of the
-    accelerator, where one is used) during the run.
+    mean rank, in 0..1 but for MAY_EXCEED_ONE; beyond_accuracy: coverage, novelty and the like of the test
+    lists; config_sha256: of everything in `config` but the seed; denoiser_calls: network evaluations per
+    request; ms_per_user: by batch size, median of several requests for ten items; peak_memory_mib: of the
+    process (of the accelerator, where one is used) during the run, 0 where the system does not count it.
 
     Only the fields in `TIMINGS` differ between two runs of the same code on the same machine.
     """
@@ -83,6 +84,16 @@ class Result:
     device: str
     threads: int
 
+    @property
+    def repeatable(self) -> bool:
+        """Whether `code_version` says which code ran: no uncommitted change, no revision that is unknown."""
+        return not self.code_version.endswith((".dirty", "+unknown"))
+
+    @property
+    def path(self) -> PurePosixPath:
+        """Where it lies below the results folder."""
+        return result_path(self.suite, self.dataset, self.model, self.seed)
+
 
 def result_path(suite: str, dataset: str, model: str, seed: int) -> PurePosixPath:
     """Where a result lies below the results folder."""
@@ -90,20 +101,21 @@ def result_path(suite: str, dataset: str, model: str, seed: int) -> PurePosixPat
 
 
 def write_result(result: Result, folder: Path) -> Path:
-    """Write the record below `folder`; the file appears whole or not at all. Returns its path."""
-    path = folder / result_path(result.suite, result.dataset, result.model, result.seed)
-    record = {"schema_version": SCHEMA_VERSION, **asdict(result)}
+    """Write the record below `folder`; the file appears whole or not at all. Returns its path.
+
+    Raises IntegrityError for what `read_result` would refuse.
+    """
+    path, tree = folder / result.path, asdict(result)
+    _check(parse(tree, Result, str(path), IntegrityError), path)
+    record = {"schema_version": SCHEMA_VERSION, **tree}
     record["record_sha256"] = sha256_of(record)
-    write_atomically(path, (json.dumps(record, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode())
+    write_file(path, (json.dumps(record, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode())
     return path
 
 
 def read_result(path: Path) -> Result:
     """Read one record; IntegrityError names the file and the first thing that is wrong with it."""
-    try:
-        record = json.loads(path.read_bytes(), parse_constant=_no_constant)
-    except ValueError as error:
-        raise IntegrityError(f"{path} is not a result record: {error}") from None
+    record = from_json(path.read_bytes(), str(path))
     if not isinstance(record, dict):
         raise IntegrityError(f"{path} is not a result record but a JSON {type(record).__name__}")
     version = record.pop("schema_version", None)
@@ -122,9 +134,8 @@ def read_results(folder: Path) -> list[Result]:
     results = []
     for path in sorted(folder.glob("*/*/*/seed*.json")):
         result = read_result(path)
-        place = result_path(result.suite, result.dataset, result.model, result.seed)
-        if path.relative_to(folder).as_posix() != str(place):
-            raise IntegrityError(f"{path} holds the result that belongs at {place}")
+        if path.relative_to(folder).as_posix() != str(result.path):
+            raise IntegrityError(f"{path} holds the result that belongs at {result.path}")
         results.append(result)
     return results
 
@@ -134,33 +145,23 @@ def sha256_of(tree: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(tree, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a temporary file beside `path`, flush it to disk, rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with naming(path), open(part, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
-
-
-def _no_constant(word: str) -> None:
-    raise ValueError(f"{word} is not a number that a result may hold")
-
-
 def _check(result: Result, path: Path) -> None:
     """What types cannot say."""
     for name in (result.suite, result.dataset, result.model):
         if not NAME.fullmatch(name):
             raise IntegrityError(f"{path}: the name {name[:60]!r} must be made of a-z, 0-9, '.', '_' and '-'")
     measured = [*result.metrics.items(), *result.validation.items()]
-    wrong = [name for name, value in measured if not 0 <= value <= 1]
-    if wrong:
-        raise IntegrityError(f"{path}: metrics lie in 0..1, but not {', '.join(wrong)}")
+    if wrong := [name for name, value in measured if value < 0 or (value > 1 and not _may_exceed_one(name))]:
+        raise IntegrityError(
+            f"{path}: metrics lie in 0..1 ({' and '.join(MAY_EXCEED_ONE)} may be larger), but not {', '.join(wrong)}"
+        )
     if result.headline not in result.metrics:
         raise IntegrityError(f"{path} has no value for its headline metric {result.headline}")
     if not result.bounds.pessimistic <= result.metrics[result.headline] <= result.bounds.optimistic:
         raise IntegrityError(f"{path}: {result.headline} lies outside its own bounds")
     if (result.control_of is not None) != (result.role == "control"):
         raise IntegrityError(f"{path}: role {result.role!r} does not go with control_of {result.control_of!r}")
+
+
+def _may_exceed_one(name: str) -> bool:
+    return name.partition("@")[0] in MAY_EXCEED_ONE

@@ -7,6 +7,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from diffrec.bench.result import Bounds, Result, Role, Selection, read_result, s
 from diffrec.bench.suite import Cell, Suite, SuiteDataset, SuiteModel
 from diffrec.data.datamodule import EvaluationBatches
 from diffrec.data.dataset import Dataset
+from diffrec.data.sources import load_dataset
 from diffrec.errors import DiffrecError, IntegrityError, UsageError
 from diffrec.paths import naming
 from diffrec.recommender import ClosedFormRecommender, Recommender, count_parameters
@@ -31,6 +33,19 @@ from diffrec.training.fit import FitResult, fit, monitored
 
 REQUESTS, BATCHES = 15, 3  # how many are timed, after one that is not
 Progress = Callable[[str], Callback]
+
+
+@dataclass(frozen=True)
+class Outdated:
+    """A result that is there but would not be the same today; reason: `dataset changed` and the like."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"would run again, {self.reason}"
+
+
+Planned = Result | Outdated | DiffrecError | None
 
 
 @dataclass(frozen=True)
@@ -86,31 +101,41 @@ def config_sha256(config: dict[str, object]) -> str:
     return sha256_of({**without_seeds, "data": {key: value for key, value in data.items() if key != "seed"}})
 
 
-def plan(suite: Suite, results: Path) -> dict[Cell, Result | IntegrityError | None]:
-    """Every cell with its result, None where there is none or its configuration has changed since.
+def plan(suite: Suite, results: Path) -> dict[Cell, Planned]:
+    """Every cell with its result, None where there is none.
 
-    An IntegrityError stands for a damaged file. Raises UsageError where a cell's configuration is wrong,
-    so that a mistake in the last one is found before the first one runs.
+    A DiffrecError stands for a damaged file, or for a dataset that cannot be compared with the one of the
+    result. Raises UsageError where a cell's configuration is wrong, so that a mistake in the last one is
+    found before the first one runs.
     """
-    planned: dict[Cell, Result | IntegrityError | None] = {}
+    dataset_sha256 = cache(lambda name: load_dataset(name).sha256)  # once a dataset, and only beside a result
+    planned: dict[Cell, Planned] = {}
     expected: dict[tuple[SuiteDataset, SuiteModel], str] = {}
     for cell in suite.cells():
         row = (cell.dataset, cell.model)
         if row not in expected:  # the seeds of a row share it
             expected[row] = config_sha256(compose(cell.model.configs, overrides(cell)))
-        planned[cell] = _stored(cell, results / cell.path, expected[row])
+        planned[cell] = _stored(cell, results / cell.path, expected[row], dataset_sha256)
     return planned
 
 
-def _stored(cell: Cell, path: Path, expected: str) -> Result | IntegrityError | None:
+def _stored(cell: Cell, path: Path, config: str, dataset_sha256: Callable[[str], str]) -> Planned:
     if not path.exists():
         return None
     try:
         result = read_result(path)
     except IntegrityError as error:
-        return error
-    same = (result.config_sha256, result.suite_version, result.control_of)
-    return result if same == (expected, cell.suite_version, cell.model.control_of) else None
+        return IntegrityError(f"{error}; --force measures it again")
+    if result.config_sha256 != config:
+        return Outdated("configuration changed")
+    if result.suite_version != cell.suite_version:
+        return Outdated("suite version changed")
+    if result.control_of != cell.model.control_of:
+        return Outdated("control changed")
+    try:
+        return result if result.dataset_sha256 == dataset_sha256(cell.dataset.name) else Outdated("dataset changed")
+    except DiffrecError as error:
+        return type(error)(f"{path} cannot be compared with its dataset: {error}")
 
 
 def run_suite(
@@ -122,8 +147,9 @@ def run_suite(
     progress: Progress | None = None,
     keep: Callable[[Trained], None] = lambda trained: None,
 ) -> list[Outcome]:
-    """Run every cell that has no result yet, one after another; a cell that fails is recorded and passed over.
+    """Run every cell that has no result of today's suite and data, one after another.
 
+    A cell that fails is recorded and passed over.
     force: cells that run although they have a result; report: gets a line before and after each cell;
     progress: monitored metric -> callback that shows training; keep: gets each trained model, after its
     result is written. Raises UsageError where a configuration is wrong, before anything runs.
@@ -132,13 +158,13 @@ def run_suite(
     outcomes = []
     for number, (cell, there) in enumerate(planned.items(), start=1):
         place = f"[{number}/{len(planned)}] {cell}"
-        if force(cell) or there is None:
-            report(f"{place} ...")
+        if force(cell) or there is None or isinstance(there, Outdated):
+            report(f"{place} again, {there.reason} ..." if isinstance(there, Outdated) else f"{place} ...")
             outcome = _attempt(cell, folders, progress, keep)
         elif isinstance(there, Result):
             outcome = Outcome(cell, there, reused=True)
         else:
-            outcome = Outcome(cell, None, error=f"{there}; --force measures it again")
+            outcome = Outcome(cell, None, error=str(there))
         report(f"{place}: {_summary(outcome)}")
         outcomes.append(outcome)
     return outcomes

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
+from diffrec.bench.leaderboard import REQUIRED
 from diffrec.bench.result import NAME, result_path
 from diffrec.bench.strict import parse
 from diffrec.errors import NotFoundError, UsageError, near_match
 from diffrec.paths import resource_dir
+from diffrec.training.config import compose
 from diffrec.training.yaml_tree import Node, read_yaml
 
 
@@ -38,13 +40,18 @@ class SuiteModel:
 
 @dataclass(frozen=True)
 class Suite:
-    """All models on all datasets. version: raised when a cell changes its meaning."""
+    """All models on all datasets.
+
+    version: raised when a cell changes its meaning; without: models that its tables lack although every table
+    needs them, each with the reason.
+    """
 
     name: str
     version: int
     title: str
     datasets: tuple[SuiteDataset, ...]
     models: tuple[SuiteModel, ...]
+    without: dict[str, str] = field(default_factory=dict)
 
     def cells(self) -> Iterator[Cell]:
         """One run each, in the order of the file."""
@@ -54,14 +61,17 @@ class Suite:
                     yield Cell(self.name, self.version, dataset, model, seed)
 
     def only(self, names: Sequence[str] = (), seeds: Sequence[int] = ()) -> Suite:
-        """The suite cut down to some models and seeds; nothing given means all."""
+        """The suite cut down to some models and seeds; nothing given means all.
+
+        Rows that need no training by gradients keep their seeds where none of them is asked for: a table needs
+        them. Raises UsageError for a seed that none of the other models has.
+        """
         known = [model.name for model in self.models]
         for name in names:
             if name not in known:
                 raise NotFoundError(f"suite {self.name} has no model {name!r}{near_match(name, known)}")
-        models = [model for model in self.models if not names or model.name in names]
-        kept = [replace(m, seeds=tuple(s for s in m.seeds if not seeds or s in seeds)) for m in models]
-        return replace(self, models=tuple(kept))
+        models = tuple(model for model in self.models if not names or model.name in names)
+        return replace(self, models=_with_seeds(self, models, seeds) if seeds else models)
 
 
 @dataclass(frozen=True)
@@ -81,6 +91,25 @@ class Cell:
 
     def __str__(self) -> str:
         return f"{self.dataset.name} {self.model.name} seed {self.seed}"
+
+
+def _with_seeds(suite: Suite, models: Sequence[SuiteModel], seeds: Sequence[int]) -> tuple[SuiteModel, ...]:
+    """Some models of the suite, with the given seeds only."""
+    free = {model.name for model in models if _training_free(model, suite.datasets[0])}
+    known = {seed for model in models for seed in model.seeds if model.name not in free}
+    if known and (missing := sorted(set(seeds) - known)):
+        there = ", ".join(map(str, sorted(known)))
+        raise UsageError(f"suite {suite.name} has no seed {missing[0]} for these models; there are: {there}")
+    chosen = {model.name: tuple(seed for seed in model.seeds if seed in seeds) for model in models}
+    kept = (replace(m, seeds=chosen[m.name] or (m.seeds if m.name in free else ())) for m in models)
+    return tuple(model for model in kept if model.seeds)
+
+
+def _training_free(model: SuiteModel, dataset: SuiteDataset) -> bool:
+    """Is it a closed form, by its class?"""
+    config = compose(model.configs, [*model.overrides, f"--data.dataset={dataset.name}"])["model"]
+    assert isinstance(config, dict)
+    return config["class_path"].startswith("diffrec.baselines.")
 
 
 def find_suite(name: str) -> Path:
@@ -120,6 +149,10 @@ def _check(suite: Suite, path: Path) -> None:
             raise UsageError(f"{path} lists no {kind}")
         if twice := [name for name in names if names.count(name) > 1]:
             raise UsageError(f"{path} lists the {kind} {twice[0]!r} twice")
+    for name, reason in suite.without.items():
+        if name not in REQUIRED or name in models or not reason.strip():
+            needed = ", ".join(name for name in REQUIRED if name not in models) or "nothing, for all are there"
+            raise UsageError(f"{path}: without may give reasons for {needed}; got {name!r}: {reason!r}")
     leading = [model.name for model in suite.models if model.control_of is None]
     for model in suite.models:
         if not model.seeds or min(model.seeds) < 0 or len(set(model.seeds)) < len(model.seeds):

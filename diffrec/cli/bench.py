@@ -28,7 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     run_parser.add_argument("--runs", type=Path, default=Path("runs/bench"), metavar="DIR",
                             help="where logs and checkpoints go (default: runs/bench)")  # fmt: skip
     run_parser.add_argument("--only", nargs="+", default=[], metavar="MODEL", help="only these models")
-    run_parser.add_argument("--seeds", nargs="+", type=int, default=[], metavar="SEED", help="only these seeds")
+    run_parser.add_argument("--seeds", nargs="+", type=int, default=[], metavar="SEED",
+                            help="only these seeds; rows that need no training always stay")  # fmt: skip
     run_parser.add_argument("--force", action="store_true", help="run even what has a result")
     run_parser.add_argument("--dry-run", action="store_true", help="list what would run and stop")
     run_parser.add_argument("--quiet", action="store_true", help="print failures only")
@@ -75,9 +76,10 @@ def training_progress() -> Progress | None:
 
 
 def _list(suite: Suite, folders: Folders, force: bool) -> int:
+    from diffrec.bench.result import Result
     from diffrec.bench.runner import plan
 
     for cell, there in plan(suite, folders.results).items():
-        word = "would run" if force or there is None else "has a result"
-        print_line(f"{cell}: {there if isinstance(there, Exception) and not force else word}")
+        word = "has a result" if isinstance(there, Result) else there or "would run"
+        print_line(f"{cell}: {'would run' if force else word}")
     return 0

@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """The whole line; 1 where a model could not be trained."""
-    from diffrec.bench.leaderboard import leaderboard
+    from diffrec.bench.leaderboard import leaderboard, with_reasons
     from diffrec.bench.suite import find_suite, load_suite
 
     suite = load_suite(find_suite(args.suite))
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     results = _train(suite, output)
     if results is None:
         return 1
-    tables = leaderboard(results)
+    tables = [with_reasons(table, suite.without) for table in leaderboard(results)]
     show(tables)
     example = _recommend(output, args.history)
     pictures = _draw(tables[0], results, output)
@@ -177,10 +177,10 @@ def _write_texts(
     """The page and the table as Markdown."""
     from diffrec.bench.page import page
     from diffrec.bench.render import markdown
-    from diffrec.bench.result import write_atomically
+    from diffrec.files import write_file
 
     note = f"Made by diffrec demo. Every number is in {output.folder / 'results'}, every picture has its CSV beside it."
     html = page(suite.title, tables, example, pictures, [note])
-    write_atomically(output.folder / "index.html", html.encode())
-    write_atomically(output.folder / "leaderboard.md", markdown(tables).encode())
+    write_file(output.folder / "index.html", html.encode())
+    write_file(output.folder / "leaderboard.md", markdown(tables).encode())
     return [output.folder / "index.html", output.folder / "leaderboard.md"]

@@ -62,6 +62,7 @@ def _parser(stage: str) -> argparse.ArgumentParser:
         parser.add_argument("--ckpt", type=Path, required=True, metavar="PATH", help=text)
     if stage == "predict":
         parser.add_argument("--output", type=Path, metavar="PARQUET", help="(predictions.parquet in the run folder)")
+        parser.add_argument("-k", "--k", type=int, default=10, help="how many items a user (default 10)")
     return parser
 
 
@@ -116,26 +117,24 @@ def _resume_from(args: argparse.Namespace, overrides: Sequence[str]) -> tuple[Pa
     """The run folder (None: a new one) and the checkpoint to continue from (None: from the start)."""
     from diffrec.training.build import last_checkpoint
     from diffrec.training.config import compose
+    from diffrec.training.resume import run_of
 
     if args.resume is None:
         return args.run_dir, None
     if args.resume != "auto":
         checkpoint = Path(args.resume)
-        return args.run_dir or _run_of(checkpoint), checkpoint
+        return args.run_dir or run_of(checkpoint), checkpoint
     checkpoint = last_checkpoint(compose(args.config, overrides), args.run_dir)
-    return (args.run_dir, None) if checkpoint is None else (_run_of(checkpoint), checkpoint)
-
-
-def _run_of(checkpoint: Path) -> Path:
-    """The folder of the run that wrote a checkpoint: `<run>/checkpoints/<name>.ckpt`."""
-    return checkpoint.parent.parent
+    return (args.run_dir, None) if checkpoint is None else (run_of(checkpoint), checkpoint)
 
 
 def _complete_from_checkpoint(args: argparse.Namespace) -> None:
     """Take the configuration of the run where none is named."""
     if args.config:
         return
-    beside = _run_of(args.ckpt) / "config.yaml"
+    from diffrec.training.resume import run_of
+
+    beside = run_of(args.ckpt) / "config.yaml"
     if not beside.is_file():
         raise UsageError(f"there is no {beside}; name the configuration of {args.ckpt} with -c")
     args.config = [beside]
@@ -145,15 +144,16 @@ def _measure(stage: str, args: argparse.Namespace, overrides: Sequence[str]) -> 
     from diffrec.training.build import build
     from diffrec.training.checkpoint_io import load_weights, read_checkpoint
     from diffrec.training.progress import hush_lightning
+    from diffrec.training.resume import run_of
 
     hush_lightning()
     checkpoint = read_checkpoint(args.ckpt)
     bar = str(not args.quiet and sys.stderr.isatty()).lower()
     screen = ["--trainer.logger=false", f"--trainer.enable_progress_bar={bar}"]
-    run = build(args.config, [*screen, *overrides], _run_of(args.ckpt))
+    run = build(args.config, [*screen, *overrides], run_of(args.ckpt))
     load_weights(run.model, checkpoint, args.ckpt)
     if stage == "predict":
-        return _predict(run, args.output or run.run_dir / "predictions.parquet")
+        return _predict(run, args.output or run.run_dir / "predictions.parquet", args.k)
     measure = run.trainer.validate if stage == "validate" else run.trainer.test
     _print_metrics(run, stage, measure(run.model, run.data, verbose=False)[0])
     return 0
@@ -168,9 +168,9 @@ def _print_metrics(run: Run, stage: str, metrics: Mapping[str, float]) -> None:
     sys.stdout.write("\n".join([title, *rows]) + "\n")
 
 
-def _predict(run: Run, output: Path) -> int:
+def _predict(run: Run, output: Path, k: int) -> int:
     from diffrec.training.predict import predict
 
-    rows = predict(run, output)
-    sys.stdout.write(f"{rows:,} rows (user, rank, item_id, score) in {output}\n")
+    rows = predict(run, output, k)
+    sys.stdout.write(f"{rows:,} rows (user_id, rank, item_id, score) in {output}\n")
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +13,10 @@ from diffrec.paths import resource_dir
 
 if TYPE_CHECKING:
     from diffrec.bench.leaderboard import Table
+    from diffrec.bench.result import Result
 
 HELP = "show the results of the benchmark suites, one table for each dataset and protocol"
+_DOUBTFUL = "was not committed or is unknown"
 FORMATS = ("table", "markdown", "csv", "json")
 
 
@@ -34,12 +36,16 @@ def run(args: argparse.Namespace) -> int:
     if args.write and (args.suite or args.dataset or args.sort or args.format != "table"):
         raise UsageError("--write makes the whole LEADERBOARD.md; it takes no option but --results")
     folder = args.results or default_results()
-    tables, refused = read_tables(folder, args.suite, args.dataset, args.sort)
+    results = read_chosen(folder, args.suite, args.dataset)
+    tables, refused = make_tables(results, args.sort)
+    doubtful = [result for result in results if not result.repeatable]
     if args.write:
-        if refused:
+        if refused := [*refused, *_redo(doubtful, folder)]:
             raise UsageError("\n".join(refused))
         return _write(tables, folder)
     show(tables, args.format)
+    if doubtful:
+        sys.stderr.write(f"note: {len(doubtful)} of {len(results)} results rest on code that {_DOUBTFUL}\n")
     if refused:
         raise UsageError("\n".join(refused))
     return 0
@@ -51,11 +57,8 @@ def default_results() -> Path:
     return here if here.is_dir() else resource_dir("benchmarks") / "results"
 
 
-def read_tables(
-    folder: Path, suite: str | None = None, dataset: str | None = None, sort: str | None = None
-) -> tuple[list[Table], list[str]]:
-    """The tables of the results below `folder`, and why others are refused; NotFoundError for what is not there."""
-    from diffrec.bench.leaderboard import comparable, table
+def read_chosen(folder: Path, suite: str | None = None, dataset: str | None = None) -> list[Result]:
+    """The results below `folder`, of one suite and dataset if told so; NotFoundError for what is not there."""
     from diffrec.bench.result import read_results
     from diffrec.errors import near_match
 
@@ -71,14 +74,35 @@ def read_tables(
             )
     if not results:
         raise NotFoundError(f"no results in {folder}; 'diffrec bench run quick' makes some")
+    return [result for result in results if suite in (None, result.suite) and dataset in (None, result.dataset)]
+
+
+def make_tables(results: Sequence[Result], sort: str | None = None) -> tuple[list[Table], list[str]]:
+    """The tables of the results, and why others are refused."""
+    from diffrec.bench.leaderboard import comparable, table, with_shipped_reasons
+
     tables, refused = [], []
     for group in comparable(results):
-        if suite in (None, group[0].suite) and dataset in (None, group[0].dataset):
-            try:
-                tables.append(table(group, sort))
-            except UsageError as error:
-                refused.append(str(error))
+        try:
+            tables.append(with_shipped_reasons(table(group, sort)))
+        except UsageError as error:
+            refused.append(str(error))
     return tables, refused
+
+
+def _redo(doubtful: Sequence[Result], folder: Path) -> Iterator[str]:
+    """Which results may not be published, and the command that makes them anew: one line a suite."""
+    from diffrec.cli.bench import DEFAULT_RESULTS
+
+    where = "" if folder == DEFAULT_RESULTS else f" --results {folder}"
+    for suite in sorted({result.suite for result in doubtful}):
+        mine = [result for result in doubtful if result.suite == suite]
+        models = " ".join(sorted({result.model for result in mine}))
+        seeds = " ".join(str(seed) for seed in sorted({result.seed for result in mine}))
+        yield (
+            f"not published, for the code {_DOUBTFUL}: {', '.join(str(result.path) for result in mine)}; commit, then "
+            f"'diffrec bench run {suite} --only {models} --seeds {seeds} --force{where}'"
+        )
 
 
 def show(tables: Sequence[Table], form: str = "table") -> None:
@@ -92,11 +116,12 @@ def show(tables: Sequence[Table], form: str = "table") -> None:
 
 
 def _write(tables: Sequence[Table], folder: Path) -> int:
+    from diffrec.bench.leaderboard import publishable
     from diffrec.bench.render import markdown
-    from diffrec.bench.result import write_atomically
+    from diffrec.files import write_file
 
     path = folder.parent / "LEADERBOARD.md"
-    write_atomically(path, markdown(tables).encode())
+    write_file(path, markdown(publishable(tables)).encode())
     sys.stdout.write(f"{path}\n")
     return 0
 
@@ -119,6 +144,6 @@ def _print_tables(tables: Sequence[Table]) -> None:
             grid.add_row(*(Text(printable(cell), style=style) for cell in cells(row, table)))
         console.print(Text(printable(table.title), style="bold"))
         console.print(grid)
-        console.print(Text(printable(caption(table)) + "\n", style="dim"))
+        console.print(Text("\n".join([*map(printable, caption(table).splitlines()), ""]), style="dim"))
     if tables:
         console.print(Text(LEGEND, style="dim"))

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num-inference-steps", type=int, metavar="N", help="steps of a diffusion model")
     parser.add_argument("--guidance-scale", type=float, metavar="W", help="pull towards the history; 1 is none")
     parser.add_argument("--include-seen", action="store_true", help="items of the history may come again")
-    parser.add_argument("--offline", action="store_true", help="never fetch the dataset that holds the titles")
+    parser.add_argument("--offline", action="store_true", help="fetch nothing, which is so in any case")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -44,6 +44,8 @@ def run(args: argparse.Namespace) -> int:
     best = model.recommend(torch.tensor([history]), args.k, exclude_seen=not args.include_seen, seed=args.seed)
     listed = [(int(item), float(score)) for item, score in zip(best.items[0], best.scores[0], strict=True) if item]
     (_print_json if args.json else _print_table)(args, vocabulary, history, listed)
+    if vocabulary.missing_titles:
+        sys.stderr.write(f"{vocabulary.missing_titles}\n")
     return 0
 
 

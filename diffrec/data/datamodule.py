@@ -70,6 +70,7 @@ class EpochSampler(Sampler[np.ndarray]):
 
     With `lengths` given, batches hold examples of similar length (sorted inside blocks of 50 shuffled
     batches), so that almost nothing is computed on padding; the order of the batches stays random.
+    The epoch is looked at when the first batch is asked for: a resumed run makes its iterator earlier.
     """
 
     def __init__(self, size: int, batch_size: int, seed: int, lengths: np.ndarray | None = None) -> None:
@@ -91,7 +92,7 @@ class EpochSampler(Sampler[np.ndarray]):
         batches = np.split(order, np.arange(self.batch_size, self.size, self.batch_size))
         if self.lengths is not None:
             batches = [batches[i] for i in rng.permutation(len(batches))]
-        return iter(batches)
+        yield from batches
 
 
 class EvaluationBatches(TorchDataset[Batch]):

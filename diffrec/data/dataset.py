@@ -29,6 +29,14 @@ class Interactions:
         if len(self.items) != len(self.user_ids):
             raise ValueError(f"{len(self.items)} rows of items for {len(self.user_ids)} users")
 
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def take(self, rows: np.ndarray) -> Interactions:
+        """The users of the given rows, in the given order."""
+        timestamps = None if self.timestamps is None else self.timestamps.take(rows)
+        return Interactions(self.items.take(rows), self.user_ids[rows], timestamps)
+
 
 @dataclass(frozen=True)
 class DatasetInfo:

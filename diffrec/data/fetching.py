@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import ssl
 import subprocess
 import sys
 import time
@@ -13,10 +14,11 @@ import urllib.request
 import zipfile
 from http.client import HTTPException
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import urlsplit
 
 from diffrec.errors import IntegrityError, NetworkError, UsageError
-from diffrec.paths import naming
+from diffrec.files import replacing
 
 log = logging.getLogger(__name__)
 
@@ -59,32 +61,29 @@ def download(
         raise UsageError(f"cannot download {url}: the scheme is {scheme!r}, allowed are http, https and file")
     if scheme != "file":
         require_network(url)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
     log.info("downloading %s", url)
-    try:
+    with replacing(target) as file:
         for attempt in range(1, attempts):
             try:
-                seen = _transfer(url, part, max_bytes, timeout, deadline)
+                seen = _transfer(url, file, max_bytes, timeout, deadline)
                 break
             except _Passing as fault:
                 log.warning("%s; attempt %d of %d follows", fault, attempt + 1, attempts)
                 time.sleep(wait * 2 ** (attempt - 1))
         else:
-            seen = _transfer(url, part, max_bytes, timeout, deadline)
+            seen = _transfer(url, file, max_bytes, timeout, deadline)
         if sha256 is not None and seen != sha256:
             raise IntegrityError(f"{url} has sha256 {seen}, expected {sha256}; nothing was kept")
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
     return target
 
 
-def _transfer(url: str, part: Path, max_bytes: int, timeout: float, deadline: float) -> str:
-    """Write the body to `part` and return its sha256."""
+def _transfer(url: str, file: BinaryIO, max_bytes: int, timeout: float, deadline: float) -> str:
+    """Make the body the content of `file` and return its sha256."""
+    file.seek(0)
+    file.truncate()
     digest, received, stop_at = hashlib.sha256(), 0, time.monotonic() + deadline
     try:
-        with urllib.request.urlopen(url, timeout=timeout) as response, part.open("wb") as out:
+        with urllib.request.urlopen(url, timeout=timeout) as response:
             expected = response.headers.get("Content-Length")
             # read1 returns what is there, so that the deadline is looked at even where bytes trickle in.
             while chunk := response.read1(_CHUNK):
@@ -94,17 +93,13 @@ def _transfer(url: str, part: Path, max_bytes: int, timeout: float, deadline: fl
                 if time.monotonic() > stop_at:
                     raise NetworkError(f"{url} is too slow: {received:,} bytes in {deadline:g} seconds")
                 digest.update(chunk)
-                with naming(part):
-                    out.write(chunk)
-            with naming(part):
-                out.flush()
-                os.fsync(out.fileno())
+                file.write(chunk)
     except urllib.error.HTTPError as error:
         kind = _Passing if error.code in _TRY_AGAIN else NetworkError
         raise kind(f"{url} answered {error.code} {error.reason}") from error
     except urllib.error.URLError as error:
         raise NetworkError(f"{url} cannot be reached: {error.reason}") from error
-    except (HTTPException, ConnectionError, TimeoutError) as error:
+    except (HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
         raise _Passing(f"{url} broke off after {received:,} bytes: {error or type(error).__name__}") from error
     if expected is not None and received != int(expected):
         raise _Passing(f"{url} ended after {received:,} of {int(expected):,} bytes")

@@ -4,7 +4,8 @@ interactions.parquet                user_id, item_id[, timestamp]: one log, put 
 sequences.parquet                   user_id, items (list, oldest first): one sequence a user
 train, test[, valid].parquet        user_id, item_id: aligned users, the order of the rows is kept
 train, valid, test.parquet          row, items (list): other users in every part
-train, valid, test.parquet          row, seq, seq_len, next: prefixes padded with the largest id, and the next item
+train, valid, test.parquet          row, seq, seq_len, next: prefixes padded with the largest id, and the next item;
+                                    in train the prefixes of a sequence are one row again
 items.parquet                       item_id[, title[, year]]: optional in all of them
 source.json                         name, kind, licence, published_by, sources, files (sha256 of each): optional
 
@@ -18,9 +19,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +33,7 @@ from diffrec.data.dataset import Dataset, DatasetInfo, Interactions
 from diffrec.data.ragged import Ragged
 from diffrec.data.vocabulary import Vocabulary
 from diffrec.errors import IntegrityError
-from diffrec.paths import naming
+from diffrec.files import write_folder
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +141,7 @@ def _read_parts(folder: Path) -> tuple[dict[str, Part], bool]:
     columns = tables["train"].column_names
     if "next" in columns:
         pad = max(_largest(table) for table in tables.values())
-        return {name: _prefix_part(table, pad) for name, table in tables.items()}, False
+        return {name: _prefix_part(table, pad, merged=name == "train") for name, table in tables.items()}, False
     if "items" in columns:
         return {name: _list_part(table, "row") for name, table in tables.items()}, False
     for path in folder.glob("valid_*.parquet"):
@@ -176,14 +174,41 @@ def _list_part(table: pa.Table, id_column: str) -> Part:
     return Part(_strings(table[id_column]), rows, pa.chunked_array([lists.flatten()]))
 
 
-def _prefix_part(table: pa.Table, pad: int) -> Part:
-    """Each row becomes its history, the first `seq_len` entries of `seq` that are not padding, then `next`."""
+def _prefix_part(table: pa.Table, pad: int, merged: bool) -> Part:
+    """Each row becomes its history, the first `seq_len` entries of `seq` that are not padding, then `next`.
+
+    merged: rows that go on from the row before them are joined to it, under the id of the first.
+    """
+    history, target = _prefixes(table, pad)
+    width = int(table["seq"].combine_chunks().value_lengths().to_numpy().max())
+    starts = ~_goes_on(history, target, width) if merged else np.ones(len(table), dtype=bool)
+    sequence = np.cumsum(starts) - 1
+    first = np.flatnonzero(starts)
+    head = history.take(first)
+    rows = np.concatenate([head.row_of_entry, sequence])
+    items = np.concatenate([head.values, target])
+    return Part(_strings(table["row"].take(pa.array(first))), rows, pa.chunked_array([pa.array(items)]))
+
+
+def _prefixes(table: pa.Table, pad: int) -> tuple[Ragged, np.ndarray]:
+    """The history of each row without padding, and the (rows,) items that come next."""
     lists = table["seq"].combine_chunks()
     slots = Ragged.from_lengths(lists.flatten().to_numpy(), lists.value_lengths().to_numpy())
     keep = (slots.position_of_entry < table["seq_len"].to_numpy()[slots.row_of_entry]) & (slots.values != pad)
-    rows = np.concatenate([slots.row_of_entry[keep], np.arange(len(table))])
-    items = np.concatenate([slots.values[keep], table["next"].to_numpy()])
-    return Part(_strings(table["row"]), rows, pa.chunked_array([pa.array(items)]))
+    history = Ragged.from_groups(slots.row_of_entry[keep], slots.values[keep], len(slots))
+    return history, table["next"].to_numpy()
+
+
+def _goes_on(history: Ragged, target: np.ndarray, width: int) -> np.ndarray:
+    """(rows,) bool: is the history all that the row before knew, up to the last `width` items?"""
+    whole = history.joined(Ragged.from_lengths(target, np.ones(len(target), dtype=np.int64))).last(width)
+    same_length = history.lengths[1:] == whole.lengths[:-1]
+    pairs = np.flatnonzero(same_length)
+    mine, before = history.take(pairs + 1), whole.take(pairs)
+    differing = np.bincount(mine.row_of_entry[mine.values != before.values], minlength=len(pairs))
+    goes_on = np.zeros(len(history), dtype=bool)
+    goes_on[pairs + 1] = differing == 0
+    return goes_on
 
 
 def _largest(table: pa.Table) -> int:
@@ -216,47 +241,24 @@ def _table(path: Path) -> pa.Table:
 def save_folder(folder: Path, tables: Tables, description: Mapping[str, object], replace: bool = False) -> None:
     """Write a dataset that `read_folder` reads; the folder appears whole or not at all.
 
-    An existing folder is left as it is (another process was faster) unless `replace`.
+    An existing dataset is left as it is (another process was faster) unless `replace`; remains of one are
+    replaced.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
-    scratch.mkdir()
-    try:
-        stored = {"interactions.parquet": tables.interactions, "items.parquet": tables.items}
-        with naming(folder):
-            files = {name: _write_table(scratch / name, table) for name, table in stored.items() if table is not None}
-            text = json.dumps({**description, "files": files}, indent=1, ensure_ascii=False)
-            _write(scratch / "source.json", text.encode())
-        _put_in_place(scratch, folder, replace)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    stored = {"interactions.parquet": tables.interactions, "items.parquet": tables.items}
+    present = {name: table for name, table in stored.items() if table is not None}
+    contents = {name: _parquet(table) for name, table in present.items()}
+    files = {
+        name: {"sha256": hashlib.sha256(contents[name]).hexdigest(), "rows": len(t), "columns": t.column_names}
+        for name, t in present.items()
+    }
+    contents["source.json"] = json.dumps({**description, "files": files}, indent=1, ensure_ascii=False).encode()
+    write_folder(folder, contents, keep=lambda there: not replace and bool(shape_of(there)))
 
 
-def _put_in_place(scratch: Path, folder: Path, replace: bool) -> None:
-    """Rename `scratch` to `folder`; remains of a dataset are replaced, a whole one only if `replace`."""
-    if folder.exists() and (replace or not shape_of(folder)):
-        folder.rename(scratch / "replaced")
-    try:
-        os.replace(scratch, folder)
-    except OSError:
-        if replace or not shape_of(folder):
-            raise
-    shutil.rmtree(folder / "replaced", ignore_errors=True)
-
-
-def _write_table(path: Path, table: pa.Table) -> dict[str, object]:
+def _parquet(table: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
-    content = sink.getvalue().to_pybytes()
-    _write(path, content)
-    return {"sha256": hashlib.sha256(content).hexdigest(), "rows": len(table), "columns": table.column_names}
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as out:
-        out.write(content)
-        out.flush()
-        os.fsync(out.fileno())
+    return sink.getvalue().to_pybytes()
 
 
 def _strings(ids: pa.Array | pa.ChunkedArray) -> np.ndarray:

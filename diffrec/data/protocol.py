@@ -8,7 +8,7 @@ from functools import partial
 
 from diffrec.data.dataset import Dataset
 from diffrec.data.ragged import Ragged
-from diffrec.data.splits import Cases, Split, by_user, fixed_files, leave_one_out
+from diffrec.data.splits import Cases, Split, by_user, every_prefix, fixed_files, leave_one_out, temporal_ratio
 from diffrec.errors import UsageError, choose
 
 
@@ -62,6 +62,10 @@ PROTOCOLS: Mapping[str, Protocol] = {
                  by_user, False, "ndcg@10", _SEQUENTIAL),
         Protocol("user-split-811-masked@1", "last item of users kept out of training, seen items masked",
                  by_user, True, "ndcg@10", _SEQUENTIAL),
+        Protocol("prefix-811@1", "every published prefix of held-out sequences, the empty one too, nothing masked",
+                 every_prefix, False, "recall@20", _SEQUENTIAL),  # one target each, so recall is the hit rate
+        Protocol("temporal-811@1", "last tenth of each user's items, the tenth before it for validation; seen items "
+                 "masked, all items ranked", temporal_ratio, True, "recall@20", _COLLABORATIVE),
         Protocol("diffrec-temporal@1", "published files; history = train, train and validation masked at test",
                  fixed_files, True, "recall@20", _COLLABORATIVE),
         Protocol("diffrec-temporal-wval@1", "published files; history = train and validation, both masked at test",

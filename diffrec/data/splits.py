@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from diffrec.data.dataset import Dataset
+from diffrec.data.dataset import Dataset, Interactions
 from diffrec.data.ragged import Ragged
 from diffrec.errors import UsageError
 
@@ -15,20 +16,23 @@ from diffrec.errors import UsageError
 class Cases:
     """Requests with their answers: row r asks with `history[r]`, the truth is `target[r]`.
 
-    seen: items that the protocol takes out of the candidates; key: (rows,) number of the user.
+    seen: items that the protocol takes out of the candidates; key: (rows,) number of the user;
+    users: (rows,) id of the user in the source as str, None where there is none.
     """
 
     history: Ragged
     target: Ragged
     seen: Ragged
     key: np.ndarray
+    users: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.history)
 
     def take(self, rows: np.ndarray) -> Cases:
         """The given rows, in the given order."""
-        return Cases(self.history.take(rows), self.target.take(rows), self.seen.take(rows), self.key[rows])
+        users = None if self.users is None else self.users[rows]
+        return Cases(self.history.take(rows), self.target.take(rows), self.seen.take(rows), self.key[rows], users)
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,12 +44,12 @@ class Split:
     test: Cases
 
 
-def whole(dataset: Dataset, minimum: int) -> Ragged:
-    """All sequences of at least `minimum` items; refuses datasets whose split is fixed by files."""
+def whole(dataset: Dataset, minimum: int) -> Interactions:
+    """All users with at least `minimum` items; refuses datasets whose split is fixed by files."""
     if "all" not in dataset.parts:
         raise UsageError(f"{dataset.name} is split by its files ({', '.join(dataset.parts)}), not by this protocol")
-    sequences = dataset.parts["all"].items
-    kept = sequences.take(np.flatnonzero(sequences.lengths >= minimum))
+    everybody = dataset.parts["all"]
+    kept = everybody.take(np.flatnonzero(everybody.items.lengths >= minimum))
     if not len(kept):
         raise UsageError(f"{dataset.name} has no user with at least {minimum} interactions")
     return kept
@@ -53,11 +57,11 @@ def whole(dataset: Dataset, minimum: int) -> Ragged:
 
 def leave_one_out(dataset: Dataset) -> Split:
     """Last item for test, last but one for validation, the rest for training (users with 3 or more)."""
-    sequences = whole(dataset, minimum=3)
-    key = np.arange(len(sequences))
+    kept = whole(dataset, minimum=3)
+    sequences, users, key = kept.items, kept.user_ids, np.arange(len(kept))
     train, test_history = sequences.drop_last(2), sequences.drop_last(1)
-    valid = Cases(train, sequences.last(1, skip=1), train, key)
-    return Split(train, valid, Cases(test_history, sequences.last(1), test_history, key))
+    valid = Cases(train, sequences.last(1, skip=1), train, key, users)
+    return Split(train, valid, Cases(test_history, sequences.last(1), test_history, key, users))
 
 
 def temporal_ratio(dataset: Dataset, valid: float = 0.1, test: float = 0.1) -> Split:
@@ -65,8 +69,8 @@ def temporal_ratio(dataset: Dataset, valid: float = 0.1, test: float = 0.1) -> S
 
     Every part of a kept user (3 or more items) holds at least one item.
     """
-    sequences = whole(dataset, minimum=3)
-    lengths = sequences.lengths
+    kept = whole(dataset, minimum=3)
+    sequences, lengths = kept.items, kept.items.lengths
     num_test = np.maximum((lengths * test).astype(np.int64), 1)
     num_valid = np.maximum((lengths * valid).astype(np.int64), 1)
     if (short := lengths - num_test - num_valid < 1).any():
@@ -74,11 +78,11 @@ def temporal_ratio(dataset: Dataset, valid: float = 0.1, test: float = 0.1) -> S
     stop_train, stop_valid, start = lengths - num_test - num_valid, lengths - num_test, np.zeros_like(lengths)
     history = sequences.slices(start, stop_train)
     before_test = sequences.slices(start, stop_valid)
-    key = np.arange(len(sequences))
+    key = np.arange(len(kept))
     return Split(
         history,
-        Cases(history, sequences.slices(stop_train, stop_valid), history, key),
-        Cases(before_test, sequences.slices(stop_valid, lengths), before_test, key),
+        Cases(history, sequences.slices(stop_train, stop_valid), history, key, kept.user_ids),
+        Cases(before_test, sequences.slices(stop_valid, lengths), before_test, key, kept.user_ids),
     )
 
 
@@ -89,32 +93,44 @@ def by_user(dataset: Dataset, valid: float = 0.1, test: float = 0.1, seed: int =
     with 3 or more items are drawn by `seed`. Histories are cut to the last `max_history` items.
     """
     if "all" in dataset.parts:
-        sequences = whole(dataset, minimum=3)
-        order = np.random.default_rng(seed).permutation(len(sequences))
+        kept = whole(dataset, minimum=3)
+        order = np.random.default_rng(seed).permutation(len(kept))
         bounds = np.cumsum([len(order) - int(len(order) * valid) - int(len(order) * test), int(len(order) * valid)])
-        parts = [sequences.take(rows) for rows in np.split(order, bounds)]
+        parts = [kept.take(rows) for rows in np.split(order, bounds)]
     else:
         parts = _published(dataset)
-    train, *held_out = parts
-    first_key = np.cumsum([len(part) for part in parts])
-    cases = [
-        Cases(
-            (history := part.drop_last(1).last(max_history)),
-            part.last(1),
-            history,
-            np.arange(len(part)) + first,
-        )
-        for part, first in zip(held_out, first_key[:-1], strict=True)
-    ]
-    return Split(train, *cases)
+    return _asked_for_the_last_item(parts, max_history)
 
 
-def _published(dataset: Dataset) -> list[Ragged]:
+def every_prefix(dataset: Dataset, max_history: int = 10) -> Split:
+    """Whole sequences for training; each row of the published `valid` and `test` is a prefix and the item after it.
+
+    The empty prefixes are asked too. Histories are cut to the last `max_history` items.
+    """
+    parts = _published(dataset)
+    if dataset.aligned or not all((part.items.lengths == 1).any() for part in parts[1:]):
+        raise UsageError(f"{dataset.name} does not hold the prefixes of sequences: no empty history is asked")
+    return _asked_for_the_last_item(parts, max_history)
+
+
+def _asked_for_the_last_item(parts: Sequence[Interactions], max_history: int) -> Split:
+    """Train on the first part; the last item of every row of the other two is asked."""
+    train, valid, test = parts
+    first_test = len(train) + len(valid)
+    return Split(train.items, _last_items(valid, max_history, len(train)), _last_items(test, max_history, first_test))
+
+
+def _last_items(part: Interactions, max_history: int, first_key: int) -> Cases:
+    history = part.items.drop_last(1).last(max_history)
+    return Cases(history, part.items.last(1), history, np.arange(len(part)) + first_key, part.user_ids)
+
+
+def _published(dataset: Dataset) -> list[Interactions]:
     """The parts train, valid and test of a dataset that its publisher has split."""
     needed = ("train", "valid", "test")
     if missing := [name for name in needed if name not in dataset.parts]:
         raise UsageError(f"{dataset.name} has no part {', '.join(missing)}; its parts: {', '.join(dataset.parts)}")
-    return [dataset.parts[name].items for name in needed]
+    return [dataset.parts[name] for name in needed]
 
 
 def fixed_files(dataset: Dataset, history_with_valid: bool = False) -> Split:
@@ -123,13 +139,14 @@ def fixed_files(dataset: Dataset, history_with_valid: bool = False) -> Split:
     While testing, train and validation items are masked; the history is the training part, or both
     with `history_with_valid`. Users without a target in a part are not asked there.
     """
-    train, valid, test = _published(dataset)
+    parts = _published(dataset)
     if not dataset.aligned:
         raise UsageError(f"{dataset.name} has files train, valid, test, but their rows are not the same users")
+    train, valid, test = (part.items for part in parts)
     both = train.joined(valid)
-    key = np.arange(len(train))
-    valid_cases = Cases(train, valid, train, key)
-    test_cases = Cases(both if history_with_valid else train, test, both, key)
+    key, users = np.arange(len(train)), parts[0].user_ids
+    valid_cases = Cases(train, valid, train, key, users)
+    test_cases = Cases(both if history_with_valid else train, test, both, key, users)
     return Split(
         train,
         valid_cases.take(np.flatnonzero(valid.lengths)),

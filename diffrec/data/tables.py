@@ -95,7 +95,9 @@ class ForeignTable:
         expected = len(self.names)
         for line, cells in self._records():
             if len(cells) != expected:
-                return f", line {line}: {len(cells)} cells, expected {expected}"
+                over_lines = any("\n" in cell for cell in cells)
+                quote = "; one goes on over several lines, as if a quotation mark were not closed" * over_lines
+                return f", line {line}: {len(cells)} cells, expected {expected}{quote}"
         return ""
 
 
@@ -145,6 +147,8 @@ def _open_parquet(path: Path, content: bytes) -> ForeignTable:
         names = pq.read_schema(pa.BufferReader(content)).names
     except (pa.ArrowException, OSError) as error:
         raise IntegrityError(f"{path.name} is not a whole Parquet file: {error}") from error
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UsageError(f"{path.name} has two columns called {twice[0]!r}; rename one")
     return ForeignTable(path, tuple(names), (), content, "utf-8", "", "", 0, True)
 
 
@@ -222,8 +226,8 @@ def _is_header(sample: list[list[str]], wanted: set[str], known: frozenset[str])
 
 
 def _unique(names: list[str]) -> list[str]:
-    """Columns without a name, or with one that another column has already, are called by their place."""
+    """Columns without a name, or with one that another column has too, are called by their place."""
     return [
-        name if name and name not in names[:place] else f"{name} (column {place + 1})".lstrip()
-        for place, name in enumerate(names)
+        name if name and names.count(name) == 1 else f"{name} (column {place})".lstrip()
+        for place, name in enumerate(names, start=1)
     ]

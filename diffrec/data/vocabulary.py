@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol, runtime_checkable
 
 from diffrec.errors import NotFoundError, UsageError, near_match
 
@@ -15,16 +15,44 @@ _YEAR = re.compile(r" \(\d{4}\)$")
 _SUGGESTIONS = 3
 
 
+@runtime_checkable
+class TitleSource(Protocol):
+    """Where titles can be had when one is first needed. Compared and hashed without reading them."""
+
+    def titles(self, item_ids: tuple[str, ...]) -> tuple[str, ...] | None:
+        """The titles of these items, None where they cannot be had here."""
+        ...
+
+    @property
+    def how_to_get(self) -> str:
+        """What to do where they cannot be had."""
+        ...
+
+
 @dataclass(frozen=True)
 class Vocabulary:
-    """Item number j (1..N; 0 is padding) has id `item_ids[j - 1]` and, where known, title `titles[j - 1]`."""
+    """Item number j (1..N; 0 is padding) has id `item_ids[j - 1]` and, where known, title `titles[j - 1]`.
+
+    stored_titles: titles that are at hand; source: asked for them otherwise.
+    """
 
     item_ids: tuple[str, ...]
-    titles: tuple[str, ...] | None = None
+    stored_titles: tuple[str, ...] | None = None
+    source: TitleSource | None = None
 
     def __post_init__(self) -> None:
-        if self.titles is not None and len(self.titles) != len(self.item_ids):
-            raise ValueError(f"{len(self.titles)} titles for {len(self.item_ids)} items")
+        if self.stored_titles is not None and len(self.stored_titles) != len(self.item_ids):
+            raise ValueError(f"{len(self.stored_titles)} titles for {len(self.item_ids)} items")
+
+    @cached_property
+    def titles(self) -> tuple[str, ...] | None:
+        """The title of every item, "" where unknown; None where there are no titles."""
+        return self.stored_titles if self.source is None else self.source.titles(self.item_ids)
+
+    @property
+    def missing_titles(self) -> str:
+        """How to get titles that exist and are not here; empty where there is nothing to get."""
+        return "" if self.titles is not None or self.source is None else self.source.how_to_get
 
     def __len__(self) -> int:
         return len(self.item_ids)
@@ -67,7 +95,8 @@ class Vocabulary:
             raise UsageError(f"the title {query!r} belongs to {len(found)} items; name one of {ids}")
         if not found:
             kind = "title or item id" if self.titles else "item id"
-            raise NotFoundError(f"no {kind} {query!r} among {len(self)} items{self._suggestion(query)}")
+            missing = f"; {self.missing_titles}" if self.missing_titles else ""
+            raise NotFoundError(f"no {kind} {query!r} among {len(self)} items{self._suggestion(query)}{missing}")
         return found[0]
 
     def _candidates(self, query: str) -> list[int]:
@@ -89,10 +118,6 @@ class Vocabulary:
         if close:
             return f"; did you mean {' or '.join(repr(title) for title in dict.fromkeys(close[:_SUGGESTIONS]))}?"
         return near_match(query, self.titles or self.item_ids)
-
-    def numbers(self, queries: Sequence[str]) -> list[int]:
-        """`number` for each query, in order."""
-        return [self.number(query) for query in queries]
 
     def parse_history(self, text: str) -> list[int]:
         """Item numbers of a comma-separated list of titles or ids; titles may themselves hold commas.

@@ -6,15 +6,18 @@ noise scales of DiffRec (1 - alpha_bar down to 5e-8) float32 tables lose up to a
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from diffusers import DDIMScheduler
 from torch import nn
 
-from diffrec.diffusion.schedulers import Scheduler
+from diffrec.diffusion.noise import RequestNoise
+from diffrec.diffusion.schedulers import Scheduler, check_scheduler
 from diffrec.diffusion.schedules import Betas, respaced, trailing_timesteps
 from diffrec.errors import UsageError, choose
 from diffrec.typing import Float, Int, Tensor
@@ -33,20 +36,46 @@ class NoisedSample:
 
 
 @dataclass(frozen=True)
-class ReverseSteps:
-    """A fresh scheduler on the visited steps. timesteps: what the network is told, noisy first;
-    indices: what the scheduler is told at the same place."""
+class SchedulerSteps:
+    """A fresh diffusers scheduler on the visited steps: the `ReverseSteps` of a Gaussian process.
+
+    timesteps: what the network is told, noisy first; indices: what the scheduler is told at the same place.
+    """
 
     scheduler: Scheduler
     timesteps: list[int]
     indices: Tensor
+
+    def enter(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
+        """x_{T-1} as this scheduler scales it: Euler, Heun and LMS step x / sqrt(alpha_bar)."""
+        return x / self.scheduler.scale_model_input(x.new_ones(()), self.indices[0])
+
+    def model_input(self, state: Float[Tensor, "batch dim"], place: int) -> Float[Tensor, "batch dim"]:
+        """x_t from what the scheduler steps."""
+        return self.scheduler.scale_model_input(state, self.indices[place])
+
+    def step(
+        self,
+        output: Float[Tensor, "batch dim"],
+        state: Float[Tensor, "batch dim"],
+        place: int,
+        draw: Callable[[], Tensor] | None,
+    ) -> Float[Tensor, "batch dim"]:
+        """One step back. DDIM gives the posterior mean (eta = 1), plus what `draw` gives but for the last step."""
+        extra: dict[str, Any] = {}
+        if isinstance(self.scheduler, DDIMScheduler):
+            last = place == len(self.timesteps) - 1
+            noise = state.new_zeros(()) if draw is None or last else draw()
+            extra = {"eta": 1.0, "variance_noise": noise}
+        index: Any = self.indices[place]  # some stubs want an int, all take the tensor
+        return self.scheduler.step(output, index, state, **extra, return_dict=False)[0]
 
 
 class GaussianProcess(nn.Module):
     """Corruption, training target and reverse steps of one schedule.
 
     betas: (T,) float64; prediction_type: what the network outputs, in diffusers' words.
-    `scheduler` is a template that users may replace by any diffusers scheduler made from its config.
+    `scheduler` is a template; another one of `schedulers.SCHEDULERS`, made from its config, may replace it.
     """
 
     alphas_cumprod: Tensor
@@ -63,14 +92,24 @@ class GaussianProcess(nn.Module):
         tables = {"alphas_cumprod": alpha_bar, "signal": alpha_bar**0.5, "sigma": (1 - alpha_bar) ** 0.5}
         for name, table in tables.items():
             self.register_buffer(name, torch.from_numpy(table), persistent=False)
-        self.scheduler: Scheduler = DDIMScheduler(
+        self.scheduler = DDIMScheduler(
             num_train_timesteps=len(betas),
             trained_betas=betas.tolist(),
             prediction_type=prediction_type,
-            clip_sample=False,  # the default clips embeddings to [-1, 1]
+            clip_sample=False,
             set_alpha_to_one=True,
             timestep_spacing="trailing",
         )
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """Whose steps the reverse loop takes."""
+        return self._scheduler
+
+    @scheduler.setter
+    def scheduler(self, scheduler: Scheduler) -> None:
+        check_scheduler(scheduler)
+        self._scheduler = scheduler
 
     @property
     def num_train_timesteps(self) -> int:
@@ -78,9 +117,10 @@ class GaussianProcess(nn.Module):
         return len(self.betas)
 
     def corrupt(
-        self, x0: Float[Tensor, "batch dim"], t: Int[Tensor, " batch"], noise: Float[Tensor, "batch dim"]
+        self, x0: Float[Tensor, "batch dim"], t: Int[Tensor, " batch"], noise: Float[Tensor, "batch dim"] | None = None
     ) -> NoisedSample:
-        """x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps."""
+        """x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps; eps is drawn where it is not given."""
+        noise = torch.randn_like(x0) if noise is None else noise
         signal, sigma = self.signal[t].to(x0.dtype)[:, None], self.sigma[t].to(x0.dtype)[:, None]
         return NoisedSample(x0, noise, t, signal * x0 + sigma * noise)
 
@@ -116,7 +156,11 @@ class GaussianProcess(nn.Module):
             )
         return num_inference_steps
 
-    def reverse_steps(self, num_inference_steps: int | None = None) -> ReverseSteps:
+    def prior(self, shape: tuple[int, ...], noise: RequestNoise) -> Float[Tensor, "batch dim"]:
+        """A sample of N(0, I) for each request, of the given shape."""
+        return noise.normal(math.prod(shape)).unflatten(1, shape)
+
+    def reverse_steps(self, num_inference_steps: int | None = None) -> SchedulerSteps:
         """A fresh scheduler for one call (schedulers keep state), on a trailing grid of that many steps.
 
         The grid becomes a process of its own (`schedules.respaced`), so steps are exact on every grid.
@@ -124,9 +168,12 @@ class GaussianProcess(nn.Module):
         num_steps = self.num_steps(num_inference_steps)
         visited = trailing_timesteps(self.num_train_timesteps, num_steps)
         betas = respaced(self.betas, visited)
-        # trained_betas and the spacing are ours whatever the template says; everything else is the template's
+        # trained_betas and the spacing are ours whatever the template says, and nothing is clipped: diffusers'
+        # defaults are for pictures in [-1, 1]; everything else is the template's
+        config = {**self.scheduler.config, "prediction_type": self.prediction_type}
         scheduler = self.scheduler.from_config(
-            {**self.scheduler.config, "prediction_type": self.prediction_type},
+            config,
+            **{name: False for name in ("clip_sample", "thresholding") if name in config},
             num_train_timesteps=num_steps,
             trained_betas=betas.tolist(),
             timestep_spacing="trailing",
@@ -134,7 +181,8 @@ class GaussianProcess(nn.Module):
         use_float64_tables(scheduler, betas)
         scheduler.set_timesteps(num_steps)
         # Heun visits a step twice, Euler counts in floats
-        return ReverseSteps(scheduler, visited[scheduler.timesteps.long().numpy()].tolist(), scheduler.timesteps)
+        told = visited[scheduler.timesteps.round().long().numpy()].tolist()
+        return SchedulerSteps(scheduler, told, scheduler.timesteps)
 
 
 def use_float64_tables(scheduler: Scheduler, betas: Betas) -> None:

@@ -57,12 +57,6 @@ class RequestNoise:
         pairs = torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)
         return pairs[:, :size].to(dtype)
 
-    def uniform(self, size: int, dtype: torch.dtype = torch.float32) -> Float[Tensor, "batch size"]:
-        """The next (batch, size) numbers, uniform on [0, 1)."""
-        self.draws += 1
-        column = torch.arange(size, device=self.state.device) + (self.draws << 32)
-        return _logical_shift(_mix(self.state[:, None] + column * _GOLDEN), 40).to(dtype) / (1 << 24)
-
     def split(self, rows: int) -> list[RequestNoise]:
         """The same noise for consecutive parts of the batch, `rows` requests each."""
         return [RequestNoise(part, self.draws) for part in self.state.split(rows)]

@@ -1,19 +1,55 @@
-"""The reverse loop, for any denoiser and any diffusers scheduler."""
+"""The reverse loop, for any denoiser and any process."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from diffrec.diffusion.gaussian import GaussianProcess
-from diffrec.diffusion.schedulers import Scheduler
-from diffrec.errors import UsageError
+from diffrec.diffusion.noise import RequestNoise
 from diffrec.typing import Float, Int, Tensor
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
+
+
+@runtime_checkable
+class ReverseSteps(Protocol):
+    """The way back from step T-1 to x_0, good for one walk. timesteps: the visited t, noisy first."""
+
+    @property
+    def timesteps(self) -> Sequence[int]: ...
+
+    def enter(self, x: Tensor) -> Tensor:
+        """The state of the walk at its start, from x_{T-1}."""
+        ...
+
+    def model_input(self, state: Tensor, place: int) -> Tensor:
+        """x_t at that place, which the network sees."""
+        ...
+
+    def step(self, output: Tensor, state: Tensor, place: int, draw: Callable[[], Tensor] | None) -> Tensor:
+        """The state one place on; draw: noise for one step, None for a walk without noise."""
+        ...
+
+
+@runtime_checkable
+class Process(Protocol):
+    """How x_0 is corrupted, where generation starts, and how a step goes back.
+
+    `corrupt` gives whatever the objective of the process reads, with the fields `x_t` and `t` at least.
+    """
+
+    @property
+    def num_train_timesteps(self) -> int: ...
+
+    def corrupt(self, x0: Tensor, t: Int[Tensor, " batch"]) -> Any: ...
+
+    def prior(self, shape: tuple[int, ...], noise: RequestNoise) -> Tensor: ...
+
+    def num_steps(self, num_inference_steps: int | None) -> int: ...
+
+    def reverse_steps(self, num_inference_steps: int | None = None) -> ReverseSteps: ...
 
 
 @runtime_checkable
@@ -47,13 +83,13 @@ class Compactable(Protocol):
 
 def sample(
     denoiser: Denoise,
-    process: GaussianProcess,
-    x: Float[Tensor, "batch dim"],
+    process: Process,
+    x: Tensor,
     *,
     num_inference_steps: int | None = None,
     noise: Callable[[int], Tensor] | None = None,
-) -> Float[Tensor, "batch dim"]:
-    """Run the reverse loop from `x` at step T-1 and return x_0.
+) -> Tensor:
+    """Run the reverse loop from `x` (batch, ...) at step T-1 and return x_0.
 
     denoiser: (x_t, t (1,)) -> output; num_inference_steps: None visits all T steps. With the default
     DDIM scheduler each step is the posterior mean, plus posterior noise where `noise` (size -> (batch,
@@ -63,20 +99,11 @@ def sample(
     steps = process.reverse_steps(num_inference_steps)
     compact = _compact(denoiser, x, noisy=noise is not None)
     network, state = (denoiser, x) if compact is None else (compact, compact.start)
-    scheduler = steps.scheduler
-    state = state * scheduler.init_noise_sigma
-    extra = _step_arguments(scheduler)
-
-    def draw(state: Tensor) -> Tensor:
-        if noise is None:
-            return state.new_zeros(())
-        return noise(state.shape[1]).to(state.dtype) if compact is None else compact.noise(noise)
-
-    for t, index in zip(steps.timesteps, steps.indices, strict=True):
-        output = network(scheduler.scale_model_input(state, index), torch.tensor([t], device=x.device))
-        if "variance_noise" in extra:
-            extra["variance_noise"] = draw(state) if t > steps.timesteps[-1] else state.new_zeros(())
-        state = scheduler.step(output, index, state, **extra, return_dict=False)[0]
+    draw = None if noise is None else _draw(noise, compact, x)
+    state = steps.enter(state)
+    for place, t in enumerate(steps.timesteps):
+        output = network(steps.model_input(state, place), torch.tensor([t], device=x.device))
+        state = steps.step(output, state, place, draw)
     return state if compact is None else compact.expand(state)
 
 
@@ -84,17 +111,11 @@ def _compact(denoiser: object, x: Tensor, noisy: bool) -> Compact | None:
     return denoiser.compact(x, noisy) if isinstance(denoiser, Compactable) else None
 
 
-def _step_arguments(scheduler: Scheduler) -> dict[str, object]:
-    """What `step` of this scheduler wants beside output, index and sample."""
-    parameters = inspect.signature(scheduler.step).parameters
-    if "variance_noise" in parameters and "eta" in parameters:
-        return {"eta": 1.0, "variance_noise": None}
-    if "generator" in parameters and type(scheduler).__name__.endswith(("DDPMScheduler", "AncestralDiscreteScheduler")):
-        raise UsageError(
-            f"{type(scheduler).__name__} draws noise that depends on the batch; the default DDIMScheduler "
-            f"takes the same steps with noise that belongs to the request"
-        )
-    return {}
+def _draw(noise: Callable[[int], Tensor], compact: Compact | None, x: Tensor) -> Callable[[], Tensor]:
+    """Noise for one step, on what is stepped: the vectors (batch, ...) or their coordinates."""
+    if compact is not None:
+        return lambda: compact.noise(noise)
+    return lambda: noise(x.shape[1:].numel()).to(x.dtype).view_as(x)
 
 
 class Guided:

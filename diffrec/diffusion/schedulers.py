@@ -16,7 +16,7 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 
-from diffrec.errors import choose
+from diffrec.errors import UsageError, choose
 from diffrec.typing import Tensor
 
 _OF_THE_PROCESS = ("num_train_timesteps", "trained_betas", "prediction_type", "timestep_spacing")
@@ -55,6 +55,16 @@ SCHEDULERS: dict[str, Any] = {
         UniPCMultistepScheduler,
     )
 }
+
+
+def check_scheduler(scheduler: Scheduler) -> None:
+    """UsageError for a scheduler whose noise would depend on the batch, or that the reverse loop does not know."""
+    name = type(scheduler).__name__
+    if not isinstance(scheduler, tuple(SCHEDULERS.values())) or "sde" in str(scheduler.config.get("algorithm_type")):
+        raise UsageError(
+            f"{name} cannot be used: steps must be deterministic, or take noise that belongs to the request, as the "
+            f"default DDIMScheduler does; there are: {', '.join(SCHEDULERS)} (no 'sde' algorithm)"
+        )
 
 
 def scheduler_class(name: str) -> Any:

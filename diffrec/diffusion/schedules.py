@@ -23,8 +23,11 @@ def linear_variance(
     """1 - alpha_bar rises linearly from scale*low to scale*high (DiffRec, eq. 4).
 
     beta is capped at 0.999. first_beta replaces beta_0 afterwards, which moves every later alpha_bar
-    too: the DiffRec code does so with 1e-5, the L-DiffRec code does not.
+    too: the DiffRec code does so with 1e-5, the L-DiffRec code does not. scale = 0 is no noise: every
+    beta is 1e-14, which float32 does not see.
     """
+    if scale == 0:
+        return np.full(num_train_timesteps, 1e-14)
     alpha_bar = 1 - np.linspace(scale * low, scale * high, num_train_timesteps, dtype=np.float64)
     betas = np.minimum(1 - alpha_bar / np.concatenate([[1.0], alpha_bar[:-1]]), 0.999)
     if first_beta is not None:
@@ -43,18 +46,6 @@ def exponential(num_train_timesteps: int, rate_min: float = 0.1, rate_max: float
     """The variance-preserving SDE in T steps (Song et al. 2021, eq. 33), as DreamRec spells it."""
     x = np.linspace(1, 2 * num_train_timesteps + 1, num_train_timesteps, dtype=np.float64)
     return 1 - np.exp(-rate_min / num_train_timesteps - x * 0.5 * (rate_max - rate_min) / num_train_timesteps**2)
-
-
-def square_root(num_train_timesteps: int) -> Betas:
-    """alpha_bar(u) = 1 - sqrt(u + 1e-4) (Li et al. 2022, Diffusion-LM); beta is at most 0.999."""
-    u = np.arange(num_train_timesteps + 1, dtype=np.float64) / num_train_timesteps
-    alpha_bar = 1 - np.sqrt(u + 1e-4)
-    return np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], 0.999)
-
-
-def binomial(num_train_timesteps: int) -> Betas:
-    """beta_t = 1 / (T - t + 1) (Sohl-Dickstein et al. 2015), t = 0..T-1."""
-    return 1 / (num_train_timesteps - np.arange(num_train_timesteps, dtype=np.float64) + 1)
 
 
 def respaced(betas: Betas, timesteps: NDArray[np.int64]) -> Betas:

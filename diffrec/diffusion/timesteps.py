@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -16,6 +17,15 @@ class TimestepDraw:
 
     t: Int[Tensor, " batch"]
     weight: Float[Tensor, " batch"]
+
+
+@runtime_checkable
+class TimestepSampler(Protocol):
+    """Draws the steps that training sees, and may learn from the losses (batch,) they had."""
+
+    def draw(self, size: int, device: torch.device, generator: torch.Generator | None = None) -> TimestepDraw: ...
+
+    def update(self, t: Int[Tensor, " batch"], loss: Float[Tensor, " batch"]) -> None: ...
 
 
 class UniformTimesteps(nn.Module):

@@ -53,7 +53,8 @@ def target_ranks(scores: Scores, target: Targets, excluded: Int[Tensor, "batch e
 
     rank = 1 + #greater + #equal / 2, bounds 1 + #greater and 1 + #greater + #equal, counted over the
     other candidates. scores: (batch, N), compared in their own dtype; target: (batch, targets) and
-    excluded: (batch, excluded) item numbers. Raises DiffrecError on NaN or infinite scores.
+    excluded: (batch, excluded) item numbers. The ranks lie on the CPU, for not every device has float64.
+    Raises DiffrecError on NaN or infinite scores.
     """
     if not all_finite(scores):
         raise DiffrecError("the scores hold NaN or infinite values; a ranking needs finite scores")
@@ -62,7 +63,8 @@ def target_ranks(scores: Scores, target: Targets, excluded: Int[Tensor, "batch e
     target = _first_mentions(target)
     rows = max(1, _SCORES_AT_ONCE // scores.shape[1])
     parts = [_counts(*part) for part in zip(scores.split(rows), target.split(rows), excluded.split(rows), strict=True)]
-    greater, others_equal, is_candidate = (torch.cat(column) for column in zip(*parts, strict=True))
+    greater, others_equal, is_candidate = (torch.cat(column).cpu() for column in zip(*parts, strict=True))
+    target = target.cpu()
     best = (1 + greater).to(torch.float64).masked_fill(~is_candidate, torch.inf).masked_fill(target == 0, torch.nan)
     return TargetRanks(best + others_equal / 2, best, best + others_equal)
 
@@ -125,9 +127,13 @@ def ndcg(ranks: Ranks, k: int) -> PerExample:
     Source: Järvelin and Kekäläinen, ACM TOIS 20 (2002), with binary gains and log2(rank + 1).
     """
     gain = (1 / torch.log2(ranks + 1)).masked_fill(~(ranks <= k), 0).sum(1)
-    places = torch.arange(1, k + 1, dtype=ranks.dtype, device=ranks.device)
-    ideal = pad((1 / torch.log2(places + 1)).cumsum(0), (1, 0))
-    return gain / ideal[_num_targets(ranks).clamp(max=k)]
+    return gain / _ideal_gains(k).to(ranks)[_num_targets(ranks).clamp(max=k)]
+
+
+def _ideal_gains(k: int) -> Float[Tensor, " places"]:
+    """(k + 1,) float64: the best gain of 0..k hits. On the CPU, because CUDA has no deterministic cumsum."""
+    places = torch.arange(1, k + 1, dtype=torch.float64, device="cpu")
+    return pad((1 / torch.log2(places + 1)).cumsum(0), (1, 0))
 
 
 def mrr(ranks: Ranks) -> PerExample:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
+from torch.nn import Module
 from torchmetrics import Metric
 
 from diffrec.errors import DiffrecError
@@ -14,7 +17,8 @@ class RankingMetrics(Metric):
     """Means of the full-ranking metrics over all users with at least one target.
 
     num_items: N, the width of the scores; cutoffs: lengths of list. Ties count by mean rank
-    (`functional.target_ranks`); sums and counts are kept, so the batch size does not matter.
+    (`functional.target_ranks`); sums and counts are kept, so the batch size does not matter. They go where
+    the model goes, but stay on the CPU where it goes to MPS, which has no float64.
     """
 
     higher_is_better = True
@@ -33,8 +37,12 @@ class RankingMetrics(Metric):
         if scores.shape[1] != self.num_items:
             raise DiffrecError(f"scores of {scores.shape[1]} items where {self.num_items} are expected")
         values = torch.stack([*metrics_from_ranks(target_ranks(scores, target, seen).mean, self.cutoffs).values()])
-        self.total += values.nansum(1)
-        self.users += (target > 0).any(1).sum()
+        self.total += values.nansum(1).to(self.total.device)
+        self.users += (target > 0).any(1).sum().to(self.users.device)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> Module:
+        """What `Module.to` and its like call with the change they make to each tensor."""
+        return self if fn(torch.zeros(1)).device.type == "mps" else super()._apply(fn, exclude_state)
 
     def compute(self) -> dict[str, Float[Tensor, ""]]:
         """Scalars by name; NaN before the first user with a target."""

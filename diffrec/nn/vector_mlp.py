@@ -37,7 +37,7 @@ class VectorMLP(nn.Module):
         layers = [nn.Linear(a, b) for a, b in pairwise(sizes)]
         self.layers = nn.ModuleList(layers)
         self.dropout = nn.Dropout(dropout)
-        self._products: tuple[tuple[int, ...], Tensor, Tensor] | None = None
+        self._products: tuple[tuple[int, ...], CatalogueProducts] | None = None
         for layer in (self.time, *layers):
             nn.init.xavier_normal_(layer.weight)
             nn.init.normal_(layer.bias, std=0.001)
@@ -79,15 +79,32 @@ class VectorMLP(nn.Module):
         """This network on coordinates of x_t (see `CompactMLP`); None where x_t is normalised."""
         return None if self.normalise else CompactMLP(self, x, noisy)
 
-    def catalogue_products(self) -> tuple[Float[Tensor, "hidden last"], Float[Tensor, " hidden"]]:
-        """W_1 W_last and W_1 b_last: computed once per state of the weights, not once per call."""
-        first, _ = self.first_weights()
-        last = self.last
-        version = tuple(v for p in (self.first.weight, last.weight, last.bias) for v in (p._version, p.data_ptr()))
+    def catalogue_products(self) -> CatalogueProducts:
+        """Computed once per state of the weights, not once per call."""
+        version = (*_version(self.first.weight), *_version(self.last.weight), *_version(self.last.bias))
         if self._products is None or self._products[0] != version:
-            with torch.inference_mode(False), torch.no_grad():  # kept beyond this call, so no inference tensors
-                self._products = (version, first @ last.weight, first @ last.bias)
-        return self._products[1], self._products[2]
+            self._products = (version, CatalogueProducts(self.first_weights()[0], self.last))
+        return self._products[1]
+
+
+def _version(parameter: Tensor) -> tuple[int, int]:
+    return parameter._version, parameter.data_ptr()
+
+
+class CatalogueProducts:
+    """What the reverse loop needs of the first weight (hidden, dim) and the last layer, free of the catalogue."""
+
+    def __init__(self, first: Float[Tensor, "hidden dim"], last: nn.Linear) -> None:
+        self._first = first
+        with torch.inference_mode(False), torch.no_grad():  # kept beyond a call, so no inference tensors
+            self.product, self.bias = first @ last.weight, first @ last.bias
+
+    @cached_property
+    def noise_factor(self) -> Float[Tensor, "hidden hidden"]:
+        """The symmetric square root of W_1 W_1^T: unique, whatever basis an eigensolver chooses."""
+        with torch.inference_mode(False), torch.no_grad():
+            values, vectors = torch.linalg.eigh((self._first @ self._first.T).double())
+            return ((vectors * values.clamp(min=0).sqrt()) @ vectors.T).to(self._first.dtype)
 
 
 class CompactMLP:
@@ -101,10 +118,10 @@ class CompactMLP:
 
     def __init__(self, network: VectorMLP, x: Float[Tensor, "batch dim"], noisy: bool) -> None:
         self.network, self.x = network, x
-        self.product, self.bias_product = network.catalogue_products()
+        self.products = network.catalogue_products()
         first, _ = network.first_weights()
         self.projected_x = x @ first.T
-        self.widths = [self.product.shape[1], 1, 1, self.product.shape[0] if noisy else 0]
+        self.widths = [self.products.product.shape[1], 1, 1, len(self.products.product) if noisy else 0]
 
     @property
     def start(self) -> Float[Tensor, "batch coordinates"]:
@@ -117,8 +134,8 @@ class CompactMLP:
         self, coordinates: Float[Tensor, "batch coordinates"], t: Int[Tensor, 1]
     ) -> Float[Tensor, "batch coordinates"]:
         u, beta, alpha, n = coordinates.split(self.widths, dim=1)
-        known = torch.addcmul(beta * self.bias_product, alpha, self.projected_x)
-        projected = torch.addmm(known + n if self.widths[3] else known, u, self.product.T)
+        known = torch.addcmul(beta * self.products.bias, alpha, self.projected_x)
+        projected = torch.addmm(known + n if self.widths[3] else known, u, self.products.product.T)
         z = self.network.hidden(projected, t)
         return torch.cat([z, torch.ones_like(beta), torch.zeros_like(alpha), torch.zeros_like(n)], dim=1)
 
@@ -127,15 +144,8 @@ class CompactMLP:
 
         normal: size -> (batch, size) standard normal numbers.
         """
-        n = normal(self.widths[3]).to(self.x.dtype) @ self._noise_factor.T
+        n = normal(self.widths[3]).to(self.x.dtype) @ self.products.noise_factor
         return nn.functional.pad(n, (sum(self.widths[:3]), 0))
-
-    @cached_property
-    def _noise_factor(self) -> Float[Tensor, "hidden hidden"]:
-        """A square root of W_1 W_1^T."""
-        first, _ = self.network.first_weights()
-        values, vectors = torch.linalg.eigh((first @ first.T).double())
-        return (vectors * values.clamp(min=0).sqrt()).to(first.dtype)
 
     def expand(self, coordinates: Float[Tensor, "batch coordinates"]) -> Float[Tensor, "batch dim"]:
         """The vector itself. The last step of every scheduler returns the estimate of x_0, free of noise."""

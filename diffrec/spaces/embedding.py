@@ -17,7 +17,7 @@ class EmbeddingSpace(nn.Module):
         super().__init__()
         self.table = nn.Embedding(num_items + 1, dim)
         nn.init.normal_(self.table.weight, std=init_std)
-        self.dim = dim
+        self.shape = (dim,)
 
     def encode(self, items: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape dim"]:
         """Rows of the table; padding is row 0, which is never a candidate."""

@@ -20,8 +20,9 @@ class InteractionSpace(nn.Module):
         self.num_items, self.recency = num_items, recency
 
     @property
-    def dim(self) -> int:
-        return self.num_items
+    def shape(self) -> tuple[int]:
+        """Of one x_0: (N,)."""
+        return (self.num_items,)
 
     def encode(self, history: History) -> Float[torch.Tensor, "batch items"]:
         """(batch, N) vectors of (batch, length) histories; an item met twice keeps its last weight."""

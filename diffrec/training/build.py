@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from jsonargparse import ArgumentError
 from pytorch_lightning import Trainer
+from pytorch_lightning.accelerators import MPSAccelerator
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -20,7 +21,8 @@ from diffrec.errors import UsageError
 from diffrec.recommender import ClosedFormRecommender, Recommender
 from diffrec.training.checkpoint_io import AtomicCheckpointIO
 from diffrec.training.config import compose
-from diffrec.training.guards import StopAtNonFiniteLoss
+from diffrec.training.guards import StopAtNonFinite
+from diffrec.training.resume import RandomStates
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def _construct(config: dict[str, object], folder: Path) -> _Lightning:
         Recommender,
         InteractionDataModule,
         save_config_callback=None,
-        trainer_defaults={"callbacks": [StopAtNonFiniteLoss(), _keep_last(folder)]},
+        trainer_defaults={"callbacks": [StopAtNonFinite(), RandomStates(), _keep_last(folder)]},
         parser_class=_Parser,
         parser_kwargs={"exit_on_error": False},
         subclass_mode_model=True,
@@ -110,11 +112,13 @@ def _keep_last(folder: Path) -> ModelCheckpoint:
 
 
 def _completed(config: dict[str, object], folder: Path) -> dict[str, Any]:
-    """The configuration with the seed of the data, and every place that is written to inside `folder`."""
+    """The configuration with the seed of the data, one device, and every place that is written to inside `folder`."""
     complete: dict[str, Any] = deepcopy(config)
     complete["data"].setdefault("seed", complete["seed_everything"])
     trainer = complete["trainer"]
-    trainer["default_root_dir"] = str(folder)
+    trainer |= {"default_root_dir": str(folder), "devices": 1}
+    if trainer.get("accelerator", "auto") == "auto" and MPSAccelerator.is_available():
+        trainer["accelerator"] = "cpu"  # MPS lacks float64, in which the tables of a diffusion are kept
     for member in _members(trainer.get("logger")):
         member.setdefault("init_args", {})["save_dir"] = str(folder)
     for member in _members(trainer.get("callbacks")):

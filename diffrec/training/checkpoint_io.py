@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle  # only for the name of the error that torch raises on a damaged file
 import zipfile
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from pytorch_lightning.plugins import CheckpointIO
 from torch import nn
 
 from diffrec.errors import DiffrecError, IntegrityError, NotFoundError, near_match
+from diffrec.files import replacing
 
 _DAMAGED = (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, zipfile.BadZipFile)
 
@@ -22,22 +22,22 @@ class AtomicCheckpointIO(CheckpointIO):
     """Lightning's own writer stages elsewhere and then moves, which on a full disk loses the older file."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None) -> None:
-        """Write beside the target, then rename; DiffrecError where the disk refuses, the older file intact."""
+        """Write beside the target, then rename.
+
+        DiffrecError where a weight is not finite or the disk refuses; the older file is then intact.
+        """
         path = Path(path)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        if name := non_finite(checkpoint["state_dict"]):
+            raise DiffrecError(
+                f"{path} is not written: {name} holds numbers that are not finite after epoch "
+                f"{checkpoint['epoch'] + 1} (step {checkpoint['global_step']})"
+            )
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with part.open("wb") as file:
+            with replacing(path) as file:
                 torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, path)
-            _sync_folder(path.parent)
-        except (OSError, RuntimeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error).partition("\n")[0]
+        except RuntimeError as error:  # what torch makes of a full disk
+            reason = str(error).partition("\n")[0]
             raise DiffrecError(f"{path} could not be written ({reason}); what was there is unchanged") from error
-        finally:
-            part.unlink(missing_ok=True)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = True
@@ -48,6 +48,12 @@ class AtomicCheckpointIO(CheckpointIO):
     def remove_checkpoint(self, path: str | Path) -> None:
         """Delete one file."""
         Path(path).unlink(missing_ok=True)
+
+
+def non_finite(tensors: Mapping[str, torch.Tensor]) -> str | None:
+    """The name of the first tensor with a NaN or an infinity, None where all numbers are finite."""
+    floats = ((name, tensor) for name, tensor in tensors.items() if tensor.is_floating_point())
+    return next((name for name, tensor in floats if not torch.isfinite(tensor).all()), None)
 
 
 def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
@@ -72,12 +78,3 @@ def load_weights(model: nn.Module, checkpoint: Mapping[str, Any], path: Path) ->
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise IntegrityError(f"{path} does not belong to this {type(model).__name__}: {reason}") from None
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a loss of power."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

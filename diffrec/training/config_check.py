@@ -11,6 +11,7 @@ from importlib import import_module
 
 from jsonargparse import ArgumentError, ArgumentParser
 from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.accelerators import MPSAccelerator
 from pytorch_lightning.loggers import Logger
 
 from diffrec.data.datamodule import InteractionDataModule
@@ -44,13 +45,22 @@ def faults(tree: Node) -> list[str]:
     if data := tree.get("data"):
         found += _argument_faults(data, InteractionDataModule, "data")
     if trainer := tree.get("trainer"):
-        found += _argument_faults(trainer, Trainer, "trainer")
+        found += [*_argument_faults(trainer, Trainer, "trainer"), *_device_faults(trainer)]
     return found
 
 
 def _seed_faults(node: Node | None) -> Iterator[str]:
     if node is not None and (type(node.value) is not int or node.value < 0):
         yield f"{node.where}: seed_everything must be a whole number from 0, got {node.plain()!r}"
+
+
+def _device_faults(trainer: Node) -> Iterator[str]:
+    devices, accelerator = trainer.get("devices"), trainer.get("accelerator")
+    if devices is not None and devices.value not in (1, "1", "auto"):
+        yield f"{devices.where}: devices must be 1, for training runs on one device so far, got {devices.plain()!r}"
+    refused = ("mps", "gpu") if MPSAccelerator.is_available() else ("mps",)
+    if accelerator is not None and accelerator.value in refused:
+        yield f"{accelerator.where}: accelerator cannot be 'mps', which lacks float64; use cpu, cuda or auto"
 
 
 def _class_faults(node: Node, base: type, what: str) -> Iterator[str]:

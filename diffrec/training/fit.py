@@ -13,9 +13,11 @@ import yaml
 from pytorch_lightning import seed_everything
 from pytorch_lightning.callbacks import ModelCheckpoint
 
+from diffrec.files import write_file
 from diffrec.paths import naming
 from diffrec.training.build import Run
 from diffrec.training.checkpoint_io import load_weights, read_checkpoint
+from diffrec.training.resume import refuse_another_experiment
 
 _TRAINING_STREAM = 1 << 20  # training draws apart from the initial weights, whatever was drawn since the build
 
@@ -44,11 +46,16 @@ class FitResult:
 
 
 def fit(run: Run, resume: Path | None = None) -> FitResult:
-    """Train `run.model`, from the state in `resume` if given, and put the best weights back into it.
+    """Train `run.model`, from the checkpoint `resume` if given, and put the best weights back into it.
 
     Writes config.yaml, checkpoints/best.ckpt, checkpoints/last.ckpt and the logs below `run.run_dir`.
-    Raises DiffrecError at a non-finite loss; Ctrl-C comes through as KeyboardInterrupt.
+    From last.ckpt, which is written at the end of every epoch, training goes on bit for bit as if it had
+    never stopped; what was done of a broken epoch is done again, and best.ckpt is no such place.
+    Raises UsageError where `resume` is of another experiment, DiffrecError at a non-finite loss, gradient
+    or weight; Ctrl-C comes through as KeyboardInterrupt.
     """
+    if resume is not None:
+        refuse_another_experiment(run.config, resume)
     if not _trial(run):
         _write_config(run)
     seed_everything(cast(int, run.config["seed_everything"]) ^ _TRAINING_STREAM, workers=True)
@@ -90,11 +97,7 @@ def _trial(run: Run) -> bool:
 
 
 def _write_config(run: Run) -> None:
-    run.run_dir.mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump(run.config, sort_keys=False)
-    path = run.run_dir / "config.yaml"
-    with naming(path):
-        path.write_text(text, encoding="utf-8")
+    write_file(run.run_dir / "config.yaml", yaml.safe_dump(run.config, sort_keys=False).encode())
 
 
 def _last_value(run: Run) -> float | None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Union
 
 from diffrec.errors import IntegrityError
-from diffrec.zoo.strict_json import short
+from diffrec.strict_json import short
 
 _LARGEST_INT = 10_000_000  # of items, steps or widths: a table of that length still fits into memory
 _LARGEST_TEXT = 1000

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from diffrec.errors import IntegrityError
+from diffrec.strict_json import from_json, numbers, record, short, to_json
 from diffrec.zoo.entry import SCHEMA_VERSION, check_version
-from diffrec.zoo.strict_json import from_json, numbers, record, short, to_json
 
 CLASS_PATH = re.compile(r"(diffrec\.models|diffrec\.baselines)\.([A-Z][A-Za-z0-9]{0,63})", re.ASCII)
 _NONE = type(None)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffrec.errors import IntegrityError, NotFoundError
-from diffrec.zoo.strict_json import from_json, record, short, to_json
+from diffrec.strict_json import from_json, record, short, to_json
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diffrec.errors import IntegrityError, NotFoundError, near_match
+from diffrec.files import write_file
 from diffrec.paths import resource_dir
+from diffrec.strict_json import from_json, numbers, record, short, to_json
 from diffrec.zoo.config import Config, Measured
-from diffrec.zoo.durable import write_file
 from diffrec.zoo.entry import (
     CONFIG,
     MANIFEST,
@@ -23,7 +24,6 @@ from diffrec.zoo.entry import (
     parse_files,
     read_file,
 )
-from diffrec.zoo.strict_json import from_json, numbers, record, short, to_json
 
 _LARGEST = 1 << 24
 _NONE = type(None)

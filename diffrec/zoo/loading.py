@@ -17,14 +17,15 @@ from diffrec.baselines.history import ItemToItem
 from diffrec.data.vocabulary import Vocabulary
 from diffrec.errors import IntegrityError
 from diffrec.recommender import ClosedFormRecommender, Recommender, count_parameters
+from diffrec.strict_json import from_json, record, short, to_json
+from diffrec.training.checkpoint_io import non_finite
 from diffrec.typing import Tensor
 from diffrec.zoo.arguments import checked_arguments
 from diffrec.zoo.config import Config, Measured, TrainedOn
 from diffrec.zoo.entry import CONFIG, METRICS, SCHEMA_VERSION, VOCABULARY, WEIGHTS, check_version
 from diffrec.zoo.index import find_entry
 from diffrec.zoo.sampling import set_sampling
-from diffrec.zoo.strict_json import from_json, record, short, to_json
-from diffrec.zoo.titles import BorrowedTitles
+from diffrec.zoo.titles import DatasetTitles
 
 _NONE = type(None)
 
@@ -34,14 +35,15 @@ def load(name_or_path: str | Path, *, offline: bool = False) -> Recommender:
 
     name_or_path: a name of `diffrec zoo list`, or the folder of an entry (a Path, or text with a slash).
     Every file is checked by sha256, and the weights against the model that the configuration builds.
-    Titles that the entry may not hold are taken from the dataset when one is needed; `offline` forbids to
-    fetch it. Raises NotFoundError (no such entry), IntegrityError (anything about it is not as it should be).
+    Titles that the entry may not hold are taken from the dataset, when one is needed and it lies on this
+    machine. Nothing is fetched, with or without `offline`. Raises NotFoundError (no such entry), IntegrityError
+    (anything about it is not as it should be).
     """
     entry = find_entry(name_or_path)
     contents = entry.read_all()
     config = Config.parse(contents[CONFIG], str(entry.folder / CONFIG))
     Measured.parse(contents[METRICS], str(entry.folder / METRICS))
-    vocabulary = parse_vocabulary(contents[VOCABULARY], str(entry.folder / VOCABULARY), config.dataset, offline)
+    vocabulary = parse_vocabulary(contents[VOCABULARY], str(entry.folder / VOCABULARY), config.dataset)
     tensors = _tensors(contents[WEIGHTS], str(entry.folder / WEIGHTS))
     model = _build(config, tensors, str(entry.folder / CONFIG))
     set_sampling(model, config.sampling, f"{entry.folder / CONFIG}: sampling")
@@ -63,7 +65,7 @@ def vocabulary_bytes(vocabulary: Vocabulary | None, include_titles: bool) -> byt
     return to_json({"schema_version": SCHEMA_VERSION, "item_ids": item_ids, "titles": titles})
 
 
-def parse_vocabulary(data: bytes, where: str, dataset: TrainedOn | None, offline: bool) -> Vocabulary | None:
+def parse_vocabulary(data: bytes, where: str, dataset: TrainedOn | None) -> Vocabulary | None:
     """From the content of vocabulary.json; None where the model was trained on item numbers alone."""
     kinds = {"schema_version": int, "item_ids": (list, _NONE), "titles": (list, _NONE)}
     fields = record(from_json(data, where), where, kinds)
@@ -77,9 +79,8 @@ def parse_vocabulary(data: bytes, where: str, dataset: TrainedOn | None, offline
         raise IntegrityError(f"{where} holds an item id twice")
     if item_ids is None:
         return None
-    return (
-        BorrowedTitles(item_ids, dataset.name, offline) if titles is None and dataset else Vocabulary(item_ids, titles)
-    )
+    source = DatasetTitles(dataset.name) if titles is None and dataset else None
+    return Vocabulary(item_ids, titles, source)
 
 
 def _tensors(data: bytes, where: str) -> dict[str, Tensor]:
@@ -88,9 +89,8 @@ def _tensors(data: bytes, where: str) -> dict[str, Tensor]:
         tensors = tensors_from_bytes(data)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise IntegrityError(f"{where} is not a safetensors file that can be read: {error}") from error
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise IntegrityError(f"{where}: {short(name)} holds numbers that are not finite")
+    if name := non_finite(tensors):
+        raise IntegrityError(f"{where}: {short(name)} holds numbers that are not finite")
     return tensors
 
 

@@ -8,8 +8,8 @@ from typing import Any
 from diffrec.diffusion.schedulers import scheduler_class, settings, with_settings
 from diffrec.errors import IntegrityError
 from diffrec.recommender import DiffusionRecommender, Recommender
+from diffrec.strict_json import record
 from diffrec.zoo.arguments import checked_arguments, plain
-from diffrec.zoo.strict_json import record
 
 _NONE = type(None)
 _KINDS = {"num_inference_steps": (int, _NONE), "guidance_scale": float, "stochastic": bool, "scheduler": dict}

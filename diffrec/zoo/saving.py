@@ -13,11 +13,12 @@ from safetensors.torch import save as bytes_of_tensors
 from diffrec.data.dataset import Dataset
 from diffrec.data.protocol import get_protocol
 from diffrec.errors import DiffrecError, NotFoundError, UsageError, near_match
+from diffrec.files import write_folder
 from diffrec.recommender import Recommender, count_parameters
+from diffrec.training.checkpoint_io import non_finite
 from diffrec.zoo.arguments import plain
 from diffrec.zoo.card import card
 from diffrec.zoo.config import Config, Measured, TrainedOn, Training
-from diffrec.zoo.durable import write_folder
 from diffrec.zoo.entry import CARD, CONFIG, FILES, MANIFEST, METRICS, VOCABULARY, WEIGHTS, manifest_bytes
 from diffrec.zoo.loading import load, model_class, vocabulary_bytes
 from diffrec.zoo.sampling import sampling_of
@@ -100,9 +101,8 @@ def _weights(model: Recommender) -> bytes:
     state = {
         name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in model.state_dict().items()
     }
-    for name, tensor in state.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise DiffrecError(f"{type(model).__name__} is not saved: {name} holds numbers that are not finite")
+    if name := non_finite(state):
+        raise DiffrecError(f"{type(model).__name__} is not saved: {name} holds numbers that are not finite")
     return bytes_of_tensors(state)
 
 

@@ -2,41 +2,35 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from dataclasses import dataclass
 
 from diffrec.data.catalogue import REGISTERED, find
 from diffrec.data.sources import load_dataset
-from diffrec.data.vocabulary import Vocabulary
 from diffrec.errors import DiffrecError
 
 
-class BorrowedTitles(Vocabulary):
-    """The item ids of an entry, with the titles of the dataset `source` if its item ids are the same.
+@dataclass(frozen=True)
+class DatasetTitles:
+    """The titles of the dataset of that name, if it lies on this machine and has the same item ids.
 
-    The dataset is read, and fetched unless `offline`, at the first use of a title. Where it cannot be had
-    there are no titles, and the error for an unknown title says how to get them.
+    Nothing is ever fetched; `how_to_get` says which command does it.
     """
 
-    def __init__(self, item_ids: tuple[str, ...], source: str, offline: bool = False) -> None:
-        super().__init__(item_ids)
-        self.__dict__.update(source=source, offline=offline)  # a frozen dataclass refuses plain assignment
-        del self.__dict__["titles"]  # so that the property below is asked
+    dataset: str
 
-    @cached_property
-    def titles(self) -> tuple[str, ...] | None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The titles of the dataset, None where they cannot be had."""
-        source = self.__dict__["source"]
+    def titles(self, item_ids: tuple[str, ...]) -> tuple[str, ...] | None:
+        """The titles of these items; None where the dataset is not here, damaged or of other items."""
         try:
-            if self.__dict__["offline"] and source != "synthetic" and find(source).folder is None:
+            if self.dataset != "synthetic" and find(self.dataset).folder is None:
                 return None
-            theirs = load_dataset(source).vocabulary
+            theirs = load_dataset(self.dataset).vocabulary
         except DiffrecError:
             return None
-        return theirs.titles if theirs.item_ids == self.item_ids else None
+        return theirs.titles if theirs.item_ids == item_ids else None
 
-    def _suggestion(self, query: str) -> str:
-        if self.titles is not None:
-            return super()._suggestion(query)
-        source = self.__dict__["source"]
-        get = f"run 'diffrec data fetch {source}'" if source in REGISTERED else f"set DIFFREC_DATA to where {source} is"
-        return f"{super()._suggestion(query)}; titles come with the dataset: {get}"
+    @property
+    def how_to_get(self) -> str:
+        """A command for registered datasets, a setting for those people bring."""
+        name = self.dataset
+        get = f"run 'diffrec data fetch {name}'" if name in REGISTERED else f"set DIFFREC_DATA to where {name} is"
+        return f"titles come with the dataset: {get}"

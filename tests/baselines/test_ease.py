@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -62,6 +63,12 @@ def test_exactly_enough_memory_is_enough(monkeypatch, closed_forms):
 
 def test_available_memory_is_a_part_of_all_memory():
     assert 0 < ease.available_memory() <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def test_without_any_estimate_memory_has_no_limit(monkeypatch):
+    monkeypatch.setattr(ease.Path, "exists", lambda path: False)
+    monkeypatch.delattr(os, "sysconf")
+    assert ease.available_memory() == sys.maxsize
 
 
 def test_a_singular_matrix_is_an_error():

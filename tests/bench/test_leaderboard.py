@@ -8,8 +8,15 @@ import statistics
 
 import pytest
 
-from diffrec.bench.leaderboard import Statistic, leaderboard, table
-from diffrec.bench.render import accuracy, count, duration, markdown, to_csv, to_json
+from diffrec.bench.leaderboard import (
+    Statistic,
+    leaderboard,
+    publishable,
+    table,
+    with_reasons,
+    with_shipped_reasons,
+)
+from diffrec.bench.render import accuracy, caption, count, duration, markdown, to_csv, to_json
 from diffrec.bench.result import read_results
 from diffrec.errors import NotFoundError, UsageError
 from diffrec.paths import resource_dir
@@ -26,7 +33,8 @@ EXPECTED = """\
 | markov° | 1 | .0480 | .0960 | 1 | 0.42 | 146k | 0.5 s |
 | popularity° | 1 | .0250 | .0500 | 1 | 0.42 | 1.68k | 0.5 s |
 
-943 test users, sorted for ndcg@10; data sha256 abababababab, suite version 1; measured on cpu, 2 threads.
+943 test users, sorted for ndcg@10; data sha256 abababababab, suite version 1; measured on cpu, 2 threads. \
+lacks: sequential-rules; sasrec
 """
 
 
@@ -88,29 +96,35 @@ def test_an_unknown_column_names_the_near_match(board):
         table(board, "recal@20")
 
 
-@pytest.mark.parametrize(
-    ("without", "named"),
-    [
-        (["popularity"], "popularity"),
-        (["markov"], "markov or sequential-rules"),
-        (["item-knn", "ease"], "item-knn, ease"),
-    ],
-)
-def test_a_table_without_baselines_is_refused(board, without, named):
-    kept = [r for r in board if r.model not in without]
-    with pytest.raises(UsageError, match=rf"without the training-free rows: {named} missing"):
-        leaderboard(kept)
+def complete(board, result):
+    return [*board, result("sequential-rules", 0.05), result("sasrec", 0.056, role="model")]
+
+
+@pytest.mark.parametrize("name", ["popularity", "markov", "sequential-rules", "item-knn", "ease", "sasrec"])
+def test_a_table_tells_which_required_row_it_lacks_and_is_not_published(board, result, name):
+    board = complete(board, result)
+    assert table(board).lacks == {}
+    assert "lacks" not in caption(table(board))
+    assert publishable([table(board)]) == [table(board)]
+    lacking = table([r for r in board if r.model != name])
+    assert caption(lacking).splitlines()[1:] == [f"lacks: {name}"]
+    with pytest.raises(UsageError, match=rf"lacks {name}: run them, .*'without: {{{name}: reason}}' in .*quick.yaml"):
+        publishable([table(board), lacking])
+
+
+def test_a_reason_is_printed_and_lets_a_table_be_published(board):
+    lacking = with_reasons(table(board), {"sasrec": "needs a day", "ease": "is there"})
+    assert lacking.lacks == {"sequential-rules": None, "sasrec": "needs a day"}
+    assert caption(lacking).splitlines()[1] == "lacks: sequential-rules; sasrec (needs a day)"
+    with pytest.raises(UsageError, match="lacks sequential-rules: "):
+        publishable([lacking])
+    stated = with_reasons(table(board), {"sasrec": "needs a day", "sequential-rules": "is too slow"})
+    assert publishable([stated]) == [stated]
 
 
 def test_a_trained_model_called_ease_is_not_the_baseline(board, result):
-    board = [r for r in board if r.model != "ease"] + [result("ease", 0.09, role="model")]
-    with pytest.raises(UsageError, match="ease missing"):
-        table(board)
-
-
-def test_sequential_rules_stand_for_markov(board, result):
-    board = [r for r in board if r.model != "markov"] + [result("sequential-rules", 0.06)]
-    assert models(board)[0] == "sequential-rules"
+    board = [r for r in complete(board, result) if r.model != "ease"] + [result("ease", 0.09, role="model")]
+    assert table(board).lacks == {"ease": None}
 
 
 def test_protocols_datasets_and_suites_are_never_mixed(board, result):
@@ -196,4 +210,5 @@ def test_the_leaderboard_that_ships_is_made_from_the_results_that_ship():
     if not results:
         pytest.skip("no results are committed yet")
     text = (resource_dir("benchmarks") / "LEADERBOARD.md").read_text(encoding="utf-8")
-    assert text == markdown(leaderboard(results)), "run 'diffrec leaderboard --write'"
+    tables = [with_shipped_reasons(table) for table in leaderboard(results)]
+    assert text == markdown(tables), "run 'diffrec leaderboard --write'"

@@ -5,9 +5,11 @@ import hashlib
 import json
 
 import pytest
+import torch
 
-from diffrec.bench.result import read_result, read_results, result_path, sha256_of, write_atomically, write_result
+from diffrec.bench.result import MAY_EXCEED_ONE, Bounds, read_result, read_results, result_path, sha256_of, write_result
 from diffrec.errors import IntegrityError
+from diffrec.metrics.functional import metrics_from_ranks
 
 
 def seal(record):
@@ -88,7 +90,8 @@ def test_a_missing_or_misspelt_field_is_named(written, key):
         ({"control_of": 3}, "control_of must be text or nothing, got 3"),
         ({"control_of": "x"}, "does not go with control_of 'x'"),
         ({"metrics": {"ndcg@10": "high"}}, r"metrics.ndcg@10 must be a finite number"),
-        ({"metrics": {"ndcg@10": 1.5}}, r"metrics lie in 0..1, but not ndcg@10"),
+        ({"metrics": {"ndcg@10": 0.5, "recall@10": 1.5, "mrr": -0.1}}, r"may be larger\), but not recall@10, mrr"),
+        ({"validation": {"ndcg@10": -0.5}}, r"metrics lie in 0..1 .*, but not ndcg@10"),
         ({"metrics": {"recall@10": 0.5}}, r"no value for its headline metric ndcg@10"),
         ({"bounds": {"optimistic": 0.04, "pessimistic": 0.03}}, r"ndcg@10 lies outside its own bounds"),
         ({"selection": [1]}, r"selection must be a mapping with the keys metric, value, epoch"),
@@ -110,8 +113,51 @@ def test_a_sealed_record_with_a_wrong_field_is_refused(written, change, message)
 def test_what_is_no_record_is_refused(tmp_path, text):
     path = tmp_path / "seed0.json"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(IntegrityError, match=r"seed0\.json is not a result record"):
+    with pytest.raises(IntegrityError, match=r"seed0\.json is not (valid JSON|a result record)"):
         read_result(path)
+
+
+@pytest.mark.parametrize("depth", [*range(300, 1100, 50), 5000, 100_000])
+def test_a_deep_record_is_refused_and_not_a_crash(written, depth):
+    path, record = written
+    config = json.dumps(record["config"])
+    path.write_text(
+        path.read_text().replace('"config": {', '"config": {"deep": ' + "[" * depth + "]" * depth + ", ", 1)
+    )
+    assert config != "{}"
+    with pytest.raises(IntegrityError, match=r"seed2\.json"):
+        read_result(path)
+
+
+def test_a_repeated_key_is_refused(written):
+    path, _ = written
+    path.write_text(path.read_text().replace('"suite": ', '"suite": "other", "suite": ', 1))
+    with pytest.raises(IntegrityError, match="a key occurs twice"):
+        read_result(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"metrics": {"ndcg@10": float("nan")}}, r"seed0\.json: metrics.ndcg@10 must be a finite number"),
+        ({"metrics": {"ndcg@10": 0.05, "recall@10": 2.0}}, "but not recall@10"),
+        ({"dataset": "../x"}, r"the name '\.\./x' must be made of"),
+        ({"control_of": "x"}, "does not go with control_of 'x'"),
+    ],
+)
+def test_what_could_not_be_read_is_not_written(result, change, message, tmp_path):
+    with pytest.raises(IntegrityError, match=message):
+        write_result(result("ease", **change), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_metrics_that_may_exceed_one_are_those_that_ties_lift(result, tmp_path):
+    """Four true items that share the places 1 to 4, so that all have the mean rank 2.5, and lists of three."""
+    values = {name: value.item() for name, value in metrics_from_ranks(torch.full((1, 4), 2.5), [3]).items()}
+    assert {name.partition("@")[0] for name, value in values.items() if value > 1} == set(MAY_EXCEED_ONE)
+    values["ndcg@10"] = 1.25
+    original = result("ease", metrics=values, bounds=Bounds(1.5, 0.5))
+    assert read_result(write_result(original, tmp_path)) == original
 
 
 def test_a_record_in_the_wrong_place_is_refused(result, tmp_path):
@@ -126,16 +172,3 @@ def test_a_record_in_the_wrong_place_is_refused(result, tmp_path):
 def test_a_hash_does_not_depend_on_the_order_of_keys():
     assert sha256_of({"a": 1, "b": {"c": 2, "d": 3}}) == sha256_of({"b": {"d": 3, "c": 2}, "a": 1})
     assert sha256_of({"a": 1}) != sha256_of({"a": 1.5})
-
-
-def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "a" / "f.json"
-    write_atomically(path, b"old")
-
-    def no_space(descriptor):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", no_space)
-    with pytest.raises(OSError, match="No space"):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"

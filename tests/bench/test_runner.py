@@ -1,18 +1,19 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from diffrec.bench import runner
 from diffrec.bench.leaderboard import leaderboard
 from diffrec.bench.result import TIMINGS, read_result, read_results
-from diffrec.bench.runner import Folders, plan, run_cell, run_suite
+from diffrec.bench.runner import Folders, Outdated, plan, run_cell, run_suite
 from diffrec.bench.suite import load_suite
 from diffrec.data.sources import load_dataset
-from diffrec.errors import IntegrityError, UsageError
+from diffrec.errors import IntegrityError, NotFoundError, UsageError
 
 
 @pytest.fixture
@@ -164,11 +165,46 @@ def test_a_damaged_result_is_named_kept_and_passed_over(suite_file, ran):
 def test_a_changed_configuration_or_version_is_run_again(suite_file, ran):
     text = suite_file().read_text()
     changed = text.replace("configs: [model/ease]", "configs: [model/ease], overrides: [--model.decay=0.5]")
-    assert [str(c) for c, r in plan(load_suite(suite_file(changed)), ran.results).items() if r is None] == [
-        "synthetic ease seed 0"
-    ]
+    assert {
+        str(c): r for c, r in plan(load_suite(suite_file(changed)), ran.results).items() if isinstance(r, Outdated)
+    } == {"synthetic ease seed 0": Outdated("configuration changed")}
     newer = load_suite(suite_file(text.replace("version: 1", "version: 2")))
-    assert set(plan(newer, ran.results).values()) == {None}
+    assert set(plan(newer, ran.results).values()) == {Outdated("suite version changed")}
+
+
+def test_a_changed_dataset_is_loaded_once_and_run_again(suite_file, ran, monkeypatch):
+    suite, loaded, lines = load_suite(suite_file()), [], []
+    (ran.results / "tiny/synthetic/markov/seed1.json").unlink()
+    other = replace(load_dataset("synthetic"), name="other")
+    other.__dict__["sha256"] = "f" * 64
+    monkeypatch.setattr(runner, "load_dataset", lambda name: loaded.append(name) or other)
+    planned = plan(suite, ran.results)
+    assert {str(cell): there for cell, there in planned.items()} == {
+        "synthetic popularity seed 0": Outdated("dataset changed"),
+        "synthetic markov seed 0": Outdated("dataset changed"),
+        "synthetic markov seed 1": None,
+        "synthetic item-knn seed 0": Outdated("dataset changed"),
+        "synthetic ease seed 0": Outdated("dataset changed"),
+    }
+    assert loaded == ["synthetic"]
+    (outcome,) = run_suite(suite.only(["popularity"]), ran, report=lines.append)
+    assert not outcome.reused
+    assert lines[0] == "[1/1] synthetic popularity seed 0 again, dataset changed ..."
+
+
+def test_a_dataset_is_not_asked_for_where_no_result_is(suite_file, folders, monkeypatch):
+    monkeypatch.setattr(runner, "load_dataset", lambda name: pytest.fail("loaded"))
+    assert set(plan(load_suite(suite_file()), folders.results).values()) == {None}
+
+
+def test_a_result_whose_dataset_is_gone_is_an_error_of_its_cell(suite_file, ran, monkeypatch):
+    def gone(name):
+        raise NotFoundError(f"no dataset {name!r}")
+
+    monkeypatch.setattr(runner, "load_dataset", gone)
+    (outcome,) = run_suite(load_suite(suite_file()).only(["ease"]), ran)
+    path = ran.results / "tiny/synthetic/ease/seed0.json"
+    assert outcome.error == f"{path} cannot be compared with its dataset: no dataset 'synthetic'"
 
 
 def test_a_cell_that_fails_is_recorded_and_the_others_go_on(suite_file, folders):

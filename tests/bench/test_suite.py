@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from diffrec.bench.leaderboard import REQUIRED
 from diffrec.bench.runner import plan
 from diffrec.bench.suite import SuiteDataset, find_suite, load_suite
 from diffrec.errors import NotFoundError, UsageError
@@ -67,9 +68,34 @@ def test_a_control_of_a_control_is_refused(suite_file):
 def test_only_keeps_models_and_seeds_and_names_the_near_match(suite_file):
     suite = load_suite(suite_file())
     assert [(c.model.name, c.seed) for c in suite.only(["markov", "ease"], [0]).cells()] == [("markov", 0), ("ease", 0)]
-    assert [(c.model.name, c.seed) for c in suite.only([], [1]).cells()] == [("markov", 1)]
+    assert [(c.model.name, c.seed) for c in suite.only([], [1]).cells()] == [
+        ("popularity", 0), ("markov", 1), ("item-knn", 0), ("ease", 0),
+    ]  # fmt: skip
     with pytest.raises(NotFoundError, match=r"suite tiny has no model 'markow'; did you mean 'markov'\?"):
         suite.only(["markow"])
+
+
+def test_rows_that_need_no_training_stay_whatever_the_seeds(suite_file, suite_text):
+    trained = "  - {name: sasrec, configs: [model/sasrec], seeds: [0, 2]}\n"
+    trained += "  - {name: diffrec, configs: [model/diffrec], seeds: [0, 3]}\n"
+    suite = load_suite(suite_file(suite_text + trained))
+    cells = [(cell.model.name, cell.seed) for cell in suite.only([], [3]).cells()]
+    baselines = [("popularity", 0), ("markov", 0), ("markov", 1), ("item-knn", 0), ("ease", 0)]
+    assert cells == [*baselines, ("diffrec", 3)]
+    for names, seeds, there in (([], [7], "0, 2, 3"), (["sasrec"], [3], "0, 2"), (["sasrec", "ease"], [0, 1], "0, 2")):
+        with pytest.raises(UsageError, match=rf"no seed {max(seeds)} for these models; there are: {there}$"):
+            suite.only(names, seeds)
+
+
+def test_reasons_for_missing_rows_are_read_and_checked(suite_file):
+    rows = "  - {name: ease, configs: [x]}\n"
+    assert load_suite(suite_file(HEAD + rows)).without == {}
+    assert load_suite(suite_file(HEAD + rows + "without: {sasrec: needs a day}\n")).without == {"sasrec": "needs a day"}
+    for line in ("{ease: is there}", "{sasrek: misspelt}", "{sasrec: ' '}"):
+        with pytest.raises(UsageError, match=r"without may give reasons for popularity, .*, sasrec; got"):
+            load_suite(suite_file(f"{HEAD}{rows}without: {line}\n"))
+    with pytest.raises(UsageError, match=r"without.sasrec must be text, got 3"):
+        load_suite(suite_file(HEAD + rows + "without: {sasrec: 3}\n"))
 
 
 def test_an_unknown_suite_names_the_near_match():
@@ -83,6 +109,5 @@ def test_every_suite_that_ships_has_valid_configurations_and_its_baselines(name,
     assert suite.name == name
     assert set(plan(suite, tmp_path).values()) == {None}
     models = {model.name for model in suite.models}
-    assert {"popularity", "item-knn", "ease"} < models
-    assert models & {"markov", "sequential-rules"}
+    assert REQUIRED.keys() - models == suite.without.keys()
     assert all(re.fullmatch(r"[\w.-]+@\d+", dataset.protocol) for dataset in suite.datasets)

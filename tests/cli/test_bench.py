@@ -54,6 +54,8 @@ def test_a_suite_runs_once_and_is_then_there(bench, tmp_path, capsys):
     assert seeds(tmp_path) == [("markov", 1)]
     assert bench("--dry-run") == 0
     assert "synthetic markov seed 1: has a result" in capsys.readouterr().out
+    assert bench("--dry-run", text=SUITE.replace("version: 1", "version: 2")) == 0
+    assert "synthetic markov seed 1: would run again, suite version changed\n" in capsys.readouterr().out
     assert bench("--quiet") == 0
     assert capsys.readouterr().out.count("\n") == 1
     assert seeds(tmp_path) == [("markov", 0), ("markov", 1), ("popularity", 0)]
@@ -93,6 +95,7 @@ def test_a_damaged_result_is_named_and_force_replaces_it(bench, tmp_path, capsys
         (["quikc"], 4, "did you mean 'quick'?"),
         (["missing.yaml"], 4, "no suite file missing.yaml"),
         (["quick", "--only", "dreamrek"], 4, "did you mean 'dreamrec'?"),
+        (["quick", "--seeds", "7"], 2, "suite quick has no seed 7 for these models; there are: 0, 1, 2"),
         (["quick", "--seeds", "one"], 2, "invalid int value: 'one'"),
         ([], 2, "SUITE"),
     ],

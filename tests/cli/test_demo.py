@@ -15,6 +15,7 @@ SUITE = """
 name: small
 version: 1
 title: Generated data
+without: {sasrec: the demo of this test is short, sequential-rules: the same}
 datasets:
   - {name: synthetic, protocol: loo-full-masked@1}
 models:
@@ -47,6 +48,7 @@ def test_the_whole_line(folder, capsys):
     assert titles is not None
     assert lines[:2] == ["Synthetic walks: 200 users, 100 items", "licence: generated, no restrictions"]
     assert "small · synthetic · loo-full-masked@1" in lines
+    assert "lacks: sequential-rules (the same); sasrec (the demo of this test is short)" in lines
     start = lines.index(f"dreamrec recommends after {titles[2]}, {titles[0]}:")
     listed = [line.split(maxsplit=1) for line in lines[start + 1 : start + 11]]
     assert [place for place, _ in listed] == [str(place) for place in range(1, 11)]

@@ -57,6 +57,8 @@ def test_fit_then_test_validate_and_predict(call, tmp_path):
     assert code == 0, err
     assert "2,000 rows" in out
     assert pq.read_metadata("lists.parquet").num_rows == 2000
+    assert call("predict", "--ckpt", best, "-k", "3")[0] == 0
+    assert pq.read_metadata(run / "predictions.parquet").num_rows == 600
 
 
 def test_resume_auto_goes_on_with_the_newest_run(call):

@@ -37,7 +37,7 @@ def make(model: str, ndcg: float, **changes: object) -> Result:
 
 @pytest.fixture
 def results(tmp_path):
-    """A folder with one full table and one suite that lacks its baselines."""
+    """A folder with one full table."""
     slow = {
         "role": "model",
         "denoiser_calls": 40,
@@ -47,6 +47,7 @@ def results(tmp_path):
     }
     for result in [
         make("popularity", 0.025), make("markov", 0.048), make("item-knn", 0.049), make("ease", 0.055),
+        make("sequential-rules", 0.01), make("sasrec", 0.02, role="model"),
         make("diffrec", 0.05, **slow), make("diffrec", 0.07, seed=1, **slow),
         make("diffrec-noise-off", 0.056, role="control", control_of="diffrec"),
     ]:  # fmt: skip
@@ -76,7 +77,7 @@ def test_formats_for_programs(results, capsys):
     for form in ("csv", "json", "markdown"):
         assert main(["leaderboard", "--results", str(results), "--format", form, "--sort", "model"]) == 0
         texts[form] = capsys.readouterr().out
-    order = ["diffrec", "diffrec-noise-off", "ease", "item-knn", "markov", "popularity"]
+    order = ["diffrec", "diffrec-noise-off", "ease", "item-knn", "markov", "popularity", "sasrec", "sequential-rules"]
     assert [row["model"] for row in csv.DictReader(io.StringIO(texts["csv"]))] == order
     assert [row["model"] for row in json.loads(texts["json"])[0]["rows"]] == order
     assert "| diffrec | 2 | .0600 ±.0141 | .1200 ±.0283 | 40 | 12.3 | 2.27M | 61 s |" in texts["markdown"]
@@ -93,18 +94,46 @@ def test_write_makes_the_file_beside_the_results(results, capsys):
     assert main(["leaderboard", "--results", str(results), "--write", "--suite", "quick"]) == 2
 
 
-def test_a_table_without_baselines_is_refused_and_the_others_are_shown(results, capsys):
+def test_what_a_table_lacks_is_shown_and_not_written(results, capsys):
     write_result(make("sasrec", 0.1, suite="beauty", role="model"), results)
-    assert main(["leaderboard", "--results", str(results)]) == 2
-    out, err = capsys.readouterr()
-    assert "quick · ml-100k" in out
-    assert "beauty" not in out
-    assert err == (
-        "error: no table for beauty/ml-100k under loo-full-masked@1 without the training-free rows: "
-        "popularity, markov or sequential-rules, item-knn, ease missing\n"
-    )
+    assert main(["leaderboard", "--results", str(results), "--suite", "beauty"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "lacks: popularity; markov; sequential-rules; item-knn; ease" in lines
     assert main(["leaderboard", "--results", str(results), "--suite", "quick"]) == 0
+    assert "lacks" not in capsys.readouterr().out
     assert main(["leaderboard", "--results", str(results), "--write"]) == 2
+    assert capsys.readouterr().err == (
+        "error: beauty · ml-100k · loo-full-masked@1 lacks popularity, markov, sequential-rules, item-knn, ease: run "
+        "them, or state 'without: {popularity: reason}' in benchmarks/suites/beauty.yaml\n"
+    )
+    assert not (results.parent / "LEADERBOARD.md").exists()
+
+
+def test_a_table_is_written_where_its_suite_says_why_rows_are_missing(results, capsys, monkeypatch):
+    suites = results.parent / "suites"
+    suites.mkdir()
+    text = "name: quick\nversion: 1\ntitle: t\nwithout: {sasrec: needs a day}\ndatasets:\n"
+    text += "  - {name: ml-100k, protocol: loo-full-masked@1}\nmodels:\n  - {name: ease, configs: [model/ease]}\n"
+    (suites / "quick.yaml").write_text(text)
+    monkeypatch.setattr("diffrec.bench.leaderboard.resource_dir", lambda name: results.parent)
+    (results / "quick/ml-100k/sasrec/seed0.json").unlink()
+    assert main(["leaderboard", "--results", str(results), "--write"]) == 0
+    assert "lacks: sasrec (needs a day)" in (results.parent / "LEADERBOARD.md").read_text()
+
+
+def test_results_of_unknown_code_are_shown_with_a_note_and_not_written(results, capsys):
+    write_result(make("ease", 0.055, code_version="0.1.0+g0123456789ab.dirty"), results)
+    write_result(make("diffrec", 0.05, role="model", code_version="0.1.0+unknown"), results)
+    assert main(["leaderboard", "--results", str(results), "--format", "csv"]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("suite,dataset")
+    assert err == "note: 2 of 9 results rest on code that was not committed or is unknown\n"
+    assert main(["leaderboard", "--results", str(results), "--write"]) == 2
+    assert capsys.readouterr().err == (
+        "error: not published, for the code was not committed or is unknown: quick/ml-100k/diffrec/seed0.json, "
+        "quick/ml-100k/ease/seed0.json; commit, then 'diffrec bench run quick --only diffrec ease --seeds 0 --force "
+        f"--results {results}'\n"
+    )
     assert not (results.parent / "LEADERBOARD.md").exists()
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 from diffrec.cli import recommend
+from diffrec.cli.main import main
 from diffrec.data.synthetic import synthetic
 from diffrec.data.vocabulary import Vocabulary
 from diffrec.errors import NotFoundError, UsageError
@@ -115,7 +117,7 @@ def test_histories_that_cannot_be_read(history, error, message, sasrec, capsys):
 def test_a_missing_model_and_a_bad_k(sasrec, tmp_path, capsys):
     with pytest.raises(NotFoundError, match="no zoo entry in"):
         answer(capsys, tmp_path / "nothing", "--history", "f1")
-    with pytest.raises(UsageError, match="k must be at least 1"):
+    with pytest.raises(UsageError, match="k must be a whole number from 1, got 0"):
         answer(capsys, sasrec, "--history", "f1", "-k", 0)
 
 
@@ -126,3 +128,18 @@ def test_titles_are_borrowed_from_the_dataset(tmp_path, capsys):
     out = answer(capsys, folder, "--history", f"{first},{second}", "--offline", "-k", 100)
     assert out.splitlines()[0] == f"history: {first} | {second}"
     assert all(title in out for title in dataset.vocabulary.titles)
+
+
+def test_without_the_dataset_the_command_that_fetches_it_is_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("DIFFREC_CACHE", str(tmp_path / "empty"))
+    monkeypatch.delenv("DIFFREC_DATA", raising=False)
+    monkeypatch.setattr("diffrec.zoo.titles.load_dataset", lambda name: pytest.fail("would be fetched"))
+    dataset = replace(synthetic(), name="ml-100k")
+    folder = save(SASRec(dataset.num_items), tmp_path / "sasrec.films", dataset=dataset)
+    assert main(["recommend", str(folder), "--history", "Alien (1979)"]) == 4
+    command = "titles come with the dataset: run 'diffrec data fetch ml-100k'\n"
+    assert capsys.readouterr().err.endswith(f"; {command}")
+    assert main(["recommend", str(folder), "--history", "3,1", "-k", "2"]) == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines()[0] == "history: 3 | 1"
+    assert err == command

@@ -141,6 +141,15 @@ def test_batches_by_length_hold_similar_lengths_in_random_order():
     assert abs(np.corrcoef(longest, np.arange(len(longest)))[0, 1]) < 0.5, "short and long batches alternate"
 
 
+def test_an_iterator_made_before_its_epoch_is_set_follows_it():
+    """Lightning does so where a run is resumed."""
+    early, late = EpochSampler(20, 4, 0), EpochSampler(20, 4, 0)
+    batches = iter(early)
+    for sampler in (early, late):
+        sampler.set_epoch(3)
+    assert [batch.tolist() for batch in batches] == [batch.tolist() for batch in late]
+
+
 def test_examples_of_one_length_alone_still_meet_others_every_epoch():
     """All lengths differ: sorting a whole epoch would form the same batches again and again."""
     sampler, epochs = EpochSampler(1000, 2, 0, np.arange(1000)), []

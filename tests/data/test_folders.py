@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from diffrec.data.folders import Tables, read_folder, save_folder
-from diffrec.errors import IntegrityError
+from diffrec.errors import DiffrecError, IntegrityError
 
 
 def write(folder, **tables):
@@ -121,10 +121,37 @@ def test_prefixes_lose_their_padding_and_end_with_the_next_item(tmp_path):
     train = {"row": [0, 1, 2], "seq": [[9, 9, 9], [4, 9, 9], [4, 0, 7]], "seq_len": [1, 1, 3], "next": [4, 0, 8]}
     # The second row is cut by its length, not by padding alone.
     other = {"row": [0, 1], "seq": [[1, 2, 9], [3, 5, 6]], "seq_len": [2, 2], "next": [3, 1]}
-    dataset = write(tmp_path / "z", train=train, valid=other, test=other)
-    assert rows(dataset, "train") == [["4"], ["4", "0"], ["4", "0", "7", "8"]]
+    dataset = write(tmp_path / "z", train=train, valid=train, test=other)
+    assert rows(dataset, "train") == [["4", "0"], ["4", "0", "7", "8"]]  # no row says what follows 4, 0
+    assert rows(dataset, "valid") == [["4"], ["4", "0"], ["4", "0", "7", "8"]]
     assert rows(dataset, "test") == [["1", "2", "3"], ["3", "5", "1"]]
     assert "9" not in dataset.vocabulary.item_ids
+
+
+def prefix_rows(sequences, width):
+    """The rows in which DreamRec writes sequences; the padding is 99."""
+    table = {"row": [], "seq": [], "seq_len": [], "next": []}
+    for sequence in sequences:
+        for stop, item in enumerate(sequence):
+            seen = sequence[:stop][-width:]
+            table["row"].append(len(table["row"]))
+            table["seq"].append(seen + [99] * (width - len(seen)))
+            table["seq_len"].append(max(len(seen), 1))
+            table["next"].append(item)
+    return table
+
+
+def test_prefixes_of_a_training_sequence_are_one_sequence_again(tmp_path):
+    """Also where the history is cut to a window, and where the next sequence begins with the same item."""
+    sequences = [[1, 2, 3, 4, 5, 6], [1], [1, 2], [7, 7, 7, 7, 7], [2, 1, 3]]
+    table = prefix_rows(sequences, width=3)
+    dataset = write(tmp_path / "z", train=table, valid=table, test=table)
+    assert rows(dataset, "train") == [[str(item) for item in sequence] for sequence in sequences]
+    assert dataset.parts["train"].user_ids.tolist() == ["0", "6", "7", "9", "14"]
+    cases = [[*sequence[:stop][-3:], item] for sequence in sequences for stop, item in enumerate(sequence)]
+    for part in ("valid", "test"):
+        assert rows(dataset, part) == [[str(item) for item in case] for case in cases]
+        assert dataset.parts[part].user_ids.tolist() == [str(row) for row in range(17)]
 
 
 def test_the_description_is_carried_over(tmp_path):
@@ -177,7 +204,7 @@ def test_a_full_disk_keeps_the_old_dataset_and_says_so(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(DiffrecError, match=r"x could not be written \(No space left on device\)"):
         save_folder(tmp_path / "x", table, {}, replace=True)
     assert read_folder(tmp_path / "x", "x").num_items == 1
     assert os.listdir(tmp_path) == ["x"]

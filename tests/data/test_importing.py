@@ -247,11 +247,13 @@ def test_k_core_goes_on_until_nothing_changes(bring):
         ("user,item\n1,2\n\n\n7\n4,5\n", r"file\.csv, line 5: 1 cells, expected 2"),
         ('user,item,title\n1,2,"a\nb"\n7,8\n', r"line 4: 2 cells, expected 3"),
         ("user,item,time\n1,2,soon\n3,4,later\n", r"line 2: 'soon' in column 'time' is not a time"),
+        ('user,item,time\n1,"2,3\n4,5,6\n', r"line 2: 2 cells, expected 3; one goes on over several lines, as if"),
+        ("user,item,item\n1,2,3\n", r"looks like the item: user, item \(column 2\), item \(column 3\); name it with"),
         ('user,item\n1,"2\n3,4\n', r"line 2: the item id goes on over several lines"),
         ("foo,bar\n1,2\n", r"no column of file\.csv looks like the user: foo, bar; name it with --user"),
         ("user,bar\n1,2\n", r"looks like the item: user, bar"),
         ("justone\nvalue\n", "looks like the user|looks like the item"),
-        ("user,item\n,1\n2,\n", r"none of 2 rows is left \(1 rows: no user id; 1 rows: no item id\)"),
+        ("user,item\n,1\n2,\n", r"left \(1 rows: no user id, first in line 2; 1 rows: no item id, first in line 3\)"),
         (b"user,item\n1,\0\n", "neither text nor Parquet"),
         (b"PK\x03\x04 and so on", "zip archive or a spreadsheet"),
     ],
@@ -308,6 +310,22 @@ def test_names_are_not_taken_twice(tmp_path, monkeypatch):
     monkeypatch.setenv("DIFFREC_DATA", str(dataset_dir()))
     with pytest.raises(UsageError, match="folder of DIFFREC_DATA"):
         import_table(path, name="mine", force=True)
+
+
+def test_one_of_two_columns_of_a_name_is_chosen_by_its_place(bring):
+    content = "user,item,item,note,note\n1,2,3,a,b\n"
+    dataset, report = bring(content, item="item (column 3)")
+    assert dataset.vocabulary.item_ids == ("3",)
+    assert report.columns == {"user": "user", "item": "item (column 3)"}
+    with pytest.raises(UsageError, match=r"no column 'item' for the item; it has: user, item \(column 2\), item"):
+        bring(content, item="item")
+
+
+def test_two_columns_of_a_name_in_parquet_are_refused(tmp_path):
+    table = pa.Table.from_arrays([pa.array([1])] * 3, names=["user", "item", "item"])
+    pq.write_table(table, tmp_path / "file.parquet")
+    with pytest.raises(UsageError, match=r"file\.parquet has two columns called 'item'; rename one"):
+        import_table(tmp_path / "file.parquet", name="x")
 
 
 def test_a_failed_import_leaves_the_old_dataset(bring):

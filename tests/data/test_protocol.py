@@ -13,6 +13,7 @@ from diffrec.metrics.functional import metric_names
 
 WHOLE = [[number, number + 1, number + 2, number + 3] for number in range(1, 31)]
 FILES = {"train": [[1, 2], [3]], "valid": [[3], [4]], "test": [[4, 5], [1]]}
+PREFIXES = {"train": [[1, 2, 3]], "valid": [[2], [2, 4]], "test": [[3], [3, 1], [3, 1, 2]]}
 
 
 def rows_of(ragged: Ragged) -> list[list[int]]:
@@ -21,7 +22,9 @@ def rows_of(ragged: Ragged) -> list[list[int]]:
 
 @pytest.fixture
 def dataset(dataset_of, protocol_id):
-    return dataset_of(**FILES) if "temporal" in protocol_id else dataset_of(WHOLE)
+    if protocol_id.startswith("prefix"):
+        return dataset_of(**PREFIXES, aligned=False)
+    return dataset_of(**FILES) if "diffrec-temporal" in protocol_id else dataset_of(WHOLE)
 
 
 every_protocol = pytest.mark.parametrize("protocol_id", PROTOCOLS)
@@ -59,6 +62,21 @@ def test_validation_items_are_masked_at_test_whatever_the_history(protocol_id, h
     test = get_protocol(protocol_id).apply(dataset).test
     assert rows_of(test.history) == history
     assert rows_of(test.seen) == [[1, 2, 3], [3, 4]]
+
+
+def test_every_published_prefix_is_asked(dataset_of):
+    split = get_protocol("prefix-811@1").apply(dataset_of(**PREFIXES, aligned=False))
+    assert rows_of(split.train) == [[1, 2, 3]]
+    assert (rows_of(split.valid.history), rows_of(split.valid.target)) == ([[], [2]], [[2], [4]])
+    assert (rows_of(split.test.history), rows_of(split.test.target)) == ([[], [3], [3, 1]], [[3], [1], [2]])
+
+
+def test_the_last_tenths_of_each_user_are_asked(dataset_of):
+    split = get_protocol("temporal-811@1").apply(dataset_of([[*range(1, 21)], [1, 2, 3]]))
+    assert rows_of(split.train) == [[*range(1, 17)], [1]]
+    assert rows_of(split.valid.target) == [[17, 18], [2]]
+    assert rows_of(split.test.history) == rows_of(split.test.seen) == [[*range(1, 19)], [1, 2]]
+    assert rows_of(split.test.target) == [[19, 20], [3]]
 
 
 def test_a_mask_that_hides_a_target_is_refused(dataset_of):

@@ -7,10 +7,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from diffrec.baselines import Markov
+from diffrec.bench.evaluate import evaluate
 from diffrec.data.catalogue import check_new_name, dataset_dir, entries, find
+from diffrec.data.datamodule import TrainingBatches
 from diffrec.data.folders import Tables, save_folder
+from diffrec.data.protocol import get_protocol
 from diffrec.data.sources import fetch, load_dataset
 from diffrec.errors import NotFoundError, UsageError
+from diffrec.paths import resource_dir
 
 
 @pytest.fixture
@@ -120,7 +125,7 @@ ROWS = {
     "preferdiff_beauty": (12_101, {"train": 17_890, "valid": 2_236, "test": 2_237}),
     "preferdiff_sports": (18_357, {"train": 28_478, "valid": 3_559, "test": 3_561}),
     "preferdiff_toys": (11_921, {"train": 15_529, "valid": 1_941, "test": 1_942}),
-    "dreamrec_zhihu": (4_838, {"train": 61_641, "valid": 8_160, "test": 7_911}),
+    "dreamrec_zhihu": (4_838, {"train": 9_371, "valid": 8_160, "test": 7_911}),
 }
 
 
@@ -159,6 +164,22 @@ def test_targets_of_zhihu_that_train_never_saw(real_data):
     parts = real_data("dreamrec_zhihu").parts
     targets = parts["test"].items.last(1).values
     assert (~np.isin(targets, parts["train"].items.values)).sum() == 569
+
+
+@pytest.mark.real_data
+def test_zhihu_as_its_configuration_describes_it(real_data):
+    """The counts of the comment in configs/data/dreamrec_zhihu.yaml; no training item is counted twice."""
+    comment = (resource_dir("configs") / "data" / "dreamrec_zhihu.yaml").read_text()
+    dataset = real_data("dreamrec_zhihu")
+    split = get_protocol("prefix-811@1").apply(dataset)
+    empty = [int((cases.history.lengths == 0).sum()) for cases in (split.valid, split.test)]
+    counts = [len(split.train), len(split.train.values), dataset.num_items, len(split.valid), len(split.test), *empty]
+    assert counts == [9_371, 61_641, 4_838, 8_160, 7_911, 1_171, 1_172]
+    assert all(f"{count:,}" in comment for count in counts)
+    assert len(TrainingBatches(split.train, "prefix", None)) == 61_641 - 9_371
+    model = Markov(dataset.num_items).eval()
+    model.solve(split.train)
+    assert 0 < evaluate(model, split.test, (20,)).metrics["recall@20"] < 0.1
 
 
 @pytest.mark.real_data

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffrec.data.ragged import Ragged
-from diffrec.data.splits import Cases, Split, by_user, fixed_files, leave_one_out, temporal_ratio, whole
+from diffrec.data.splits import Cases, Split, by_user, every_prefix, fixed_files, leave_one_out, temporal_ratio, whole
 from diffrec.data.synthetic import synthetic
 from diffrec.errors import UsageError
 
@@ -31,7 +31,7 @@ def content(cases: Cases) -> tuple[list[list[int]], list[list[int]], list[list[i
 def test_short_sequences_are_left_out(dataset_of, rows, minimum):
     kept = [row for row in rows if len(row) >= minimum]
     if kept:
-        assert rows_of(whole(dataset_of(rows), minimum)) == kept
+        assert rows_of(whole(dataset_of(rows), minimum).items) == kept
     else:
         with pytest.raises(UsageError, match=f"no user with at least {minimum}"):
             whole(dataset_of(rows), minimum)
@@ -139,6 +139,38 @@ def test_the_wrong_kind_of_dataset_is_refused(dataset_of):
     for dataset in (dataset_of([[1, 2, 3]]), apart, dataset_of(train=[[1]], test=[[2]])):
         with pytest.raises(UsageError, match=r"has no part|not the same users"):
             fixed_files(dataset)
+
+
+@pytest.mark.parametrize("split", [leave_one_out, temporal_ratio, by_user])
+def test_cases_know_the_ids_of_their_users_although_short_users_are_left_out(dataset_of, split):
+    """The first item of each row is its place in the source, which is its id."""
+    rows = [[place, *range(100, 101 + place % 4)] for place in range(1, 60)]
+    parts = split(dataset_of(rows))
+    for cases in (parts.valid, parts.test):
+        assert cases.users.tolist() == [str(cases.history[row][0] - 1) for row in range(len(cases))]
+        assert cases.take(np.array([2, 0])).users.tolist() == [cases.users[2], cases.users[0]]
+
+
+def test_cases_of_published_files_know_the_ids_of_their_users(dataset_of):
+    files = fixed_files(dataset_of(train=[[1], [2], [3]], valid=[[4], [], [5]], test=[[], [6], [7]]))
+    assert (files.valid.users.tolist(), files.test.users.tolist()) == (["0", "2"], ["1", "2"])
+    apart = by_user(dataset_of(aligned=False, train=[[1, 2]], valid=[[1, 2, 3]], test=[[4, 5], [5, 6]]))
+    assert (apart.valid.users.tolist(), apart.test.users.tolist()) == (["0"], ["0", "1"])
+
+
+def test_prefixes_are_cut_to_ten_items_and_belong_to_no_other_kind_of_dataset(dataset_of):
+    long = [[*range(1, stop + 1)] for stop in range(1, 14)]
+    split = every_prefix(dataset_of(aligned=False, train=[[1, 2]], valid=[[1]], test=long))
+    assert content(split.test) == (
+        [row[:-1][-10:] for row in long], [row[-1:] for row in long], [row[:-1][-10:] for row in long],
+        [*range(2, 15)],
+    )  # fmt: skip
+    apart, files = [[1, 2], [3, 4]], {"train": [[1, 2]], "valid": [[3]], "test": [[4]]}
+    for dataset in (dataset_of(aligned=False, train=apart, valid=apart, test=apart), dataset_of(**files)):
+        with pytest.raises(UsageError, match="small does not hold the prefixes of sequences"):
+            every_prefix(dataset)
+    with pytest.raises(UsageError, match="small has no part train"):
+        every_prefix(dataset_of([[1, 2, 3]]))
 
 
 @quick

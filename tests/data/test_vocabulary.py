@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import pytest
 
 from diffrec.data.vocabulary import Vocabulary
@@ -74,7 +76,7 @@ def test_an_unknown_title_names_what_was_probably_meant(query, suggestion):
 def test_an_ambiguous_title_names_the_ids_and_these_work():
     with pytest.raises(UsageError, match=r"belongs to 2 items; name one of 'id:109', 'id:110'"):
         VOCABULARY.number("chasing amy (1997)")
-    assert VOCABULARY.numbers(["id:109", "id:110"]) == [9, 10]
+    assert [VOCABULARY.number(query) for query in ("id:109", "id:110")] == [9, 10]
 
 
 @pytest.mark.parametrize(
@@ -149,3 +151,34 @@ def test_histories_of_real_titles_are_read_back(real_data):
     assert vocabulary.label(vocabulary.number("the godfather (1972)")) == "Godfather, The (1972)"
     with pytest.raises(NotFoundError, match=r"did you mean 'Alien \(1979\)'\?"):
         vocabulary.number("Alien")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Titles that come later; `asked` counts how often."""
+
+    found: tuple[str, ...] | None
+    asked: list = field(default_factory=list, compare=False)
+    how_to_get: str = "ask the publisher"
+
+    def titles(self, item_ids):
+        self.asked.append(item_ids)
+        return self.found
+
+
+def test_titles_of_a_source_are_asked_for_once_and_only_when_needed():
+    vocabulary = Vocabulary(("x", "y"), source=Source(("X", "Y")))
+    assert vocabulary == Vocabulary(("x", "y"), source=Source(("X", "Y")))
+    assert len({vocabulary, Vocabulary(("x", "y"), source=Source(None))}) == 2
+    assert vocabulary.source.asked == []
+    assert (vocabulary.label(2), vocabulary.number("X"), vocabulary.missing_titles) == ("Y", 1, "")
+    assert vocabulary.source.asked == [("x", "y")]
+
+
+def test_a_source_without_titles_says_how_to_get_them():
+    vocabulary = Vocabulary(("x", "y"), source=Source(None))
+    assert vocabulary.label(2) == "y"
+    assert vocabulary.missing_titles == "ask the publisher"
+    with pytest.raises(NotFoundError, match="no item id 'Alien' among 2 items; ask the publisher"):
+        vocabulary.number("Alien")
+    assert Vocabulary(("x",)).missing_titles == ""

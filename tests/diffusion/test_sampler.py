@@ -10,6 +10,7 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     HeunDiscreteScheduler,
+    LMSDiscreteScheduler,
     UniPCMultistepScheduler,
 )
 
@@ -103,9 +104,49 @@ def test_normalised_input_uses_the_full_width():
     assert model.compact(torch.rand(2, 11), noisy=False) is None
 
 
-def test_schedulers_that_draw_for_the_batch_are_refused():
-    with pytest.raises(UsageError, match="DDIMScheduler"):
-        sample(lambda x, t: x, process_with(DDPMScheduler), torch.zeros(2, 3))
+@pytest.mark.parametrize(
+    ("scheduler_class", "settings"),
+    [(DDPMScheduler, {}), (DPMSolverMultistepScheduler, {"algorithm_type": "sde-dpmsolver++"})],
+)
+def test_schedulers_that_draw_for_the_batch_are_refused(scheduler_class, settings):
+    process = process_with(DDIMScheduler)
+    with pytest.raises(UsageError, match="noise that belongs to the request"):
+        process.scheduler = scheduler_class.from_config(process.scheduler.config, **settings)
+
+
+@pytest.mark.parametrize("scheduler_class", [EulerDiscreteScheduler, HeunDiscreteScheduler, LMSDiscreteScheduler])
+def test_every_solver_starts_at_the_same_point(scheduler_class):
+    """Of first order and from a history, solvers of the same equation agree: the network sees x as it is."""
+    seen, process = [], GaussianProcess(linear_variance(40, 0.1, 0.01, 0.5))
+    x = torch.rand(3, 8, generator=torch.Generator().manual_seed(1))
+    process.scheduler = scheduler_class.from_config(process.scheduler.config)
+    sample(lambda x, t: seen.append(x) or x * 0.5, process, x)
+    torch.testing.assert_close(seen[0], x, rtol=1e-5, atol=0)
+
+
+def test_euler_agrees_with_the_first_order_solver():
+    model, x = network(), torch.rand(5, 37, generator=torch.Generator().manual_seed(1))
+    ends = []
+    for solver, settings in ((EulerDiscreteScheduler, {}), (DDIMScheduler, {})):
+        process = GaussianProcess(linear_variance(200, 0.1, 0.01, 0.5))
+        process.scheduler = solver.from_config(process.scheduler.config, **settings)
+        steps = process.reverse_steps()
+        state = steps.enter(x)
+        with torch.no_grad():
+            for place, (t, index) in enumerate(zip(steps.timesteps, steps.indices, strict=True)):
+                output = model(steps.model_input(state, place), torch.tensor([t]))
+                deterministic = {"eta": 0.0} if solver is DDIMScheduler else {}
+                state = steps.scheduler.step(output, index, state, **deterministic, return_dict=False)[0]
+        ends.append(state)
+    torch.testing.assert_close(ends[0], ends[1], rtol=0, atol=2e-2 * ends[1].abs().max().item())
+
+
+def test_pictures_are_not_assumed():
+    """A scheduler as diffusers makes it clips to [-1, 1]; here it must not."""
+    process = process_with(DDIMScheduler)
+    process.scheduler = DDIMScheduler(prediction_type="sample")
+    truth = torch.full((2, 3), 5.0)
+    assert torch.equal(sample(lambda x, t: truth, process, torch.zeros(2, 3)), truth)
 
 
 @pytest.mark.parametrize("steps", [0, 21, -1])

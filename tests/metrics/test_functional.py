@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchmetrics.functional.retrieval import (
     retrieval_hit_rate,
     retrieval_normalized_dcg,
@@ -241,3 +242,24 @@ def test_equal_scores_put_everything_in_the_middle(targets):
     assert (ranks.pessimistic == 101).all()
     masked = F.target_ranks(torch.zeros(3, 101), target, torch.arange(80, 90).repeat(3, 1))
     assert (masked.mean == 46).all()
+
+
+class Devices(TorchDispatchMode):
+    """Notes on which devices `cumsum` runs."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten.cumsum.default:
+            self.seen.add(args[0].device.type)
+        return func(*args, **(kwargs or {}))
+
+
+def test_nothing_is_summed_up_in_order_on_another_device():
+    """CUDA has no deterministic cumsum of floating-point numbers; "meta" stands for it here."""
+    with Devices() as devices:
+        values = F.metrics_from_ranks(torch.ones(3, 2, dtype=torch.float64, device="meta"), (5, 10))
+    assert devices.seen == {"cpu"}
+    assert {value.device.type for value in values.values()} == {"meta"}

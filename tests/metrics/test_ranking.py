@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -79,6 +80,31 @@ def test_checkpoints_do_not_hold_it():
 def test_half_precision_models_keep_double_sums(users):
     metric = accumulated(users, [30]).half()
     assert metric.total.dtype == torch.float64
+
+
+def test_double_sums_stay_on_the_cpu_where_the_model_goes_to_mps(users):
+    """A stand-in for MPS: it knows no float64."""
+
+    def to_mps(tensor: torch.Tensor):
+        if tensor.dtype == torch.float64:
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+        return SimpleNamespace(device=torch.device("mps"))
+
+    metric = accumulated(users, [30])
+    assert metric._apply(to_mps) is metric
+    assert (metric.total.device.type, metric.users.device.type, metric.device.type) == ("cpu", "cpu", "cpu")
+    assert metric.to("meta").total.device.type == "meta"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_deterministic_cuda_gives_the_values_of_the_cpu(users):
+    torch.use_deterministic_algorithms(True)
+    try:
+        metric = RankingMetrics(50, (5, 10)).to("cuda")
+        metric.update(*(part.cuda() for part in users))
+        assert same(metric.compute(), accumulated(users, [30]).compute())
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 def test_names_and_shapes(users):

@@ -92,19 +92,21 @@ def test_products_follow_an_optimiser(fused, training):
     model = network()
     model.catalogue_products()
     optimiser_step(model.train(training), fused)
-    product, bias_product = model.catalogue_products()
+    products = model.catalogue_products()
     first, _ = model.first_weights()
-    torch.testing.assert_close(product, first @ model.layers[-1].weight)
-    torch.testing.assert_close(bias_product, first @ model.layers[-1].bias)
+    torch.testing.assert_close(products.product, first @ model.layers[-1].weight)
+    torch.testing.assert_close(products.bias, first @ model.layers[-1].bias)
 
 
 def test_products_are_kept_between_requests():
     model = network()
     with torch.inference_mode():
         first = model.catalogue_products()
-    assert model.catalogue_products()[0] is first[0]
+        factor = first.noise_factor
+    assert model.catalogue_products() is first
+    torch.testing.assert_close(factor @ factor, model.first_weights()[0] @ model.first_weights()[0].T)
     model.load_state_dict({name: 2 * value for name, value in model.state_dict().items()})
-    torch.testing.assert_close(model.catalogue_products()[0], 4 * first[0])
+    torch.testing.assert_close(model.catalogue_products().product, 4 * first.product)
 
 
 def test_gradients_pass_after_a_request_in_inference_mode():

@@ -17,7 +17,7 @@ def space():
 def test_items_become_rows_of_the_table_in_any_shape(space):
     rows = space.table.weight.tolist()
     assert len(rows) == 7
-    assert space.dim == len(rows[0]) == 4
+    assert space.shape == (len(rows[0]),) == (4,)
     items = torch.tensor([[1, 6, 0], [3, 3, 2]])
     assert space.encode(items).tolist() == [[rows[item] for item in row] for row in items.tolist()]
     assert space.encode(items[:, 1]).tolist() == [rows[6], rows[3]]

@@ -57,5 +57,5 @@ def test_an_empty_history_is_the_zero_vector(recency):
 def test_the_vector_is_the_score():
     space, x0 = InteractionSpace(4), torch.randn(3, 4)
     assert torch.equal(space.score(x0), x0)
-    assert space.dim == 4
+    assert space.shape == (4,)
     assert not list(space.parameters())

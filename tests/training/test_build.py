@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from pytorch_lightning.accelerators import MPSAccelerator
 
 from diffrec.baselines import Popularity
 from diffrec.errors import NotFoundError, UsageError
 from diffrec.models import SASRec
-from diffrec.training.build import build, last_checkpoint, new_run_dir, run_family
+from diffrec.training.build import _Lightning, build, last_checkpoint, new_run_dir, run_family
 from diffrec.training.checkpoint_io import AtomicCheckpointIO
 
 SMALL = ["model/sasrec", "data/synthetic"]
@@ -99,3 +100,26 @@ def test_run_folders_are_numbered_and_the_newest_checkpoint_is_found(tmp_path, m
         os.utime(path, (age, age))
     assert last_checkpoint(config) == newer
     assert last_checkpoint(config, family / "version_2") == older
+
+
+@pytest.mark.parametrize(("there", "expected"), [(True, "cpu"), (False, "auto")])
+def test_a_mac_trains_on_its_cpu(there, expected, tmp_path, monkeypatch):
+    chosen = []
+    monkeypatch.setattr(
+        _Lightning, "parse_arguments", lambda self, parser, args: chosen.append(args["trainer"]) or exit()
+    )
+    monkeypatch.setattr(MPSAccelerator, "is_available", staticmethod(lambda: there))
+    with pytest.raises(SystemExit):
+        build(SMALL, run_dir=tmp_path)
+    assert chosen[0]["accelerator"] == expected
+
+
+@pytest.mark.parametrize("devices", ["1", "auto"])
+def test_every_run_has_one_device(devices, tmp_path, monkeypatch):
+    chosen = []
+    monkeypatch.setattr(
+        _Lightning, "parse_arguments", lambda self, parser, args: chosen.append(args["trainer"]) or exit()
+    )
+    with pytest.raises(SystemExit):
+        build(SMALL, [f"--trainer.devices={devices}"], tmp_path)
+    assert chosen[0]["devices"] == 1

@@ -11,11 +11,10 @@ import torch
 from torch import nn
 
 from diffrec.errors import DiffrecError, IntegrityError, NotFoundError
-from diffrec.training import checkpoint_io
 from diffrec.training.checkpoint_io import AtomicCheckpointIO, load_weights, read_checkpoint
 
-OLD = {"state_dict": {"w": torch.arange(4.0)}, "epoch": 1}
-NEW = {"state_dict": {"w": torch.ones(4)}, "epoch": 2}
+OLD = {"state_dict": {"w": torch.arange(4.0)}, "epoch": 1, "global_step": 4}
+NEW = {"state_dict": {"w": torch.ones(4)}, "epoch": 2, "global_step": 8}
 
 
 class Touch:
@@ -63,11 +62,23 @@ def test_a_failed_write_leaves_the_older_file(step, tmp_path, monkeypatch):
     if step == "save":
         monkeypatch.setattr(torch, "save", half)
     else:
-        monkeypatch.setattr(checkpoint_io.os, step, full)
+        monkeypatch.setattr(os, step, full)
     with pytest.raises(DiffrecError, match=r"last\.ckpt could not be written \(No space left on device\)"):
         AtomicCheckpointIO().save_checkpoint(NEW, path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_never_written(value, tmp_path):
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint(OLD, path)
+    broken = {**NEW, "state_dict": {"steps": torch.arange(3), "w": torch.tensor([1.0, value])}}
+    with pytest.raises(
+        DiffrecError, match=r"last\.ckpt is not written: w holds .* not finite after epoch 3 \(step 8\)"
+    ):
+        AtomicCheckpointIO().save_checkpoint(broken, path)
+    assert read_checkpoint(path)["epoch"] == 1
 
 
 def test_a_killed_write_leaves_the_older_file(tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pytorch_lightning.accelerators import MPSAccelerator
 
 from diffrec.errors import NotFoundError, UsageError
 from diffrec.training.config import compose, find_config, shipped_configs
@@ -133,3 +134,26 @@ def test_a_net_of_bases_is_not_followed_forever(tmp_path):
     (tmp_path / "20.yaml").write_text("seed_everything: 1\n")
     with pytest.raises(UsageError, match="more than 50 files"):
         compose([tmp_path / "0.yaml"])
+
+
+@pytest.mark.parametrize("devices", ["2", "-1", "0", "'2'", "[0]", "[0, 1]"])
+def test_more_than_one_device_is_refused(devices):
+    with pytest.raises(
+        UsageError, match=r"^--trainer\.devices: devices must be 1, for training runs on one device so far"
+    ):
+        compose(SMALL, [f"--trainer.devices={devices}"])
+
+
+@pytest.mark.parametrize("devices", ["1", "'1'", "auto"])
+def test_one_device_has_three_spellings(devices):
+    assert compose(SMALL, [f"--trainer.devices={devices}"])
+
+
+def test_mps_is_refused_and_so_is_a_gpu_that_would_be_one(monkeypatch):
+    compose(SMALL, ["--trainer.accelerator=gpu"])
+    monkeypatch.setattr(MPSAccelerator, "is_available", staticmethod(lambda: True))
+    for word in ("mps", "gpu"):
+        with pytest.raises(
+            UsageError, match=r"accelerator cannot be 'mps', which lacks float64; use cpu, cuda or auto$"
+        ):
+            compose(SMALL, [f"--trainer.accelerator={word}"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -184,12 +185,33 @@ def test_without_the_dataset_ids_work_and_the_error_says_how_to_get_titles(entry
     assert asked == ["synthetic"]
 
 
-def test_offline_never_asks_for_a_dataset_that_is_not_there(entry, monkeypatch, tmp_path):
+@pytest.fixture
+def of_a_dataset_to_fetch(entry, monkeypatch, tmp_path):
+    """An entry trained on a registered dataset that is not on this machine; asking anybody for it fails the test."""
     rewrite(entry, "config.json", lambda value: value["dataset"].update({"name": "ml-100k"}))
     monkeypatch.setenv("DIFFREC_CACHE", str(tmp_path / "empty"))
     monkeypatch.delenv("DIFFREC_DATA", raising=False)
-    monkeypatch.setattr("diffrec.zoo.titles.load_dataset", lambda name: pytest.fail("would be fetched"))
-    assert load(entry, offline=True).vocabulary.titles is None
+    for place in ("diffrec.zoo.titles.load_dataset", "diffrec.data.sources.fetch", "urllib.request.urlopen"):
+        monkeypatch.setattr(place, lambda *args, **kwargs: pytest.fail("would be fetched"))
+    return entry
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_titles_never_fetch_a_dataset_and_the_error_names_the_command(of_a_dataset_to_fetch, offline):
+    vocabulary = load(of_a_dataset_to_fetch, offline=offline).vocabulary
+    assert vocabulary.titles is None
+    assert vocabulary.label(3) == "3"
+    with pytest.raises(NotFoundError, match=r"no item id 'Alien'.*; titles come.* run 'diffrec data fetch ml-100k'$"):
+        vocabulary.parse_history("Alien")
+
+
+def test_vocabularies_are_compared_without_their_dataset(of_a_dataset_to_fetch, monkeypatch):
+    monkeypatch.setattr("diffrec.zoo.titles.find", lambda name: pytest.fail("the dataset is not needed"))
+    one, same = (load(of_a_dataset_to_fetch).vocabulary for _ in range(2))
+    assert one == same
+    assert hash(one) == hash(same)
+    assert one != Vocabulary(one.item_ids)
+    assert copy.copy(one) == pickle.loads(pickle.dumps(one)) == one  # noqa: S301
 
 
 # damage: bytes that changed by accident

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-import diffrec.zoo.durable
+import diffrec.files
 from diffrec.baselines import Popularity
 from diffrec.errors import DiffrecError, IntegrityError, NotFoundError, UsageError
 from diffrec.recommender import Recommender
@@ -168,9 +168,7 @@ def test_an_interrupted_save_leaves_the_old_entry(step, failure, entry, tiny, mo
 
     monkeypatch.setattr(os, "fsync", failing(os.fsync, "fsync"))
     monkeypatch.setattr(Path, "rename", failing(Path.rename, "rename"))
-    monkeypatch.setattr(
-        diffrec.zoo.durable.tempfile, "mkdtemp", failing(diffrec.zoo.durable.tempfile.mkdtemp, "mkdtemp")
-    )
+    monkeypatch.setattr(diffrec.files.tempfile, "mkdtemp", failing(diffrec.files.tempfile.mkdtemp, "mkdtemp"))
     with torch.no_grad():
         tiny.items.weight += 1
     after_exchange = step == ("fsync", 8)

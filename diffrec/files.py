@@ -1,0 +1,111 @@
+"""Files and folders that appear whole or not at all, whatever interrupts the writing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from diffrec.errors import DiffrecError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write into, which takes the place of `path` where the block ends well.
+
+    Whatever fails, an older file stays as it was and nothing else is left behind. Raises DiffrecError
+    where the disk refuses.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with _refusals(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with part.open("wb") as file:
+                yield file
+                _to_disk(file)
+            os.replace(part, path)
+            sync_folder(path.parent)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Replace one file as a whole, as `replacing` does."""
+    with replacing(path) as file:
+        file.write(content)
+
+
+def write_folder(
+    folder: Path,
+    contents: Mapping[str, bytes],
+    *,
+    check: Callable[[Path], object] = lambda copy: None,
+    keep: Callable[[Path], bool] = lambda folder: False,
+) -> None:
+    """Put a folder with these files in the place of `folder`, after `check(copy)` has passed.
+
+    The copy is written beside it and renamed; what is there already stays where `keep(folder)`. Whatever
+    fails, an older `folder` stays as it was. Raises DiffrecError where the disk refuses, and what `check` raises.
+    """
+    beside = None
+    try:
+        with _refusals(folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+            copy = beside / "new"
+            copy.mkdir()
+            for name, content in contents.items():
+                with (copy / name).open("xb") as file:
+                    file.write(content)
+                    _to_disk(file)
+            sync_folder(copy)
+            check(copy)
+            _exchange(copy, folder, beside / "old", keep)
+            sync_folder(folder.parent)
+    finally:
+        if beside is not None:
+            shutil.rmtree(beside, ignore_errors=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a loss of power, where the system lets folders be opened."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # Windows
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    """OSErrors as DiffrecErrors that name `path`."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise DiffrecError(f"{path} could not be written ({reason}); what was there is unchanged") from error
+
+
+def _to_disk(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _exchange(new: Path, folder: Path, old: Path, keep: Callable[[Path], bool]) -> None:
+    """Rename `new` to `folder`; what was there goes to `old`, and comes back where that fails."""
+    if folder.exists() and not keep(folder):
+        folder.rename(old)
+    try:
+        new.rename(folder)
+    except BaseException as error:
+        if old.exists():
+            old.rename(folder)
+        if not (isinstance(error, OSError) and keep(folder)):  # else another process was faster
+            raise

@@ -1,0 +1,102 @@
+"""Going on with a run: the same experiment, and the same random numbers as if it had never stopped."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from diffrec.errors import NotFoundError, UsageError
+from diffrec.training.checkpoint_io import read_checkpoint
+from diffrec.training.yaml_tree import read_yaml
+
+MAY_DIFFER = ("trainer.max_epochs", "trainer.max_time", "trainer.logger")
+_SHOWN = 5  # differences
+_MISSING = "not set"
+
+
+def run_of(checkpoint: Path) -> Path:
+    """The folder of the run that wrote a checkpoint: `<run>/checkpoints/<name>.ckpt`."""
+    return checkpoint.parent.parent
+
+
+def refuse_another_experiment(config: Mapping[str, object], checkpoint: Path) -> None:
+    """UsageError where `config` differs from the config.yaml of the run in more than MAY_DIFFER.
+
+    Raises NotFoundError where checkpoint or config.yaml are not there.
+    """
+    read_checkpoint(checkpoint)
+    path = run_of(checkpoint) / "config.yaml"
+    if not path.is_file():
+        raise NotFoundError(f"there is no {path}; without it nobody knows what {checkpoint} would go on with")
+    stored = read_yaml(path.read_text(encoding="utf-8"), str(path)).plain()
+    if different := _differences(_leaves(config), _leaves(stored)):
+        more = f"; and {len(different) - _SHOWN} more" * (len(different) > _SHOWN)
+        raise UsageError(
+            f"{checkpoint} is of another experiment: {'; '.join(different[:_SHOWN])}{more}. "
+            f"Only {', '.join(MAY_DIFFER)} may differ in a run that goes on"
+        )
+
+
+def _differences(now: Mapping[str, object], then: Mapping[str, object]) -> list[str]:
+    """`model.lr is 0.1, was 0.01` for every key, in the words of the command line."""
+    keys = [key for key in dict.fromkeys([*now, *then]) if not key.startswith(MAY_DIFFER)]
+    values = [(key.replace(".init_args.", "."), now.get(key, _MISSING), then.get(key, _MISSING)) for key in keys]
+    return [f"{key} is {here}, was {there}" for key, here, there in values if here != there]
+
+
+def _leaves(tree: object, path: str = "") -> dict[str, object]:
+    """Every value of a configuration by its dotted path; members of a list of classes by their place."""
+    if isinstance(tree, list) and any(isinstance(member, dict) for member in tree):
+        tree = {str(place): member for place, member in enumerate(tree)}
+    if not (isinstance(tree, dict) and tree):
+        return {path: tree}
+    below = [_leaves(child, f"{path}.{key}" if path else key) for key, child in tree.items()]
+    return {key: value for leaves in below for key, value in leaves.items()}
+
+
+class RandomStates(Callback):
+    """Keeps the random states in every checkpoint, and puts them back right before the first batch is drawn."""
+
+    def __init__(self) -> None:
+        self.loaded: dict[str, Any] | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors, numbers and lists, which `torch.load(weights_only=True)` reads."""
+        of_numpy = np.random.get_state(legacy=False)
+        version, words, gauss = random.getstate()
+        return {
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
+            "numpy": [
+                of_numpy["state"]["key"].tolist(),
+                of_numpy["state"]["pos"],
+                of_numpy["has_gauss"],
+                of_numpy["gauss"],
+            ],
+            "python": [version, list(words), gauss],
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.loaded = state_dict
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """After Lightning has restored the checkpoint, before the data loader draws its first number."""
+        if self.loaded is not None:
+            _put_back(self.loaded)
+            self.loaded = None
+
+
+def _put_back(states: Mapping[str, Any]) -> None:
+    torch.set_rng_state(states["torch"])
+    if states["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"])
+    keys, *rest = states["numpy"]
+    np.random.set_state(("MT19937", np.array(keys, dtype=np.uint32), *rest))
+    version, words, gauss = states["python"]
+    random.setstate((version, tuple(words), gauss))

@@ -1,0 +1,95 @@
+"""Files and folders appear whole or not at all, and nothing else stays behind."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from diffrec import files
+from diffrec.errors import DiffrecError
+from diffrec.files import replacing, sync_folder, write_file, write_folder
+
+
+def full(*args, **kwargs):
+    raise OSError(28, "No space left on device")
+
+
+def names(folder):
+    return [path.name for path in folder.iterdir()]
+
+
+def test_a_file_is_replaced_and_its_folder_made(tmp_path):
+    path = tmp_path / "deep" / "file"
+    write_file(path, b"old")
+    write_file(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert names(path.parent) == ["file"]
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(step, tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    write_file(path, b"old")
+    monkeypatch.setattr(os, step, full)
+    reason = r"file could not be written \(No space left on device\); what was there is unchanged"
+    with pytest.raises(DiffrecError, match=reason):
+        write_file(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, ValueError])
+def test_an_error_of_the_writer_comes_through(failure, tmp_path):
+    path = tmp_path / "file"
+
+    def write():
+        with replacing(path) as file:
+            file.write(b"half")
+            raise failure
+
+    with pytest.raises(failure):
+        write()
+    assert names(tmp_path) == []
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DiffrecError, match=r"file/below could not be written \((Not a directory|File exists)\)"):
+        write_file(tmp_path / "file" / "below", b"")
+
+
+def test_a_folder_that_shall_be_kept_is_kept_even_if_it_appears_late(tmp_path):
+    folder, contents = tmp_path / "x", {"a": b"1", "b": b"2"}
+    write_folder(folder, contents)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == contents
+    write_folder(folder, {"a": b"3"}, keep=Path.exists)
+    assert (folder / "a").read_bytes() == b"1"
+
+    def somebody_faster(copy):
+        (tmp_path / "y").mkdir()
+        (tmp_path / "y" / "a").touch()
+
+    write_folder(tmp_path / "y", contents, check=somebody_faster, keep=Path.exists)
+    assert names(tmp_path / "y") == ["a"]
+    write_folder(folder, {"a": b"3"})
+    assert names(folder) == ["a"]
+    assert sorted(names(tmp_path)) == ["x", "y"]
+
+
+def test_where_folders_cannot_be_opened_they_are_not_synced(tmp_path, monkeypatch):
+    real = os.open
+
+    def windows(path, *args, **kwargs):
+        if os.path.isdir(path):
+            raise PermissionError(13, "Permission denied")
+        return real(path, *args, **kwargs)
+
+    synced = []
+    monkeypatch.setattr(files.os, "open", windows)
+    monkeypatch.setattr(files.os, "fsync", synced.append)
+    sync_folder(tmp_path)
+    assert synced == []
+    write_file(tmp_path / "file", b"there")
+    assert (tmp_path / "file").read_bytes() == b"there"

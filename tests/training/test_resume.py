@@ -1,0 +1,128 @@
+"""A run that goes on: only the same experiment, and then bit for bit as if it had never stopped."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from pytorch_lightning import Callback
+
+from diffrec.cli.main import main
+from diffrec.errors import IntegrityError, NotFoundError, UsageError
+from diffrec.training.build import build
+from diffrec.training.checkpoint_io import read_checkpoint
+from diffrec.training.fit import fit
+from diffrec.training.resume import RandomStates, refuse_another_experiment
+
+SMALL = ["model/sasrec", "data/synthetic"]
+MODELS = {
+    "diffrec": ["--model.dims=[8]", "--model.lr=1e-2", "--model.stochastic=true"],
+    "sasrec": ["--model.embedding_size=8", "--model.lr=1e-2"],
+}
+
+
+class Draws(Callback):
+    """Uses the generators that torch does not seed, as a model might."""
+
+    def __init__(self):
+        self.drawn = []
+
+    def on_train_batch_start(self, *args):
+        self.drawn.append((np.random.standard_normal(), random.gauss()))
+
+
+def trained(name, folder, epochs, *words, resume=None):
+    """A run after `epochs` epochs with the weights, optimiser and draws of its last one."""
+    run = build([f"model/{name}", "data/synthetic"], [*MODELS[name], f"--trainer.max_epochs={epochs}", *words], folder)
+    run.trainer.callbacks.append(draws := Draws())
+    fit(run, resume)
+    return read_checkpoint(folder / "checkpoints" / "last.ckpt"), draws.drawn
+
+
+@pytest.mark.parametrize("every", [1, 2])
+@pytest.mark.parametrize("name", MODELS)
+def test_a_resumed_run_is_the_run_that_never_stopped(name, every, tmp_path):
+    """200 losses an epoch fill the history of the five steps of time, so that their draws depend on it by then."""
+    words = [f"--trainer.check_val_every_n_epoch={every}"]
+    whole, draws = trained(name, tmp_path / "whole", 7, *words)
+    trained(name, tmp_path / "parts", 3, *words)
+    torch.manual_seed(99)
+    np.random.seed(99)
+    random.seed(99)
+    parts, later = trained(name, tmp_path / "parts", 7, *words, resume=tmp_path / "parts" / "checkpoints" / "last.ckpt")
+    assert whole["state_dict"].keys() == parts["state_dict"].keys()
+    assert all(torch.equal(value, parts["state_dict"][key]) for key, value in whole["state_dict"].items())
+    (one,), (other,) = whole["optimizer_states"], parts["optimizer_states"]
+    assert one["param_groups"] == other["param_groups"]
+    for key, state in one["state"].items():
+        assert all(torch.equal(value, other["state"][key][part]) for part, value in state.items())
+    assert later == draws[-len(later) :]
+    assert whole["global_step"] == parts["global_step"]
+
+
+def test_random_states_are_plain_data_and_come_back(tmp_path):
+    run = build(SMALL, run_dir=tmp_path)
+    (states,) = [callback for callback in run.trainer.callbacks if isinstance(callback, RandomStates)]
+    torch.save(states.state_dict(), tmp_path / "states.pt")
+
+    def draw():
+        return torch.rand(3).tolist(), np.random.rand(3).tolist(), [random.random(), random.gauss()]
+
+    first = draw()
+    states.load_state_dict(torch.load(tmp_path / "states.pt", weights_only=True))
+    states.on_fit_start(run.trainer, run.model)
+    assert draw() == first
+
+
+def test_another_experiment_is_refused_with_both_values(tmp_path):
+    fit(build(SMALL, ["--trainer.max_epochs=1", "--model.embedding_size=8"], tmp_path))
+    last, stored = tmp_path / "checkpoints" / "last.ckpt", (tmp_path / "config.yaml").read_bytes()
+    words = ["--model.embedding_size=16", "--seed_everything=3", "--data.protocol=loo-full-unmasked@1"]
+    words += ["--trainer.callbacks.EarlyStopping.patience=3", "--model.lr=1", "--data.seed=1"]
+    run = build(SMALL, [*words, "--trainer.max_epochs=2"], tmp_path)
+    with pytest.raises(UsageError) as caught:
+        fit(run, last)
+    assert str(caught.value) == (
+        f"{last} is of another experiment: seed_everything is 3, was 0; trainer.callbacks.0.patience is 3, was 10; "
+        "model.embedding_size is 16, was 8; model.lr is 1, was 0.001; data.protocol is loo-full-unmasked@1, was "
+        "loo-full-masked@1; and 1 more. Only trainer.max_epochs, trainer.max_time, trainer.logger may differ in a run "
+        "that goes on"
+    )
+    assert (tmp_path / "config.yaml").read_bytes() == stored
+    assert read_checkpoint(last)["epoch"] == 0
+
+
+def test_length_and_logger_may_change_and_are_what_changes_in_the_stored_configuration(tmp_path):
+    fit(build(SMALL, ["--trainer.max_epochs=1", "--model.embedding_size=8"], tmp_path))
+    before = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    words = ["--trainer.max_epochs=2", "--model.embedding_size=8", "--trainer.max_time=00:01:00:00"]
+    fit(build(SMALL, [*words, "--trainer.logger=false"], tmp_path), tmp_path / "checkpoints" / "last.ckpt")
+    after = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert after["trainer"] == {
+        **before["trainer"], "max_epochs": 2, "max_time": "00:01:00:00", "logger": False,
+    }  # fmt: skip
+    assert {**after, "trainer": None} == {**before, "trainer": None}
+
+
+def test_the_command_refuses_too(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["fit", "-c", "model/sasrec", "-c", "data/synthetic", "--model.embedding_size=8", "--quiet"]
+    assert main([*words, "--trainer.max_epochs=1"]) == 0
+    assert main([*words, "--trainer.max_epochs=2", "--seed_everything=1", "--resume", "auto"]) == 2
+    assert "is of another experiment: seed_everything is 1, was 0. Only" in capsys.readouterr().err
+
+
+def test_what_is_needed_to_go_on_is_named(tmp_path):
+    fit(build(SMALL, ["--trainer.max_epochs=1", "--model.embedding_size=8"], tmp_path))
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    with pytest.raises(NotFoundError, match=r"no checkpoint .*lst\.ckpt; did you mean 'last\.ckpt'"):
+        refuse_another_experiment({}, last.with_name("lst.ckpt"))
+    (tmp_path / "config.yaml").unlink()
+    with pytest.raises(NotFoundError, match=r"there is no .*config\.yaml"):
+        refuse_another_experiment({}, last)
+    last.write_bytes(b"")
+    with pytest.raises(IntegrityError, match=r"last\.ckpt"):
+        refuse_another_experiment({}, last)
