@@ -95,7 +95,7 @@ class Cell:
 
 def _with_seeds(suite: Suite, models: Sequence[SuiteModel], seeds: Sequence[int]) -> tuple[SuiteModel, ...]:
     """Some models of the suite, with the given seeds only."""
-    free = {model.name for model in models if _training_free(model, suite.datasets[0])}
+    free = {model.name for model in models if training_free(model, suite.datasets[0])}
     known = {seed for model in models for seed in model.seeds if model.name not in free}
     if known and (missing := sorted(set(seeds) - known)):
         there = ", ".join(map(str, sorted(known)))
@@ -105,7 +105,7 @@ def _with_seeds(suite: Suite, models: Sequence[SuiteModel], seeds: Sequence[int]
     return tuple(model for model in kept if model.seeds)
 
 
-def _training_free(model: SuiteModel, dataset: SuiteDataset) -> bool:
+def training_free(model: SuiteModel, dataset: SuiteDataset) -> bool:
     """Is it a closed form, by its class?"""
     config = compose(model.configs, [*model.overrides, f"--data.dataset={dataset.name}"])["model"]
     assert isinstance(config, dict)

@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diffrec.cli.entries import entry_of, is_published, save_entry
+
 if TYPE_CHECKING:
-    from diffrec.bench.runner import Folders, Progress
-    from diffrec.bench.suite import Suite
+    from diffrec.bench.runner import Folders, Progress, Trained
+    from diffrec.bench.suite import Cell, Suite
 
 DEFAULT_RESULTS = Path("benchmarks/results")
 HELP = "run a suite of benchmarks; what has a result already is not run again"
@@ -27,6 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                             help="where the results go (default: benchmarks/results)")  # fmt: skip
     run_parser.add_argument("--runs", type=Path, default=Path("runs/bench"), metavar="DIR",
                             help="where logs and checkpoints go (default: runs/bench)")  # fmt: skip
+    run_parser.add_argument("--zoo", type=Path, metavar="DIR",
+                            help="keep the first seed of each trained model there; runs what is missing")  # fmt: skip
     run_parser.add_argument("--only", nargs="+", default=[], metavar="MODEL", help="only these models")
     run_parser.add_argument("--seeds", nargs="+", type=int, default=[], metavar="SEED",
                             help="only these seeds; rows that need no training always stay")  # fmt: skip
@@ -44,10 +48,19 @@ def run(args: argparse.Namespace) -> int:
     folders = Folders(args.results, args.runs)
     if args.dry_run:
         return _list(suite, folders, args.force)
+
+    def missing(cell: Cell) -> bool:
+        return args.zoo is not None and is_published(cell) and not entry_of(cell, args.zoo).exists()
+
+    def keep(trained: Trained) -> None:
+        if args.zoo is not None and is_published(trained.cell):
+            save_entry(trained, entry_of(trained.cell, args.zoo))
+
     outcomes = run_suite(
         suite,
         folders,
-        force=lambda cell: args.force,
+        force=lambda cell: args.force or missing(cell),
+        keep=keep,
         report=(lambda line: None) if args.quiet else print_line,
         progress=None if args.quiet else training_progress(),
     )

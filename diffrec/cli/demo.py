@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffrec.cli.bench import print_line, training_progress
+from diffrec.cli.entries import save_entry
 from diffrec.cli.leaderboard import show
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def _train(suite: Suite, output: Output) -> list[Result] | None:
 
     def keep(trained: Trained) -> None:
         if trained.cell.model.name == SHOWN:
-            _save(trained, output)
+            save_entry(trained, output.entry)
         output.log(trained.cell.model.name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(trained.log, output.log(trained.cell.model.name))
 
@@ -113,23 +114,6 @@ def _train(suite: Suite, output: Output) -> list[Result] | None:
             sys.stderr.write(f"failed: {outcome.cell}: {outcome.error}\n")
     results = [outcome.result for outcome in outcomes if outcome.result is not None]
     return results if len(results) == len(outcomes) else None
-
-
-def _save(trained: Trained, output: Output) -> None:
-    """Write the model as a zoo entry, without titles: the terms of the data may not allow to pass them on."""
-    from diffrec.zoo import save
-
-    result = trained.result
-    save(
-        trained.model,
-        output.entry,
-        dataset=trained.dataset,
-        protocol=result.protocol,
-        metrics=result.metrics,
-        training={"command": f"diffrec bench run {result.suite} --only {result.model}", "seed": result.seed,
-                  "epochs": result.epochs, "seconds": result.train_seconds},
-        overwrite=True,
-    )  # fmt: skip
 
 
 def _recommend(output: Output, text: str) -> Example:

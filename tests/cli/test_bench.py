@@ -109,3 +109,25 @@ def test_a_misspelt_key_is_named_with_file_and_line(bench, tmp_path, capsys):
     assert bench(text=SUITE.replace("{name: popularity, configs:", "{name: popularity, config:")) == 2
     expected = f"error: {tmp_path / 'tiny.yaml'}:8: models[0] has no key 'config'; did you mean 'configs'?\n"
     assert capsys.readouterr().err == expected
+
+
+TRAINED = (
+    SUITE
+    + """
+  - {name: sasrec, configs: [model/sasrec], overrides: [--trainer.max_epochs=1], seeds: [3, 4]}
+  - {name: sasrec-wide, configs: [model/sasrec], overrides: [--trainer.max_epochs=1], control_of: sasrec}
+"""
+)
+
+
+def test_the_first_seed_of_a_trained_model_is_kept(bench, tmp_path, capsys):
+    zoo = tmp_path / "zoo"
+    assert bench(text=TRAINED) == 0
+    assert bench("--zoo", str(zoo), text=TRAINED) == 0
+    assert [path.name for path in zoo.iterdir()] == ["sasrec.synthetic"]
+    stored = {result.seed: result for result in read_results(tmp_path / "results") if result.model == "sasrec"}
+    metrics = json.loads((zoo / "sasrec.synthetic" / "metrics.json").read_text())
+    assert metrics["metrics"] == stored[3].metrics
+    capsys.readouterr()
+    assert bench("--zoo", str(zoo), text=TRAINED) == 0
+    assert "..." not in capsys.readouterr().out
