@@ -97,7 +97,8 @@ class CatalogueProducts:
     def __init__(self, first: Float[Tensor, "hidden dim"], last: nn.Linear) -> None:
         self._first = first
         with torch.inference_mode(False), torch.no_grad():  # kept beyond a call, so no inference tensors
-            self.product, self.bias = first @ last.weight, first @ last.bias
+            self.product = (first @ last.weight).T.contiguous()  # laid out as the loop multiplies it
+            self.bias = first @ last.bias
 
     @cached_property
     def noise_factor(self) -> Float[Tensor, "hidden hidden"]:
@@ -121,7 +122,7 @@ class CompactMLP:
         self.products = network.catalogue_products()
         first, _ = network.first_weights()
         self.projected_x = x @ first.T
-        self.widths = [self.products.product.shape[1], 1, 1, len(self.products.product) if noisy else 0]
+        self.widths = [len(self.products.product), 1, 1, len(self.products.bias) if noisy else 0]
 
     @property
     def start(self) -> Float[Tensor, "batch coordinates"]:
@@ -135,7 +136,7 @@ class CompactMLP:
     ) -> Float[Tensor, "batch coordinates"]:
         u, beta, alpha, n = coordinates.split(self.widths, dim=1)
         known = torch.addcmul(beta * self.products.bias, alpha, self.projected_x)
-        projected = torch.addmm(known + n if self.widths[3] else known, u, self.products.product.T)
+        projected = torch.addmm(known + n if self.widths[3] else known, u, self.products.product)
         z = self.network.hidden(projected, t)
         return torch.cat([z, torch.ones_like(beta), torch.zeros_like(alpha), torch.zeros_like(n)], dim=1)
 

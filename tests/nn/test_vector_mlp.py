@@ -94,7 +94,7 @@ def test_products_follow_an_optimiser(fused, training):
     optimiser_step(model.train(training), fused)
     products = model.catalogue_products()
     first, _ = model.first_weights()
-    torch.testing.assert_close(products.product, first @ model.layers[-1].weight)
+    torch.testing.assert_close(products.product.T, first @ model.layers[-1].weight)
     torch.testing.assert_close(products.bias, first @ model.layers[-1].bias)
 
 

@@ -1,0 +1,71 @@
+"""What the documents say holds: numbers come from result files, snippets run, entries load."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from diffrec.bench.result import read_results
+from diffrec.cli.leaderboard import make_tables
+from diffrec.cli.main import main
+from diffrec.errors import NotFoundError
+from diffrec.zoo import load
+from diffrec.zoo.index import read_index
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+LEADERBOARD = ROOT / "benchmarks" / "LEADERBOARD.md"
+
+
+def table_rows(text: str) -> list[str]:
+    return [line for line in text.splitlines() if re.match(r"\| .*\| [\d.]+ \|", line)]
+
+
+def test_the_leaderboard_is_made_from_the_results():
+    from diffrec.bench.render import markdown
+
+    tables, refused = make_tables(read_results(ROOT / "benchmarks" / "results"))
+    assert refused == []
+    assert LEADERBOARD.read_text(encoding="utf-8") == markdown(tables)
+
+
+def test_every_result_can_be_repeated():
+    assert [result.path for result in read_results(ROOT / "benchmarks" / "results") if not result.repeatable] == []
+
+
+def test_the_tables_of_the_readme_are_those_of_the_leaderboard():
+    rows = table_rows(README)
+    assert rows
+    assert set(rows) <= set(table_rows(LEADERBOARD.read_text(encoding="utf-8")))
+
+
+def test_the_commands_of_the_readme_exist(capsys):
+    commands = {shlex.split(c.replace("[", "").split("/")[0])[1] for c in re.findall(r"`(diffrec [^`]+)`", README)}
+    assert {"recommend", "data", "fit", "bench", "leaderboard", "zoo"} <= commands
+    for command in commands:
+        with pytest.raises(SystemExit) as stop:
+            main([command, "--help"])
+        assert stop.value.code == 0
+
+
+@pytest.mark.parametrize("name", sorted(read_index(ROOT / "zoo")))
+def test_every_entry_of_the_zoo_says_what_the_leaderboard_says(name):
+    entry, results = read_index(ROOT / "zoo")[name], read_results(ROOT / "benchmarks" / "results")
+    model, _, dataset = name.partition(".")
+    assert load(ROOT / "zoo" / name).vocabulary is not None
+    assert entry.metrics in [r.metrics for r in results if (r.model, r.dataset, r.seed) == (model, dataset, 0)]
+
+
+def test_the_python_of_the_readme_runs(capsys, monkeypatch):
+    """With the titles of MovieLens 100K, which only a machine that has fetched it knows."""
+    [code] = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    try:
+        load("dreamrec.ml-100k").vocabulary.number("Alien (1979)")
+    except NotFoundError as error:
+        pytest.skip(str(error))
+    namespace: dict[str, object] = {}
+    exec(code, namespace)
+    assert capsys.readouterr().out.count("(19") >= 9
