@@ -13,7 +13,7 @@ _PUBLIC = {
     "load_dataset": "diffrec.data.sources",
     "Batch": "diffrec.data.batch",
     "Recommender": "diffrec.recommender",
-    "Recommendations": "diffrec.recommender",
+    "Recommendations": "diffrec.lists",
     "DiffusionRecommender": "diffrec.recommender",
     "InteractionDataModule": "diffrec.data.datamodule",
     "get_protocol": "diffrec.data.protocol",
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from diffrec.data.datamodule import InteractionDataModule as InteractionDataModule
     from diffrec.data.protocol import get_protocol as get_protocol
     from diffrec.data.sources import load_dataset as load_dataset
+    from diffrec.lists import Recommendations as Recommendations
     from diffrec.recommender import DiffusionRecommender as DiffusionRecommender
-    from diffrec.recommender import Recommendations as Recommendations
     from diffrec.recommender import Recommender as Recommender
     from diffrec.zoo import load as load
     from diffrec.zoo import save as save

@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from diffrec.lists import top_k
 from diffrec.metrics.ranking import RankingMetrics
-from diffrec.recommender import top_k
 from diffrec.typing import Tensor
 
 CUTOFFS = (5, 10, 20, 50)

@@ -15,9 +15,10 @@ from diffrec.data.ragged import Ragged
 from diffrec.data.splits import Cases
 from diffrec.diffusion.noise import RequestNoise
 from diffrec.errors import UsageError, choose
+from diffrec.lists import top_k
 from diffrec.metrics.beyond_accuracy import coverage, gini, mean_popularity, novelty
 from diffrec.metrics.functional import TargetRanks, metric_names, metrics_from_ranks, target_ranks
-from diffrec.recommender import Recommender, top_k
+from diffrec.recommender import Recommender
 from diffrec.typing import Float, Int, Tensor
 
 

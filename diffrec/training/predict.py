@@ -14,8 +14,8 @@ from pytorch_lightning import Callback
 from diffrec.data.datamodule import EvaluationBatches
 from diffrec.data.splits import Cases
 from diffrec.errors import check_sizes
+from diffrec.lists import Recommendations
 from diffrec.paths import naming
-from diffrec.recommender import Recommendations
 from diffrec.training.build import Run
 
 
