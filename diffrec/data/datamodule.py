@@ -69,7 +69,9 @@ class EpochSampler(Sampler[np.ndarray]):
     """Index arrays of one epoch, a pure function of `(seed, epoch)`.
 
     With `lengths` given, batches hold examples of similar length (sorted inside blocks of 50 shuffled
-    batches), so that almost nothing is computed on padding; the order of the batches stays random.
+    batches), so that almost nothing is computed on padding, and about the same number of positions, so that
+    a mean over the positions of a batch weighs every position alike; `batch_size` is then the mean number
+    of examples. The order of the batches stays random.
     The epoch is looked at when the first batch is asked for: a resumed run makes its iterator earlier.
     """
 
@@ -86,13 +88,24 @@ class EpochSampler(Sampler[np.ndarray]):
     def __iter__(self) -> Iterator[np.ndarray]:
         rng = np.random.default_rng([self.seed, self.epoch])
         order = rng.permutation(self.size)
-        if self.lengths is not None:
-            block = np.arange(self.size) // (50 * self.batch_size)
-            order = order[np.lexsort((self.lengths[order], block))]
-        batches = np.split(order, np.arange(self.batch_size, self.size, self.batch_size))
-        if self.lengths is not None:
-            batches = [batches[i] for i in rng.permutation(len(batches))]
-        yield from batches
+        if self.lengths is None:
+            yield from np.split(order, np.arange(self.batch_size, self.size, self.batch_size))
+            return
+        size = 50 * self.batch_size
+        blocks = np.split(order, np.arange(size, self.size, size))
+        batches = [batch for block in blocks for batch in _even_batches(block, self.lengths[block], self.batch_size)]
+        yield from (batches[number] for number in rng.permutation(len(batches)))
+
+
+def _even_batches(examples: np.ndarray, lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """Examples sorted by length, cut where their positions fill another batch; no batch is empty."""
+    by_length = np.argsort(lengths, kind="stable")
+    positions = np.cumsum(lengths[by_length])
+    count = -(-len(examples) // batch_size)
+    number = np.arange(1, count)
+    cuts = np.searchsorted(positions, positions[-1] * number / count, side="right")
+    cuts = np.maximum.accumulate(np.maximum(cuts - number, 0)) + number  # each batch has a first example
+    return np.split(examples[by_length], np.minimum(cuts, len(examples) - (count - number)))
 
 
 class EvaluationBatches(TorchDataset[Batch]):
