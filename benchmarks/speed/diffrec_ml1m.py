@@ -1,6 +1,6 @@
 """DiffRec on MovieLens 1M: seconds of evaluation and training, and their ratio to a plain PyTorch loop in the same run.
 
-python benchmarks/speed/diffrec.py --output benchmarks/speed/diffrec.json
+python benchmarks/speed/diffrec_ml1m.py --output benchmarks/speed/diffrec_ml1m.json
 
 The plain loop is the usual one: dense rows of the user x item matrix, the whole network at each of the 40
 steps, seen items masked, top k, metrics in NumPy. Both use the same weights, and their lists of ten are
