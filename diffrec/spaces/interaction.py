@@ -25,7 +25,7 @@ class InteractionSpace(nn.Module):
         return (self.num_items,)
 
     def encode(self, history: History) -> Float[torch.Tensor, "batch items"]:
-        """(batch, N) vectors of (batch, length) histories; an item met twice keeps its last weight."""
+        """(batch, N) vectors of (batch, length) histories; an item met twice keeps its largest weight."""
         vectors = torch.zeros(history.shape[0], self.num_items + 1, device=history.device)
         weights = self._weights(history)
         if self.recency is None:
