@@ -20,6 +20,7 @@ from diffrec.data.batch import Batch
 from diffrec.diffusion.noise import RequestNoise
 from diffrec.errors import UsageError, check_numbers, check_sizes
 from diffrec.nn.cross_entropy import cross_entropy_over_items
+from diffrec.nn.dropout import Dropout
 from diffrec.nn.transformer import CausalTransformer, last_state
 from diffrec.recommender import Recommender
 from diffrec.spaces.embedding import EmbeddingSpace
@@ -52,7 +53,7 @@ class SASRec(Recommender):
         self.position = nn.Embedding(max_history_length, embedding_size)
         nn.init.normal_(self.position.weight, std=0.02)
         self.transformer = CausalTransformer(embedding_size, num_blocks, num_heads, dropout)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.lr, self.weight_decay = lr, weight_decay
 
     def states(self, history: History) -> Float[Tensor, "batch length dim"]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from diffrec.nn.dropout import Dropout
 from diffrec.typing import Bool, Float, Tensor
 
 
@@ -24,7 +25,7 @@ class SelfAttentionEncoder(nn.Module):
         self.norm_in, self.norm_mid, self.norm_out = nn.LayerNorm(dim), nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.query, self.key, self.value = nn.Linear(dim, dim), nn.Linear(dim, dim), nn.Linear(dim, dim)
         self.feed_in, self.feed_out, self.norm_feed = nn.Linear(dim, dim), nn.Linear(dim, dim), nn.LayerNorm(dim)
-        self.dropout, self.attention_dropout = nn.Dropout(dropout), dropout
+        self.dropout, self.attention_dropout = Dropout(dropout), dropout
 
     def forward(
         self, embedded: Float[Tensor, "batch length dim"], real: Bool[Tensor, "batch length"]

@@ -10,7 +10,9 @@ from typing import cast
 import torch
 from torch import nn
 
+from diffrec.nn.dropout import Dropout
 from diffrec.nn.time_embedding import cosine_sine
+from diffrec.nn.wide_linear import wide_linear
 from diffrec.typing import Float, Int, Tensor
 
 
@@ -36,7 +38,7 @@ class VectorMLP(nn.Module):
         sizes = [dim + time_embedding_size, *reversed(dims), *dims[1:], dim]
         layers = [nn.Linear(a, b) for a, b in pairwise(sizes)]
         self.layers = nn.ModuleList(layers)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self._products: tuple[tuple[int, ...], CatalogueProducts] | None = None
         for layer in (self.time, *layers):
             nn.init.xavier_normal_(layer.weight)
@@ -58,22 +60,20 @@ class VectorMLP(nn.Module):
             self._products = None  # a fused optimiser is about to change the weights without raising `_version`
         if self.normalise:
             x_t = nn.functional.normalize(x_t)
-        first_weight, _ = self.first_weights()
-        return self.last(self.hidden(self.dropout(x_t) @ first_weight.T, t))
+        time = self.time_vector(t).expand(len(x_t), -1)
+        z = torch.tanh(wide_linear((self.dropout(x_t), time), self.first.weight, self.first.bias))
+        for layer in self.layers[1:-1]:
+            z = torch.tanh(layer(z))
+        return wide_linear((z,), self.last.weight, self.last.bias)
 
     def first_weights(self) -> tuple[Float[Tensor, "hidden dim"], Float[Tensor, "hidden time"]]:
         """The first layer's weight, split into what meets x_t and what meets the time vector."""
         of_x, of_time = self.first.weight.split([self.dim, self.time_embedding_size], dim=1)
         return of_x, of_time
 
-    def hidden(self, projected: Float[Tensor, "batch hidden"], t: Int[Tensor, "#batch"]) -> Float[Tensor, "batch last"]:
-        """From W_1 x_t to the input of the last layer."""
-        _, time_weight = self.first_weights()
-        time = self.time(cosine_sine(t, self.time_embedding_size))
-        z = torch.tanh(projected + time @ time_weight.T + self.first.bias)
-        for layer in self.layers[1:-1]:
-            z = torch.tanh(layer(z))
-        return z
+    def time_vector(self, t: Int[Tensor, " steps"]) -> Float[Tensor, "steps time"]:
+        """What the first layer is told of the step."""
+        return self.time(cosine_sine(t, self.time_embedding_size))
 
     def compact(self, x: Float[Tensor, "batch dim"], noisy: bool) -> CompactMLP | None:
         """This network on coordinates of x_t (see `CompactMLP`); None where x_t is normalised."""
@@ -81,9 +81,9 @@ class VectorMLP(nn.Module):
 
     def catalogue_products(self) -> CatalogueProducts:
         """Computed once per state of the weights, not once per call."""
-        version = (*_version(self.first.weight), *_version(self.last.weight), *_version(self.last.bias))
+        version = tuple(number for parameter in self.parameters() for number in _version(parameter))
         if self._products is None or self._products[0] != version:
-            self._products = (version, CatalogueProducts(self.first_weights()[0], self.last))
+            self._products = (version, CatalogueProducts(self))
         return self._products[1]
 
 
@@ -92,13 +92,24 @@ def _version(parameter: Tensor) -> tuple[int, int]:
 
 
 class CatalogueProducts:
-    """What the reverse loop needs of the first weight (hidden, dim) and the last layer, free of the catalogue."""
+    """What the reverse loop needs of a network's weights, none of it as wide as the catalogue.
 
-    def __init__(self, first: Float[Tensor, "hidden dim"], last: nn.Linear) -> None:
-        self._first = first
+    tanh(x) = 2 s(2x) - 1 with the logistic function s, which costs a third of tanh: every layer is kept as the
+    weight and bias that give twice its input to the activation from the s of the layer before.
+    product: (last + 1, hidden), what the first layer makes of (u, beta), see `CompactMLP`; hidden: the layers between.
+    """
+
+    def __init__(self, network: VectorMLP) -> None:
+        self._first, _ = network.first_weights()
+        last = network.last
         with torch.inference_mode(False), torch.no_grad():  # kept beyond a call, so no inference tensors
-            self.product = (first @ last.weight).T.contiguous()  # laid out as the loop multiplies it
-            self.bias = first @ last.bias
+            product = (self._first @ last.weight).T.contiguous()  # laid out as the loop multiplies it
+            bias = self._first @ last.bias - product.sum(0)
+            self.product = torch.cat([4 * product, 2 * bias[None]])
+            self.hidden = [
+                ((4 * layer.weight).T.contiguous(), 2 * (layer.bias - layer.weight.sum(1)))
+                for layer in cast("list[nn.Linear]", network.layers[1:-1])
+            ]
 
     @cached_property
     def noise_factor(self) -> Float[Tensor, "hidden hidden"]:
@@ -109,20 +120,22 @@ class CatalogueProducts:
 
 
 class CompactMLP:
-    """A `VectorMLP` on coordinates (u, beta, alpha, n) of x_t = W_last u + beta b_last + alpha x + noise.
+    """A `VectorMLP` on coordinates (u, beta, alpha, n) of x_t = W_last (2 u - beta) + beta b_last + alpha x + noise.
 
-    Every scheduler step is linear, so x_t stays in that form: an output of the network has the
-    coordinates (z, 1, 0, 0), z being the input of the last layer, and n = W_1 noise is all that the
-    network ever sees of the noise. Per step this costs a product of hidden width squared; the
+    Every scheduler step is linear, so x_t stays in that form: an output of the network has the coordinates
+    (s, 1, 0, 0), where 2 s - 1 is the input of the last layer (see `CatalogueProducts`), and n = W_1 noise is
+    all that the network ever sees of the noise. Per step this costs a product of hidden width squared; the
     catalogue is met once at the start (W_1 x) and once at the end (`expand`). Without noise, n has width 0.
+    Nothing here is differentiable.
     """
 
     def __init__(self, network: VectorMLP, x: Float[Tensor, "batch dim"], noisy: bool) -> None:
         self.network, self.x = network, x
         self.products = network.catalogue_products()
-        first, _ = network.first_weights()
-        self.projected_x = x @ first.T
-        self.widths = [len(self.products.product), 1, 1, len(self.products.bias) if noisy else 0]
+        last, hidden = self.products.product.shape
+        self.widths = [last - 1, 1, 1, hidden if noisy else 0]
+        with torch.no_grad():
+            self.projected_x = 2 * x @ network.first_weights()[0].T
 
     @property
     def start(self) -> Float[Tensor, "batch coordinates"]:
@@ -131,14 +144,23 @@ class CompactMLP:
         coordinates[:, self.widths[0] + 1] = 1
         return coordinates
 
+    @torch.no_grad()
     def __call__(
         self, coordinates: Float[Tensor, "batch coordinates"], t: Int[Tensor, 1]
     ) -> Float[Tensor, "batch coordinates"]:
-        u, beta, alpha, n = coordinates.split(self.widths, dim=1)
-        known = torch.addcmul(beta * self.products.bias, alpha, self.projected_x)
-        projected = torch.addmm(known + n if self.widths[3] else known, u, self.products.product)
-        z = self.network.hidden(projected, t)
-        return torch.cat([z, torch.ones_like(beta), torch.zeros_like(alpha), torch.zeros_like(n)], dim=1)
+        _, _, alpha, n = coordinates.split(self.widths, dim=1)
+        _, time_weight = self.network.first_weights()
+        told = 2 * (self.network.time_vector(t) @ time_weight.T + self.network.first.bias)
+        s = torch.addcmul(told, alpha, self.projected_x)
+        if self.widths[3]:
+            s.add_(n, alpha=2)
+        s.addmm_(coordinates[:, : len(self.products.product)], self.products.product).sigmoid_()
+        for weight, bias in self.products.hidden:
+            s = torch.addmm(bias, s, weight).sigmoid_()
+        output = torch.zeros_like(coordinates)
+        output[:, : s.shape[1]] = s
+        output[:, s.shape[1]] = 1
+        return output
 
     def noise(self, normal: Callable[[int], Tensor]) -> Float[Tensor, "batch coordinates"]:
         """Standard normal noise on the vector, of which only n = W_1 noise ~ N(0, W_1 W_1^T) is drawn.
@@ -148,9 +170,10 @@ class CompactMLP:
         n = normal(self.widths[3]).to(self.x.dtype) @ self.products.noise_factor
         return nn.functional.pad(n, (sum(self.widths[:3]), 0))
 
+    @torch.no_grad()
     def expand(self, coordinates: Float[Tensor, "batch coordinates"]) -> Float[Tensor, "batch dim"]:
         """The vector itself. The last step of every scheduler returns the estimate of x_0, free of noise."""
         u, beta, alpha, _ = coordinates.split(self.widths, dim=1)
         last = self.network.last
-        vector = u @ last.weight.T + beta * last.bias
+        vector = (2 * u - beta) @ last.weight.T + beta * last.bias
         return vector + alpha * self.x if alpha.any() else vector

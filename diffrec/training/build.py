@@ -12,7 +12,6 @@ from typing import Any, cast
 from jsonargparse import ArgumentError
 from pytorch_lightning import Trainer
 from pytorch_lightning.accelerators import MPSAccelerator
-from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
@@ -22,7 +21,7 @@ from diffrec.recommender import ClosedFormRecommender, Recommender
 from diffrec.training.checkpoint_io import AtomicCheckpointIO
 from diffrec.training.config import compose
 from diffrec.training.guards import StopAtNonFinite
-from diffrec.training.resume import RandomStates
+from diffrec.training.resume import LastCheckpoint, RandomStates
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ def _construct(config: dict[str, object], folder: Path) -> _Lightning:
         Recommender,
         InteractionDataModule,
         save_config_callback=None,
-        trainer_defaults={"callbacks": [StopAtNonFinite(), RandomStates(), _keep_last(folder)]},
+        trainer_defaults={"callbacks": [StopAtNonFinite(), RandomStates(), LastCheckpoint(folder / "checkpoints")]},
         parser_class=_Parser,
         parser_kwargs={"exit_on_error": False},
         subclass_mode_model=True,
@@ -102,13 +101,6 @@ def last_checkpoint(config: Mapping[str, Any], run_dir: Path | None = None) -> P
     folders = [run_dir] if run_dir is not None else run_family(config).glob("version_*")
     found = [path for folder in folders if (path := folder / "checkpoints" / "last.ckpt").is_file()]
     return max(found, key=lambda path: path.stat().st_mtime, default=None)
-
-
-def _keep_last(folder: Path) -> ModelCheckpoint:
-    """Writes `last.ckpt` after every epoch, which `--resume` reads; the best one is the configuration's affair."""
-    return ModelCheckpoint(
-        folder / "checkpoints", filename="last", save_on_train_epoch_end=True, enable_version_counter=False
-    )
 
 
 def _completed(config: dict[str, object], folder: Path) -> dict[str, Any]:

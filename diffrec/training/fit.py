@@ -49,8 +49,8 @@ def fit(run: Run, resume: Path | None = None) -> FitResult:
     """Train `run.model`, from the checkpoint `resume` if given, and put the best weights back into it.
 
     Writes config.yaml, checkpoints/best.ckpt, checkpoints/last.ckpt and the logs below `run.run_dir`.
-    From last.ckpt, which is written at the end of every epoch, training goes on bit for bit as if it had
-    never stopped; what was done of a broken epoch is done again, and best.ckpt is no such place.
+    From last.ckpt, which is written at the end of an epoch (`resume.LastCheckpoint`), training goes on bit for
+    bit as if it had never stopped; what was done since is done again, and best.ckpt is no such place.
     Raises UsageError where `resume` is of another experiment, DiffrecError at a non-finite loss, gradient
     or weight; Ctrl-C comes through as KeyboardInterrupt.
     """

@@ -13,9 +13,9 @@ from pytorch_lightning import Callback
 from diffrec.cli.main import main
 from diffrec.errors import IntegrityError, NotFoundError, UsageError
 from diffrec.training.build import build
-from diffrec.training.checkpoint_io import read_checkpoint
+from diffrec.training.checkpoint_io import AtomicCheckpointIO, read_checkpoint
 from diffrec.training.fit import fit
-from diffrec.training.resume import RandomStates, refuse_another_experiment
+from diffrec.training.resume import LastCheckpoint, RandomStates, refuse_another_experiment
 
 SMALL = ["model/sasrec", "data/synthetic"]
 MODELS = {
@@ -126,3 +126,26 @@ def test_what_is_needed_to_go_on_is_named(tmp_path):
     last.write_bytes(b"")
     with pytest.raises(IntegrityError, match=r"last\.ckpt"):
         refuse_another_experiment({}, last)
+
+
+@pytest.mark.parametrize(
+    ("share", "words", "written"),
+    [
+        (0, ["--trainer.max_epochs=3"], [0, 1, 2]),
+        (1e9, ["--trainer.max_epochs=3"], [0, 2]),
+        (1e9, ["--trainer.max_epochs=-1", "--trainer.max_steps=2"], [0, 1]),
+    ],
+)
+def test_writing_takes_a_share_of_the_time_and_the_last_epoch_is_written(share, words, written, tmp_path, monkeypatch):
+    epochs, save = [], AtomicCheckpointIO.save_checkpoint
+
+    def saving(self, checkpoint, path, storage_options=None):
+        if path.name == "last.ckpt":
+            epochs.append(checkpoint["epoch"])
+        save(self, checkpoint, path)
+
+    monkeypatch.setattr(AtomicCheckpointIO, "save_checkpoint", saving)
+    monkeypatch.setattr(LastCheckpoint, "_SHARE", share)
+    words = [*words, "--model.embedding_size=8", "--trainer.check_val_every_n_epoch=100", "--data.batch_size=200"]
+    fit(build(SMALL, words, tmp_path))
+    assert epochs == written
