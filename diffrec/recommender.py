@@ -57,6 +57,7 @@ class Recommender(pl.LightningModule):
 
     examples: ClassVar[Examples] = "next"
     predicted_items: int = 10  # length of the lists of `Trainer.predict`
+    rows_at_least: ClassVar[int] = 16  # smaller matrix products round differently: lists would depend on the batch
     init_args: Mapping[str, object]
 
     def __init__(self, num_items: int, max_history_length: int | None = None) -> None:
@@ -87,6 +88,11 @@ class Recommender(pl.LightningModule):
     def denoiser_calls(self) -> int:
         """Network evaluations per request; 1 for anything that does not iterate."""
         return 1
+
+    @property
+    def uses_noise(self) -> bool:
+        """Whether lists depend on `noise`, so that several draws of it differ."""
+        return False
 
     # what everybody gets
 
@@ -136,10 +142,15 @@ class Recommender(pl.LightningModule):
             history = nn.functional.pad(history, (0, 1))
         if self.max_history_length is not None:
             history = last_items(history, self.max_history_length)
-        scores = self.score(history, noise=noise)
+        rows = self._repeated(len(history))
+        scores = self.score(history[rows], noise=None if noise is None else noise.take(rows))[: len(history)]
         if not all_finite(scores):
             raise DiffrecError(f"{type(self).__name__} gave non-finite scores: the checkpoint is broken")
         return scores
+
+    def _repeated(self, count: int) -> Int[Tensor, " rows"]:
+        """0..count-1, from the start again where a batch is smaller than `rows_at_least`."""
+        return torch.arange(max(count, self.rows_at_least) if count else 0, device=self.device) % max(count, 1)
 
     def _numbers(self, queries: Sequence[str | int]) -> History:
         if self.vocabulary is None:
@@ -193,6 +204,7 @@ class ClosedFormRecommender(Recommender):
     """
 
     examples = "once"
+    rows_at_least = 1  # rows are added up one by one
 
     def __init__(self, num_items: int) -> None:
         super().__init__(num_items)
@@ -298,6 +310,10 @@ class DiffusionRecommender(Recommender):
     def denoiser_calls(self) -> int:
         steps = len(self.process.reverse_steps(self.num_inference_steps).timesteps)
         return steps * (2 if self.conditioner is not None and self.guidance_scale != 1 else 1)
+
+    @property
+    def uses_noise(self) -> bool:
+        return self.stochastic or self.start == "noise"
 
     def training_loss(self, batch: Batch) -> Float[Tensor, ""]:
         """Encode, corrupt, denoise, compare; one draw of t and noise per example."""

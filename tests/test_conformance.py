@@ -5,19 +5,27 @@ A new model is found by its line in `models/__init__.py` and its file in `config
 
 from __future__ import annotations
 
+import hashlib
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from importlib import import_module
+from typing import Any
 
 import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from safetensors.torch import save_file
 
 import diffrec
 from diffrec.baselines import BASELINES
+from diffrec.bench.leaks import check_no_leak
 from diffrec.data.batch import Batch
 from diffrec.data.datamodule import InteractionDataModule, TrainingBatches
+from diffrec.data.protocol import PROTOCOLS
 from diffrec.data.synthetic import synthetic
 from diffrec.data.vocabulary import Vocabulary
 from diffrec.diffusion.noise import RequestNoise
@@ -42,23 +50,29 @@ def small(value: object) -> object:
     return min(value, LARGEST) if type(value) is int else value
 
 
-def built(name: str, seed: int = 0) -> Recommender:
+@cache
+def configuration(name: str) -> dict[str, Any]:
+    """The part of configs/model/<name>.yaml that builds the model."""
+    return compose([f"model/{name}", "data/synthetic"])["model"]
+
+
+def built(name: str, seed: int = 0, num_items: int = NUM_ITEMS) -> Recommender:
     """The model of configs/model/<name>.yaml, small and untrained."""
-    config = compose([f"model/{name}", "data/synthetic"])["model"]
+    config = configuration(name)
     module, _, class_name = REGISTRY[name].partition(":")
     constructor = getattr(import_module(module), class_name)
     assert config["class_path"].endswith(f".{class_name}"), "the registry and the configuration name one class"
-    arguments = {"num_items": NUM_ITEMS, **small(config.get("init_args", {}))}
+    arguments = {"num_items": num_items, **small(config.get("init_args", {}))}
     torch.manual_seed(seed)
     return constructor(**checked_arguments(constructor.__init__, arguments, name))
 
 
-def fitted(name: str, data: InteractionDataModule, seed: int = 0) -> Recommender:
-    """The same after two epochs of Lightning."""
-    model = built(name, seed)
+def fitted(name: str, data: InteractionDataModule, epochs: int = 2, validate: bool = False) -> Recommender:
+    """The same after some epochs of Lightning."""
+    model = built(name, num_items=data.num_items)
     trainer = pl.Trainer(
-        max_epochs=2, limit_val_batches=0, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, accelerator="cpu",
+        max_epochs=epochs, limit_val_batches=1.0 if validate else 0, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, accelerator="cpu",
     )  # fmt: skip
     trainer.fit(model, datamodule=data)
     return model.eval()
@@ -189,6 +203,42 @@ def test_one_thread_or_two(model, histories):
     assert torch.equal(one, two)
 
 
+LISTS = """
+import hashlib, sys, torch
+from safetensors.torch import load_file
+import diffrec
+
+threads, size, histories, k, *entries = sys.argv[1:]
+torch.set_num_threads(int(threads))
+for entry in entries:
+    model = diffrec.load(entry)
+    lists = [model.recommend(part, int(k)).items for part in load_file(histories)["histories"].split(int(size))]
+    print(hashlib.sha256(torch.cat(lists).numpy().tobytes()).hexdigest())
+"""
+
+
+@pytest.mark.slow  # each process imports torch and Lightning
+def test_one_process_or_three(data, dataset, histories, tmp_path):
+    """Two others load every model from its entry; they differ in threads, in batches, and in the hashes of Python."""
+    entries, expected = [], []
+    for name in REGISTRY:
+        model = fitted(name, data)
+        entries.append(diffrec.save(model, tmp_path / name, dataset=dataset))
+        lists = model.recommend(histories, K).items[::20]
+        expected.append(hashlib.sha256(lists.numpy().tobytes()).hexdigest())
+    save_file({"histories": histories[::20].contiguous()}, tmp_path / "histories.safetensors")
+    others = [
+        subprocess.Popen(
+            [sys.executable, "-c", LISTS, threads, size, tmp_path / "histories.safetensors", str(K), *entries],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for threads, size in (("1", "1"), ("2", "7"))
+    ]
+    for other in others:
+        assert other.communicate(timeout=300)[0].split() == expected
+
+
 def test_the_seed_of_a_request_decides_and_nothing_else(model, histories):
     torch.manual_seed(1)
     first = model.recommend(histories, K, seed=3)
@@ -307,6 +357,30 @@ def test_scores_follow_the_weights_in_training(name, histories, batch):
     fresh = built(name, seed=1)
     fresh.load_state_dict(model.state_dict())
     assert_close(scores_of(model.eval(), histories), scores_of(fresh.eval(), histories))
+
+
+def test_the_loss_of_a_position_reads_nothing_after_it(name, model, batch):
+    """Where every position of a sequence is an example, what follows it is what it has to predict."""
+    if model.examples != "next":
+        return
+    position = 2
+    chosen = batch.history[:, position + 1] > 0
+    history, target = batch.history[chosen], torch.zeros_like(batch.target[chosen])
+    target[:, position] = batch.target[chosen, position]
+    later, others = torch.arange(history.shape[1]) > position, torch.where(history > 0, 1 + history % NUM_ITEMS, 0)
+
+    def loss(items: torch.Tensor) -> float:
+        torch.manual_seed(0)
+        with torch.inference_mode():
+            return float(model.training_loss(Batch(items, target)))
+
+    assert loss(torch.where(later, others, history)) == loss(history)
+    assert loss(torch.where(later, history, others)) != loss(history), "what is before it counts"
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_nothing_that_is_asked_later_reaches_weights_or_scores(name, protocol):
+    check_no_leak(lambda data: fitted(name, data, epochs=1, validate=True), protocol)
 
 
 def test_the_same_seed_trains_the_same_model(name, model, histories, data):

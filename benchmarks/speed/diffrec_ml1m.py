@@ -4,7 +4,7 @@ python benchmarks/speed/diffrec_ml1m.py --output benchmarks/speed/diffrec_ml1m.j
 
 The plain loop is the usual one: dense rows of the user x item matrix, the whole network at each of the 40
 steps, seen items masked, top k, metrics in NumPy. Both use the same weights, and their lists of ten are
-compared. `run` is one cell of the suite `diffrec-ml1m` from its configuration to its tested result.
+compared. `run` is `diffrec fit` with this recipe and one test: everything from the configuration to the result.
 """
 
 from __future__ import annotations
@@ -22,12 +22,11 @@ import torch
 from torch import nn
 
 from diffrec.bench.evaluate import evaluate
-from diffrec.bench.runner import run_cell
-from diffrec.bench.suite import find_suite, load_suite
 from diffrec.data.splits import Cases
 from diffrec.diffusion.timesteps import LossAwareTimesteps
 from diffrec.models.diffrec import DiffRec
 from diffrec.training.build import Run, build
+from diffrec.training.fit import fit
 from diffrec.typing import Tensor
 
 RECIPE, BATCH, K = "diffrec-ml1m-clean", 400, 10
@@ -152,17 +151,18 @@ def compare(run: Run) -> dict[str, float]:
 
 
 def whole_run(folder: Path) -> dict[str, float]:
-    """One cell of the suite, seed 0: training with its validations, and the final validation and test."""
-    suite = load_suite(find_suite("diffrec-ml1m"))
-    cell = next(cell for cell in suite.cells() if cell.model.name == "diffrec")
+    """`diffrec fit` and `diffrec test`, seed 0: the dataset, training with its validations, one test."""
     start = time.perf_counter()
-    result = run_cell(cell, folder).result
+    run = build([RECIPE], ["--seed_everything=0"], run_dir=folder / "run")
+    fitted = fit(run)
+    test = evaluate(run.model.eval(), run.data.split.test, (K,), batch_size=run.data.eval_batch_size)
     return {
         "run_seconds": time.perf_counter() - start,
-        "run_epochs": result.epochs,
-        "run_train_seconds": result.train_seconds,
-        "run_test_seconds": result.evaluate_seconds,
-        "run_ndcg@10": result.metrics["ndcg@10"],
+        "run_epochs": fitted.epochs,
+        "run_validations": fitted.epochs // run.trainer.check_val_every_n_epoch,
+        "run_train_seconds": fitted.seconds,
+        "run_test_seconds": test.seconds,
+        "run_ndcg@10": test.metrics["ndcg@10"],
     }
 
 

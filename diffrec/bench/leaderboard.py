@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+from diffrec.bench.comparison import Comparison, granted
 from diffrec.bench.result import Result, Role
 from diffrec.errors import UsageError, choose
 from diffrec.paths import resource_dir
@@ -49,7 +50,8 @@ class Row:
 class Table:
     """The rows that may be compared: one suite, one dataset, one protocol. Controls follow their model.
 
-    lacks: required models that have no row, with the reason that the suite states or None.
+    lacks: required models that have no row, with the reason that the suite states or None; level: the best row and
+    those not distinguishable from it, None where the rows were not compared; badges: what trained rows earned here.
     """
 
     suite: str
@@ -62,6 +64,8 @@ class Table:
     machines: tuple[str, ...]
     rows: tuple[Row, ...]
     lacks: dict[str, str | None]
+    level: tuple[str, ...] | None = None
+    badges: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def columns(self) -> tuple[str, str]:
@@ -114,6 +118,13 @@ def table(results: Sequence[Result], sort: str | None = None) -> Table:
     )
 
 
+def with_comparison(table: Table, comparison: Comparison | None) -> Table:
+    """`table` with what the comparison of its rows says."""
+    if comparison is None:
+        return table
+    return replace(table, level=(comparison.best, *comparison.level), badges=dict(granted(comparison)))
+
+
 def with_reasons(table: Table, without: Mapping[str, str]) -> Table:
     """`table` with the reasons that a suite states for the rows it lacks."""
     return replace(table, lacks={name: without.get(name) for name in table.lacks})
@@ -144,10 +155,10 @@ def publishable(tables: Sequence[Table]) -> Sequence[Table]:
 
 def _same(results: Sequence[Result], where: str) -> None:
     """Refuse to mix: versions of the suite, contents of the dataset, protocols, configurations of a row."""
-    for field in ("suite", "dataset", "protocol", "suite_version", "dataset_sha256", "headline"):
-        values = sorted({str(getattr(result, field)) for result in results})
+    for name in ("suite", "dataset", "protocol", "suite_version", "dataset_sha256", "headline"):
+        values = sorted({str(getattr(result, name)) for result in results})
         if len(values) > 1:
-            raise UsageError(f"{where}: results of different {field} are never put in one table: {', '.join(values)}")
+            raise UsageError(f"{where}: results of different {name} are never put in one table: {', '.join(values)}")
     for model in {result.model for result in results}:
         mine = [result for result in results if result.model == model]
         if len({(r.config_sha256, r.role, r.control_of) for r in mine}) > 1:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
+import re
 import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 import diffrec
+from diffrec.bench.result import sha256_of
 from diffrec.data.dataset import Dataset
 from diffrec.data.splits import Split
+from diffrec.recommender import Recommender
 
 _PACKAGES = ("torch", "numpy", "scipy", "diffusers", "pytorch-lightning")
 _CODE = ("diffrec", "configs", "benchmarks/suites", "pyproject.toml")
@@ -45,6 +50,29 @@ def packages() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
 
 
+def config_sha256(config: dict[str, Any]) -> str:
+    """Hash of everything but the seeds, so that the runs of a row share it."""
+    data = {key: value for key, value in config["data"].items() if key != "seed"}
+    return sha256_of({**{key: value for key, value in config.items() if key != "seed_everything"}, "data": data})
+
+
+def weights_sha256(model: Recommender) -> str:
+    """Hash of the names, types, shapes and numbers of everything a model has learnt."""
+    total = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        total.update(tensor.detach().cpu().contiguous().numpy().data)
+    return total.hexdigest()
+
+
+def deviations(model: type[Recommender]) -> tuple[str, ...]:
+    """What the file of a model lists below "Differs from the original in:"."""
+    text = sys.modules[model.__module__].__doc__ or ""
+    _, _, listed = text.partition("Differs from the original in:\n")
+    points = re.split(r"^- ", listed.partition("\n\n")[0], flags=re.MULTILINE)[1:]
+    return tuple(" ".join(point.split()).rstrip(";.") for point in points)
+
+
 def split_counts(dataset: Dataset, split: Split) -> dict[str, int]:
     """Sizes of the dataset and its split; cold_test_targets: those that no training sequence holds."""
     return {
@@ -63,6 +91,16 @@ def split_counts(dataset: Dataset, split: Split) -> dict[str, int]:
 def device_name(device: torch.device) -> str:
     """`cpu`, or the name of the accelerator."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def processor_name() -> str:
+    """The model of the CPU, empty where the system does not tell."""
+    try:
+        information = Path("/proc/cpuinfo").read_text(errors="replace")
+    except OSError:
+        return platform.processor()
+    found = re.search(r"^model name\s*:\s*(.+)$", information, flags=re.MULTILINE)
+    return found[1].strip() if found else platform.processor()
 
 
 class PeakMemory:

@@ -8,12 +8,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from diffrec.bench.comparison import SHOWN
 from diffrec.bench.leaderboard import Row, Statistic, Table
 
 HEADER = ("model", "seeds", "{0}", "{1}", "calls", "ms/user", "params", "train")
 LEGEND = (
     "± is the standard deviation over seeds. calls: denoiser calls per request. ms/user: one request at a "
-    "time, ten items. ° needs no training by gradients; └ is a control for the row above it."
+    "time, ten items. ° needs no training by gradients; └ is a control for the row above it; ★ is the best row or not "
+    "distinguishable from it (paired bootstrap and Wilcoxon over users, Holm, .05)."
 )
 
 
@@ -26,9 +28,9 @@ def header(table: Table) -> tuple[str, ...]:
 
 def cells(row: Row, table: Table) -> tuple[str, ...]:
     """One row as text, in the order of `header`."""
-    prefix = "└ " if row.role == "control" else ""
+    prefix, level = "└ " if row.role == "control" else "", table.level or ()
     return (
-        prefix + row.model + ("°" if row.role == "training-free" else ""),
+        prefix + row.model + ("°" if row.role == "training-free" else "") + ("★" if row.model in level else ""),
         str(len(row.seeds)),
         *(accuracy(row.metrics[column]) for column in table.columns),
         str(row.denoiser_calls),
@@ -39,12 +41,20 @@ def cells(row: Row, table: Table) -> tuple[str, ...]:
 
 
 def caption(table: Table) -> str:
-    """What the numbers of a table rest on, and on a line of its own what the table lacks."""
+    """What the numbers of a table rest on, and on lines of their own what its rows earned and what it lacks."""
     lacks = "; ".join(name if reason is None else f"{name} ({reason})" for name, reason in table.lacks.items())
     return (
         f"{table.test_users:,} test users, sorted for {table.headline}; data sha256 {table.dataset_sha256[:12]}, "
         f"suite version {table.suite_version}; measured on {' and '.join(table.machines)}."
-    ) + (f"\nlacks: {lacks}" if lacks else "")
+    ) + "".join(f"\n{line}" for line in (*_badges(table), *([f"lacks: {lacks}"] if lacks else [])))
+
+
+def _badges(table: Table) -> list[str]:
+    """`beats counting: sasrec`, for every badge that a trained row may earn."""
+    if not table.badges:
+        return []
+    earned = {badge: [model for model, badges in table.badges.items() if badge in badges] for badge in SHOWN}
+    return ["; ".join(f"{badge}: {', '.join(sorted(models)) or 'no row'}" for badge, models in earned.items())]
 
 
 def accuracy(statistic: Statistic) -> str:

@@ -1,4 +1,7 @@
-"""The result record: one JSON file for each (suite, dataset, model, seed), with everything it rests on."""
+"""The result record: one JSON file for each (suite, dataset, model, seed), with everything it rests on.
+
+Beside it lies the rank of every true item (`ranks`), which the record names by its hash.
+"""
 
 from __future__ import annotations
 
@@ -6,31 +9,39 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
+from statistics import fmean
 from typing import Any, Literal
 
-from diffrec.bench.strict import parse
+from diffrec.bench.strict import json_schema, parse
 from diffrec.errors import IntegrityError
 from diffrec.files import write_file
 from diffrec.strict_json import from_json
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_ROUNDING = 1e-12  # of a mean of numbers up to 1
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,95}")  # of suites, datasets and models: they become folders
 MAY_EXCEED_ONE = ("recall_capped", "ndcg")  # where true items tie with one another, see metrics/functional.py
 TIMINGS = ("evaluate_seconds", "ms_per_user", "peak_memory_mib", "train_seconds")
 
 Role = Literal["model", "control", "training-free"]
+Status = Literal["source", "log", "secondary", "measured"]
 Tree = dict[str, Any]  # of JSON values
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which epoch was kept (1 is the first), and the validation value that chose it."""
+    """Which epoch was kept (1 is the first), the validation value that chose it, and how the model samples.
+
+    num_inference_steps, guidance_scale: None for a model that does not iterate, or has no guidance.
+    """
 
     metric: str
     value: float
     epoch: int
+    num_inference_steps: int | None
+    guidance_scale: float | None
 
 
 @dataclass(frozen=True)
@@ -42,14 +53,34 @@ class Bounds:
 
 
 @dataclass(frozen=True)
+class Reported:
+    """A number that a paper gives for this row, with where it stands and how far it can be trusted.
+
+    status: `source` (paper or official table read), `log` (a training log of the official code), `secondary`
+    (somebody else's run), `measured` (official code run on this file).
+    """
+
+    metric: str
+    value: float
+    status: Status
+    source: str
+
+
+@dataclass(frozen=True)
 class Result:
     """One run: trained, selected on validation, tested once.
 
     headline: the metric that ranks under the protocol; metrics, validation: mean over users, ties by
-    mean rank, in 0..1 but for MAY_EXCEED_ONE; beyond_accuracy: coverage, novelty and the like of the test
-    lists; config_sha256: of everything in `config` but the seed; denoiser_calls: network evaluations per
-    request; ms_per_user: by batch size, median of several requests for ten items; peak_memory_mib: of the
-    process (of the accelerator, where one is used) during the run, 0 where the system does not count it.
+    mean rank, in 0..1 but for MAY_EXCEED_ONE; draw_metrics: `metrics` is the mean of these, one for each draw
+    of the sampling noise, a single one where lists do not depend on noise; bounds and beyond_accuracy (coverage,
+    novelty and the like of the test lists) are means over draws too; ranks_sha256: of the file of ranks, None
+    in records from before there was one; weights_sha256: of the selected weights (`provenance.weights_sha256`).
+
+    config_sha256: of everything in `config` but the seed; deviations: from the original, as the file of the model
+    lists them; tuning_trials: how many settings were tried on validation to choose this one; reported: what papers
+    say. denoiser_calls: network evaluations per request; ms_per_user: by batch size, median of several requests
+    for ten items; peak_memory_mib: of the process (of the accelerator, where one is used) during the run, 0 where
+    the system does not count it; processor: the model of the CPU, empty where the system does not tell.
 
     Only the fields in `TIMINGS` differ between two runs of the same code on the same machine.
     """
@@ -71,7 +102,13 @@ class Result:
     packages: dict[str, str]
     selection: Selection
     metrics: dict[str, float]
+    draw_metrics: tuple[dict[str, float], ...]
     bounds: Bounds
+    ranks_sha256: str | None
+    weights_sha256: str | None
+    deviations: tuple[str, ...]
+    tuning_trials: int
+    reported: tuple[Reported, ...]
     validation: dict[str, float]
     beyond_accuracy: dict[str, float]
     parameters: int
@@ -82,6 +119,7 @@ class Result:
     ms_per_user: dict[str, float]
     peak_memory_mib: float
     device: str
+    processor: str
     threads: int
 
     @property
@@ -100,17 +138,31 @@ def result_path(suite: str, dataset: str, model: str, seed: int) -> PurePosixPat
     return PurePosixPath(suite, dataset, model, f"seed{seed}.json")
 
 
-def write_result(result: Result, folder: Path) -> Path:
-    """Write the record below `folder`; the file appears whole or not at all. Returns its path.
+def ranks_path(record: Path) -> Path:
+    """The file of ranks beside a record."""
+    return record.with_suffix(".ranks.parquet")
 
-    Raises IntegrityError for what `read_result` would refuse.
+
+def write_result(result: Result, ranks: bytes, folder: Path) -> Path:
+    """Write the record and its ranks below `folder`; each file appears whole or not at all. Returns the record's path.
+
+    ranks: as of `ranks.to_parquet`; their hash is put into the record. Raises IntegrityError for what `read_result`
+    would refuse.
     """
-    path, tree = folder / result.path, asdict(result)
+    path = folder / result.path
+    result = replace(result, ranks_sha256=hashlib.sha256(ranks).hexdigest())
+    tree = as_json(result)
     _check(parse(tree, Result, str(path), IntegrityError), path)
     record = {"schema_version": SCHEMA_VERSION, **tree}
     record["record_sha256"] = sha256_of(record)
+    write_file(ranks_path(path), ranks)  # first, for the record is what says that the cell is finished
     write_file(path, (json.dumps(record, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode())
     return path
+
+
+def as_json(result: Result) -> Tree:
+    """The fields of a result as a JSON tree."""
+    return json.loads(json.dumps(asdict(result)))
 
 
 def read_result(path: Path) -> Result:
@@ -119,14 +171,36 @@ def read_result(path: Path) -> Result:
     if not isinstance(record, dict):
         raise IntegrityError(f"{path} is not a result record but a JSON {type(record).__name__}")
     version = record.pop("schema_version", None)
-    if version != SCHEMA_VERSION:
-        raise IntegrityError(f"{path} has schema_version {version!r}; this diffrec reads {SCHEMA_VERSION}")
+    if type(version) is not int or not 1 <= version <= SCHEMA_VERSION:
+        raise IntegrityError(f"{path} has schema_version {version!r}; this diffrec reads 1 to {SCHEMA_VERSION}")
     checksum = record.pop("record_sha256", None)
-    result = parse(record, Result, str(path), IntegrityError)
+    result = parse(_upgraded(record, version), Result, str(path), IntegrityError)
     if checksum != sha256_of({"schema_version": version, **record}):
         raise IntegrityError(f"{path} was changed after it was written: its record_sha256 does not match")
     _check(result, path)
     return result
+
+
+def _upgraded(record: Tree, version: int) -> Tree:
+    """A record of an earlier version as one of today's; what was not written down is empty."""
+    if version == SCHEMA_VERSION or not isinstance(record.get("selection"), dict):
+        return record
+    added = {"ranks_sha256": None, "weights_sha256": None, "deviations": [], "tuning_trials": 0, "reported": []}
+    selection = {**record["selection"], "num_inference_steps": None, "guidance_scale": None}
+    return {**record, **added, "selection": selection, "draw_metrics": [record.get("metrics")], "processor": ""}
+
+
+def schema() -> Tree:
+    """The JSON Schema of a record, as `benchmarks/result.schema.json` ships it."""
+    tree = json_schema(Result)
+    seals = {"schema_version": {"const": SCHEMA_VERSION}, "record_sha256": {"type": "string"}}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "A result of the diffrec benchmark",
+        **tree,
+        "properties": {**seals, **tree["properties"]},
+        "required": [*seals, *tree["required"]],
+    }
 
 
 def read_results(folder: Path) -> list[Result]:
@@ -157,6 +231,11 @@ def _check(result: Result, path: Path) -> None:
         )
     if result.headline not in result.metrics:
         raise IntegrityError(f"{path} has no value for its headline metric {result.headline}")
+    if not result.draw_metrics or any(draw.keys() != result.metrics.keys() for draw in result.draw_metrics):
+        raise IntegrityError(f"{path}: draw_metrics must hold the metrics of one draw at least")
+    for name, value in result.metrics.items():
+        if abs(value - fmean(draw[name] for draw in result.draw_metrics)) > _ROUNDING:
+            raise IntegrityError(f"{path}: {name} is not the mean of its draws")
     if not result.bounds.pessimistic <= result.metrics[result.headline] <= result.bounds.optimistic:
         raise IntegrityError(f"{path}: {result.headline} lies outside its own bounds")
     if (result.control_of is not None) != (result.role == "control"):

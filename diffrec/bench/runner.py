@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-import numpy as np
 import torch
 from pytorch_lightning import Callback
 from pytorch_lightning.loggers import CSVLogger
 
-from diffrec.bench.evaluate import evaluate
-from diffrec.bench.leaderboard import Statistic
-from diffrec.bench.provenance import PeakMemory, code_version, device_name, packages, split_counts
-from diffrec.bench.render import accuracy, duration
-from diffrec.bench.result import Bounds, Result, Role, Selection, read_result, sha256_of, write_result
+from diffrec.bench import unfinished
+from diffrec.bench.lock import holding, owner
+from diffrec.bench.measure import measure
+from diffrec.bench.provenance import PeakMemory, config_sha256
+from diffrec.bench.ranks import UserRanks, to_parquet
+from diffrec.bench.result import Result, read_result, write_result
+from diffrec.bench.schedule import Board, Costs, Executor, Folders, Outcome, Task, stamp
 from diffrec.bench.suite import Cell, Suite, SuiteDataset, SuiteModel
-from diffrec.data.datamodule import EvaluationBatches
 from diffrec.data.dataset import Dataset
 from diffrec.data.sources import load_dataset
-from diffrec.errors import DiffrecError, IntegrityError, UsageError
+from diffrec.errors import DiffrecError, IntegrityError
 from diffrec.paths import naming
-from diffrec.recommender import ClosedFormRecommender, Recommender, count_parameters
-from diffrec.training.build import Run, build, new_run_dir
+from diffrec.recommender import Recommender
+from diffrec.training.build import build
 from diffrec.training.config import compose
-from diffrec.training.fit import FitResult, fit, monitored
+from diffrec.training.fit import fit, monitored
 
-REQUESTS, BATCHES = 15, 3  # how many are timed, after one that is not
 Progress = Callable[[str], Callback]
 
 
@@ -50,55 +48,25 @@ Planned = Result | Outdated | DiffrecError | None
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished cell. model: with the selected weights; log: the CSV of its training curve."""
+    """A finished cell. ranks: of its test; model: with the selected weights; log: the CSV of its training curve."""
 
     cell: Cell
     result: Result
+    ranks: UserRanks
     model: Recommender
     dataset: Dataset
     log: Path
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a cell: a new result, one that was there already (`reused`), or an error."""
-
-    cell: Cell
-    result: Result | None
-    reused: bool = False
-    error: str | None = None
-
-
-@dataclass(frozen=True)
-class Folders:
-    """results: one JSON a cell; runs: checkpoints, logs, and `failures.log`."""
-
-    results: Path
-    runs: Path
-
-    @property
-    def failures(self) -> Path:
-        """Where tracebacks are kept."""
-        return self.runs / "failures.log"
-
-
 def overrides(cell: Cell) -> list[str]:
     """The words that a cell puts over its configurations; dataset, protocol and seed are the suite's."""
     return [
-        *cell.model.overrides,
+        *cell.model.overrides_on(cell.dataset.name),
         f"--data.dataset={cell.dataset.name}",
         f"--data.protocol={cell.dataset.protocol}",
         f"--seed_everything={cell.seed}",
         f"--data.seed={cell.seed}",
     ]
-
-
-def config_sha256(config: dict[str, object]) -> str:
-    """Hash of everything but the seeds, so that the runs of a row share it."""
-    data = config["data"]
-    assert isinstance(data, dict)
-    without_seeds = {key: value for key, value in config.items() if key != "seed_everything"}
-    return sha256_of({**without_seeds, "data": {key: value for key, value in data.items() if key != "seed"}})
 
 
 def plan(suite: Suite, results: Path) -> dict[Cell, Planned]:
@@ -146,36 +114,99 @@ def run_suite(
     report: Callable[[str], None] = lambda line: None,
     progress: Progress | None = None,
     keep: Callable[[Trained], None] = lambda trained: None,
+    executor: Executor | None = None,
 ) -> list[Outcome]:
-    """Run every cell that has no result of today's suite and data, one after another.
+    """Run every cell that has no result of today's suite and data; the outcomes are in the order of the suite.
 
-    A cell that fails is recorded and passed over.
+    A cell that fails is recorded and passed over; one that was interrupted goes on where it stopped.
     force: cells that run although they have a result; report: gets a line before and after each cell;
     progress: monitored metric -> callback that shows training; keep: gets each trained model, after its
-    result is written. Raises UsageError where a configuration is wrong, before anything runs.
+    result is written; executor: who runs the cells, instead of this process one after another, and then it is
+    the executor's affair what is shown and kept. Raises UsageError where a configuration is wrong, before
+    anything runs; Ctrl-C comes through as KeyboardInterrupt, after a line that says what is finished.
     """
     planned = plan(suite, folders.results)
-    outcomes = []
-    for number, (cell, there) in enumerate(planned.items(), start=1):
-        place = f"[{number}/{len(planned)}] {cell}"
-        if force(cell) or there is None or isinstance(there, Outdated):
-            report(f"{place} again, {there.reason} ..." if isinstance(there, Outdated) else f"{place} ...")
-            outcome = _attempt(cell, folders, progress, keep)
-        elif isinstance(there, Result):
-            outcome = Outcome(cell, there, reused=True)
-        else:
-            outcome = Outcome(cell, None, error=str(there))
-        report(f"{place}: {_summary(outcome)}")
-        outcomes.append(outcome)
-    return outcomes
-
-
-def _attempt(cell: Cell, folders: Folders, progress: Progress | None, keep: Callable[[Trained], None]) -> Outcome:
+    tasks = due(planned, folders.results, force)
+    executor = executor or InProcess(folders, progress, keep)
+    reasons = {cell: there.reason if isinstance(there, Outdated) else "" for cell, there in planned.items()}
+    board = Board(reasons, tasks, Costs(folders.results), report)
+    outcomes = {cell: _settled(cell, there) for cell, there in planned.items() if cell not in board.left}
+    for outcome in outcomes.values():
+        board.ends(outcome)
     try:
-        trained = run_cell(cell, folders.runs, progress)
-        write_result(trained.result, folders.results)
-        keep(trained)
-        return Outcome(cell, trained.result)
+        with closing(executor.run(tasks, board)) as running:
+            for outcome in running:
+                outcomes[outcome.cell] = outcome
+                board.ends(outcome, executor.lanes)
+    except KeyboardInterrupt:
+        there = sum(outcome.result is not None for outcome in outcomes.values())
+        report(f"stopped: {there} of {len(planned)} cells have a result; the same command goes on from here")
+        raise
+    return [outcomes[cell] for cell in planned]
+
+
+def due(planned: Mapping[Cell, Planned], results: Path, force: Callable[[Cell], bool]) -> list[Task]:
+    """The cells of a plan that are to run: without a result, with an old one, or forced."""
+    cells = [cell for cell, there in planned.items() if there is None or isinstance(there, Outdated) or force(cell)]
+    return [Task(cell, stamp(results / cell.path)) for cell in cells]
+
+
+def _settled(cell: Cell, there: Planned) -> Outcome:
+    """Of a cell that is not to run."""
+    if isinstance(there, Result):
+        return Outcome(cell, there, reused=True)
+    return Outcome(cell, None, error=str(there))
+
+
+@dataclass(frozen=True)
+class InProcess:
+    """Runs cells in this process, one after another; those that another process is at come last."""
+
+    folders: Folders
+    progress: Progress | None = None
+    keep: Callable[[Trained], None] = lambda trained: None
+    lanes: int = 1
+
+    def run(self, tasks: Sequence[Task], board: Board) -> Generator[Outcome, None, None]:
+        """As `Executor.run`."""
+        elsewhere = []
+        for task in tasks:
+            board.starts(task.cell)
+            outcome = attempt(task, self.folders, self.progress, self.keep)
+            if outcome is None:
+                elsewhere.append(task)
+                board.waits(task.cell, owner(self.folders.lock(task.cell)))
+            else:
+                yield outcome
+        for task in elsewhere:
+            outcome = attempt(task, self.folders, self.progress, self.keep, wait=True)
+            assert outcome is not None
+            yield outcome
+
+
+def attempt(
+    task: Task,
+    folders: Folders,
+    progress: Progress | None = None,
+    keep: Callable[[Trained], None] = lambda trained: None,
+    wait: bool = False,
+) -> Outcome | None:
+    """Run a cell and write its result; None where another process is at it, unless we `wait` for that to end.
+
+    A result that has come since the task was planned is taken as it is. What goes wrong is in the outcome, with
+    the traceback in `folders.failures`.
+    """
+    cell = task.cell
+    try:
+        with holding(folders.lock(cell), wait) as mine:
+            if not mine:
+                return None
+            if (there := come_since(task, folders.results)) is not None:
+                return Outcome(cell, there, reused=True)
+            trained = run_cell(cell, folders.runs, progress)
+            result = read_result(write_result(trained.result, to_parquet(trained.ranks), folders.results))
+            keep(replace(trained, result=result))
+            return Outcome(cell, result)
     except Exception as error:
         folders.runs.mkdir(parents=True, exist_ok=True)
         with naming(folders.failures), open(folders.failures, "a", encoding="utf-8") as log:
@@ -184,95 +215,37 @@ def _attempt(cell: Cell, folders: Folders, progress: Progress | None, keep: Call
         return Outcome(cell, None, error=kind + str(error).strip().partition("\n")[0])
 
 
-def _summary(outcome: Outcome) -> str:
-    if outcome.result is None:
-        return f"FAILED: {outcome.error}"
-    result = outcome.result
-    value = accuracy(Statistic(result.metrics[result.headline], None))
-    return f"{result.headline} {value}" + (
-        ", result was there" if outcome.reused else f", trained in {duration(result.train_seconds)}"
-    )
+def come_since(task: Task, results: Path) -> Result | None:
+    """The valid result of today's suite and data that another process wrote after the task was planned."""
+    path = results / task.cell.path
+    if stamp(path) == task.seen:
+        return None
+    config = config_sha256(compose(task.cell.model.configs, overrides(task.cell)))
+    there = _stored(task.cell, path, config, lambda name: load_dataset(name).sha256)
+    return there if isinstance(there, Result) else None
 
 
 def run_cell(cell: Cell, runs: Path, progress: Progress | None = None) -> Trained:
-    """Train one cell, select on validation, test once. Writes checkpoints and logs below `runs`, no result."""
+    """Train one cell, select on validation, test once. Writes checkpoints and logs below `runs`, no result.
+
+    A run of this cell that was interrupted after an epoch is taken up again, where nothing that numbers depend on
+    has changed; the result is then that of an uninterrupted run, and its seconds of training are those of both.
+    """
     torch.manual_seed(cell.seed)
-    run = build(cell.model.configs, overrides(cell), new_run_dir(runs / cell.path.with_suffix("")))
-    if progress is not None:
-        run.trainer.callbacks.append(progress(monitored(run)))  # pyright: ignore[reportAttributeAccessIssue]
-    device = run.trainer.strategy.root_device
-    memory = PeakMemory(device)
-    fitted = fit(run)
-    run.model.to(device).eval()
-    result = _measure(cell, run, fitted, memory)
+    words = overrides(cell)
+    mine = unfinished.origin(compose(cell.model.configs, words))
+    family = runs / cell.path.with_suffix("")
+    with unfinished.run_folder(family, mine, lambda: load_dataset(cell.dataset.name).sha256) as folder:
+        run = build(cell.model.configs, words, folder)
+        unfinished.begin(folder, mine, run.data.dataset.sha256)
+        watch = unfinished.Stopwatch()
+        shown = [] if progress is None else [progress(monitored(run))]
+        run.trainer.callbacks += [watch, unfinished.StopsWhereItStopped(), *shown]  # pyright: ignore
+        device = run.trainer.strategy.root_device
+        memory = PeakMemory(device)
+        fitted = fit(run, unfinished.last_checkpoint(folder))
+        run.model.to(device).eval()
+        result, ranks = measure(cell, run, replace(fitted, seconds=watch.earlier + fitted.seconds), memory)
+        unfinished.finish(folder)
     log = next(logger for logger in run.trainer.loggers if isinstance(logger, CSVLogger)).log_dir
-    return Trained(cell, result, run.model, run.data.dataset, Path(log) / "metrics.csv")
-
-
-def _measure(cell: Cell, run: Run, fitted: FitResult, memory: PeakMemory) -> Result:
-    if fitted.best is None:
-        raise UsageError(f"no epoch of {cell} was validated; lower trainer.check_val_every_n_epoch")
-    model, protocol, split = run.model, run.data.protocol, run.data.split
-    size, counts = run.data.eval_batch_size, np.bincount(split.train.values, minlength=model.num_items + 1)[1:]
-    valid = evaluate(model, split.valid, protocol.cutoffs, batch_size=size, seed=cell.seed)
-    test = evaluate(model, split.test, protocol.cutoffs, batch_size=size, seed=cell.seed, item_counts=counts)
-    return Result(
-        suite=cell.suite,
-        suite_version=cell.suite_version,
-        dataset=cell.dataset.name,
-        dataset_sha256=run.data.dataset.sha256,
-        split_counts=split_counts(run.data.dataset, split),
-        protocol=protocol.id,
-        headline=protocol.headline,
-        model=cell.model.name,
-        role=_role(cell, model),
-        control_of=cell.model.control_of,
-        seed=cell.seed,
-        config=run.config,
-        config_sha256=config_sha256(run.config),
-        code_version=code_version(),
-        packages=packages(),
-        selection=Selection(fitted.metric.removeprefix("valid/"), fitted.best, fitted.epoch),
-        metrics=dict(test.metrics),
-        bounds=Bounds(test.optimistic[protocol.headline], test.pessimistic[protocol.headline]),
-        validation=dict(valid.metrics),
-        beyond_accuracy=dict(test.beyond_accuracy),
-        parameters=count_parameters(model),
-        denoiser_calls=model.denoiser_calls,
-        epochs=fitted.epochs,
-        train_seconds=fitted.seconds,
-        evaluate_seconds=test.seconds,
-        ms_per_user=_latency(run),
-        peak_memory_mib=memory.mebibytes(),
-        device=device_name(model.device),
-        threads=torch.get_num_threads(),
-    )
-
-
-def _role(cell: Cell, model: Recommender) -> Role:
-    if cell.model.control_of is not None:
-        return "control"
-    return "training-free" if isinstance(model, ClosedFormRecommender) else "model"
-
-
-def _latency(run: Run) -> dict[str, float]:
-    """Milliseconds per user for ten items, for one user at a time and for a whole batch; medians."""
-    one = EvaluationBatches(run.data.split.test, 1, run.model.max_history_length)
-    spread = np.linspace(0, len(one) - 1, min(REQUESTS, len(one))).astype(int).tolist()
-    many = EvaluationBatches(run.data.split.test, run.data.eval_batch_size, run.model.max_history_length)
-    middle = (len(many) - 1) // 2  # the first batch has the longest histories
-    return {
-        "1": statistics.median(_timed(run.model, one, [spread[0], *spread])[1:]),
-        str(len(many.rows(middle))): statistics.median(_timed(run.model, many, [middle] * (BATCHES + 1))[1:]),
-    }
-
-
-def _timed(model: Recommender, batches: EvaluationBatches, numbers: list[int]) -> list[float]:
-    """Milliseconds per user of each of the batches."""
-    times = []
-    for number in numbers:
-        history = batches[number].history
-        start = time.perf_counter()
-        model.recommend(history, k=10).items.cpu()
-        times.append(1000 * (time.perf_counter() - start) / len(history))
-    return times
+    return Trained(cell, result, ranks, run.model, run.data.dataset, unfinished.whole_log(Path(log) / "metrics.csv"))

@@ -84,3 +84,31 @@ def _words(kind: Any) -> str:
         return " or ".join(map(_words, arguments))
     names = {str: "text", int: "a whole number", float: "a finite number", dict: "a mapping", tuple: "a list"}
     return names.get(origin or kind, "nothing")
+
+
+def json_schema(cls: type) -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of what `parse` takes for a dataclass; no key may be added."""
+    kinds = _annotations(cls)
+    optional = {f.name for f in fields(cls) if f.default is not MISSING or f.default_factory is not MISSING}
+    return {
+        "type": "object",
+        "properties": {field.name: _schema_of(kinds[field.name]) for field in fields(cls)},
+        "required": [field.name for field in fields(cls) if field.name not in optional],
+        "additionalProperties": False,
+    }
+
+
+def _schema_of(kind: Any) -> dict[str, Any]:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if is_dataclass(kind):
+        return json_schema(typing.cast(type, kind))
+    if origin is dict:
+        return {"type": "object", "additionalProperties": _schema_of(arguments[1])}
+    if origin is tuple:
+        return {"type": "array", "items": _schema_of(arguments[0])}
+    if origin is Literal:
+        return {"enum": list(arguments)}
+    if origin is types.UnionType:
+        return {"anyOf": [_schema_of(argument) for argument in arguments]}
+    names = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
+    return {} if kind is Any else {"type": names[kind]}

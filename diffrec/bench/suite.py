@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from diffrec.bench.leaderboard import REQUIRED
-from diffrec.bench.result import NAME, result_path
+from diffrec.bench.result import NAME, Reported, result_path
 from diffrec.bench.strict import parse
 from diffrec.errors import NotFoundError, UsageError, near_match
 from diffrec.paths import resource_dir
@@ -28,22 +28,40 @@ class SuiteModel:
     """A row of the leaderboard.
 
     configs: as for `diffrec fit -c`, later ones win; overrides: as on the command line, `--model.lr=1e-3`;
-    seeds: one run each; control_of: the row that this one is a control for.
+    on: more of them for some datasets; only: the datasets it runs on, all where there are none;
+    seeds: one run each; control_of: the row that this one is a control for; tuning_trials: how many settings were
+    tried on validation to choose these, 0 for published ones; reported: what papers say, by dataset.
     """
 
     name: str
     configs: tuple[str, ...]
     overrides: tuple[str, ...] = ()
+    on: dict[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    only: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0,)
     control_of: str | None = None
+    tuning_trials: int = 0
+    reported: dict[str, tuple[Reported, ...]] = field(default_factory=dict, hash=False)
+
+    def runs_on(self, dataset: str) -> bool:
+        """Whether it has a row for a dataset."""
+        return not self.only or dataset in self.only
+
+    def overrides_on(self, dataset: str) -> tuple[str, ...]:
+        """What goes over its configurations on a dataset."""
+        return (*self.overrides, *self.on.get(dataset, ()))
+
+    def reported_on(self, dataset: str) -> tuple[Reported, ...]:
+        """What papers say of this row on a dataset."""
+        return self.reported.get(dataset, ())
 
 
 @dataclass(frozen=True)
 class Suite:
     """All models on all datasets.
 
-    version: raised when a cell changes its meaning; without: models that its tables lack although every table
-    needs them, each with the reason.
+    version: raised when a cell changes its meaning; without: models that some of its tables lack although every
+    table needs them, each with the reason; draws: how often a model whose lists depend on noise is tested.
     """
 
     name: str
@@ -52,13 +70,14 @@ class Suite:
     datasets: tuple[SuiteDataset, ...]
     models: tuple[SuiteModel, ...]
     without: dict[str, str] = field(default_factory=dict)
+    draws: int = 3
 
     def cells(self) -> Iterator[Cell]:
         """One run each, in the order of the file."""
         for dataset in self.datasets:
             for model in self.models:
-                for seed in model.seeds:
-                    yield Cell(self.name, self.version, dataset, model, seed)
+                for seed in model.seeds if model.runs_on(dataset.name) else ():
+                    yield Cell(self.name, self.version, dataset, model, seed, self.draws)
 
     def only(self, names: Sequence[str] = (), seeds: Sequence[int] = ()) -> Suite:
         """The suite cut down to some models and seeds; nothing given means all.
@@ -76,13 +95,14 @@ class Suite:
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of a suite: a model on a dataset with a seed."""
+    """One run of a suite: a model on a dataset with a seed; draws: as in `Suite`."""
 
     suite: str
     suite_version: int
     dataset: SuiteDataset
     model: SuiteModel
     seed: int
+    draws: int
 
     @property
     def path(self) -> PurePosixPath:
@@ -107,7 +127,7 @@ def _with_seeds(suite: Suite, models: Sequence[SuiteModel], seeds: Sequence[int]
 
 def training_free(model: SuiteModel, dataset: SuiteDataset) -> bool:
     """Is it a closed form, by its class?"""
-    config = compose(model.configs, [*model.overrides, f"--data.dataset={dataset.name}"])["model"]
+    config = compose(model.configs, [*model.overrides_on(dataset.name), f"--data.dataset={dataset.name}"])["model"]
     assert isinstance(config, dict)
     return config["class_path"].startswith("diffrec.baselines.")
 
@@ -149,9 +169,16 @@ def _check(suite: Suite, path: Path) -> None:
             raise UsageError(f"{path} lists no {kind}")
         if twice := [name for name in names if names.count(name) > 1]:
             raise UsageError(f"{path} lists the {kind} {twice[0]!r} twice")
+    if suite.draws < 1:
+        raise UsageError(f"{path}: draws must be at least 1, got {suite.draws}")
+    for model in suite.models:
+        if unknown := [name for name in (*model.reported, *model.on, *model.only) if name not in datasets]:
+            near = near_match(unknown[0], datasets)
+            raise UsageError(f"{path}: {model.name} names {unknown[0]!r}, no dataset of this suite{near}")
+    everywhere = [model.name for model in suite.models if not model.only]
     for name, reason in suite.without.items():
-        if name not in REQUIRED or name in models or not reason.strip():
-            needed = ", ".join(name for name in REQUIRED if name not in models) or "nothing, for all are there"
+        if name not in REQUIRED or name in everywhere or not reason.strip():
+            needed = ", ".join(name for name in REQUIRED if name not in everywhere) or "nothing, for all are there"
             raise UsageError(f"{path}: without may give reasons for {needed}; got {name!r}: {reason!r}")
     leading = [model.name for model in suite.models if model.control_of is None]
     for model in suite.models:

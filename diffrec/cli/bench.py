@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffrec.cli.entries import entry_of, is_published, save_entry
+from diffrec.cli.entries import entry_of, is_published
+from diffrec.errors import UsageError, check_numbers, check_sizes
 
 if TYPE_CHECKING:
-    from diffrec.bench.runner import Folders, Progress, Trained
+    from diffrec.bench.runner import Progress
+    from diffrec.bench.schedule import Executor, Folders
     from diffrec.bench.suite import Cell, Suite
 
 DEFAULT_RESULTS = Path("benchmarks/results")
-HELP = "run a suite of benchmarks; what has a result already is not run again"
+HELP = "run a suite of benchmarks; what has a result is not run again, what was interrupted goes on"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,34 +39,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     run_parser.add_argument("--seeds", nargs="+", type=int, default=[], metavar="SEED",
                             help="only these seeds; rows that need no training always stay")  # fmt: skip
     run_parser.add_argument("--force", action="store_true", help="run even what has a result")
-    run_parser.add_argument("--dry-run", action="store_true", help="list what would run and stop")
+    run_parser.add_argument("--dry-run", action="store_true", help="list what would run, with its cost, and stop")
     run_parser.add_argument("--quiet", action="store_true", help="print failures only")
+    run_parser.add_argument("--jobs", type=int, default=1, metavar="N",
+                            help="so many cells at a time, each in a process of its own with an equal share of the "
+                                 "processor cores (default: 1, in this process, with its threads)")  # fmt: skip
+    run_parser.add_argument("--ray", nargs="?", const="local", metavar="ADDRESS",
+                            help="run the cells on a Ray cluster; without an address on one of this machine, "
+                                 "with --jobs cells at a time. Needs the extra 'ray'")  # fmt: skip
+    run_parser.add_argument("--cpus-per-cell", type=int, metavar="N",
+                            help="with --ray: cores and threads of a cell (default: as with --jobs)")  # fmt: skip
+    run_parser.add_argument("--gpus-per-cell", type=float, default=0.0, metavar="X",
+                            help="with --ray: GPUs of a cell, 0.5 for two cells on one (default: 0)")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the suite; 1 where a cell failed."""
-    from diffrec.bench.runner import Folders, run_suite
+    _check(args)
+    from diffrec.bench.runner import run_suite
+    from diffrec.bench.schedule import Folders
     from diffrec.bench.suite import find_suite, load_suite
 
     suite = load_suite(find_suite(args.suite)).only(args.only, args.seeds)
     folders = Folders(args.results, args.runs)
+
+    def force(cell: Cell) -> bool:
+        missing = args.zoo is not None and is_published(cell) and not entry_of(cell, args.zoo).exists()
+        return args.force or missing
+
     if args.dry_run:
-        return _list(suite, folders, args.force)
-
-    def missing(cell: Cell) -> bool:
-        return args.zoo is not None and is_published(cell) and not entry_of(cell, args.zoo).exists()
-
-    def keep(trained: Trained) -> None:
-        if args.zoo is not None and is_published(trained.cell):
-            save_entry(trained, entry_of(trained.cell, args.zoo))
-
+        return _list(suite, folders, force, args.jobs)
     outcomes = run_suite(
         suite,
         folders,
-        force=lambda cell: args.force or missing(cell),
-        keep=keep,
+        force=force,
         report=(lambda line: None) if args.quiet else print_line,
-        progress=None if args.quiet else training_progress(),
+        executor=_executor(args, folders),
     )
     failed = [outcome for outcome in outcomes if outcome.error is not None]
     for outcome in failed:
@@ -72,6 +84,43 @@ def run(args: argparse.Namespace) -> int:
     where = "" if args.results == DEFAULT_RESULTS else f" --results {args.results}"
     print_line(f"results in {args.results}; 'diffrec leaderboard --suite {suite.name}{where}' shows them")
     return 1 if failed else 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """What the parser cannot see, before anything heavy is loaded."""
+    check_sizes(**{"--jobs": args.jobs})
+    if args.ray is None:
+        for name in ("cpus_per_cell", "gpus_per_cell"):
+            if getattr(args, name):
+                raise UsageError(f"--{name.replace('_', '-')} goes with --ray; --jobs shares the cores out by itself")
+        return
+    from diffrec.bench.ray_jobs import LOCAL, check_installed
+
+    check_sizes(**{"--cpus-per-cell": 1 if args.cpus_per_cell is None else args.cpus_per_cell})
+    check_numbers(0.0, **{"--gpus-per-cell": args.gpus_per_cell})
+    if args.ray != LOCAL and args.jobs > 1:
+        raise UsageError(f"--jobs is for this machine; the cluster at {args.ray} decides by --cpus-per-cell")
+    check_installed()
+
+
+def _executor(args: argparse.Namespace, folders: Folders) -> Executor:
+    """Who runs the cells: this process, several, or a cluster."""
+    from diffrec.bench.schedule import cores
+    from diffrec.cli.bench_worker import COMMAND, keep_published, work
+
+    share = max(1, cores() // args.jobs)
+    if args.ray is not None:
+        from diffrec.bench.ray_jobs import Cluster
+
+        cpus = args.cpus_per_cell or share
+        return Cluster(args.ray, folders, work, cpus, args.gpus_per_cell, args.zoo, args.jobs)
+    if args.jobs > 1:
+        from diffrec.bench.jobs import Processes
+
+        return Processes(folders, args.jobs, share, COMMAND, args.zoo)
+    from diffrec.bench.runner import InProcess
+
+    return InProcess(folders, None if args.quiet else training_progress(), partial(keep_published, zoo=args.zoo))
 
 
 def print_line(line: str) -> None:
@@ -88,11 +137,23 @@ def training_progress() -> Progress | None:
     return (lambda monitor: progress_for(sys.stderr, monitor)) if sys.stderr.isatty() else None
 
 
-def _list(suite: Suite, folders: Folders, force: bool) -> int:
+def _list(suite: Suite, folders: Folders, force: Callable[[Cell], bool], jobs: int) -> int:
+    """The plan, and what it is likely to cost."""
     from diffrec.bench.result import Result
-    from diffrec.bench.runner import plan
+    from diffrec.bench.runner import Outdated, due, plan
+    from diffrec.bench.schedule import Costs, estimate
 
-    for cell, there in plan(suite, folders.results).items():
-        word = "has a result" if isinstance(there, Result) else there or "would run"
-        print_line(f"{cell}: {'would run' if force else word}")
+    planned = plan(suite, folders.results)
+    costs = Costs(folders.results)
+    seconds = {task.cell: costs.of(task.cell) for task in due(planned, folders.results, force)}
+    for cell, there in planned.items():
+        if cell in seconds:
+            word = str(there) if isinstance(there, Outdated) else "would run"
+            print_line(f"{cell}: {word}, {estimate([seconds[cell]]).over(1)}")
+        else:
+            print_line(f"{cell}: {'has a result' if isinstance(there, Result) else there}")
+    total = estimate(seconds.values())
+    shared = f"; with {jobs} jobs {total.over(jobs)}" if jobs > 1 and total.known else ""
+    cost = f", {total.over(1)}{shared} (training and test, as stored results say)" if seconds else ""
+    print_line(f"{len(seconds)} of {len(planned)} cells would run{cost}")
     return 0

@@ -37,13 +37,15 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--write makes the whole LEADERBOARD.md; it takes no option but --results")
     folder = args.results or default_results()
     results = read_chosen(folder, args.suite, args.dataset)
-    tables, refused = make_tables(results, args.sort)
+    tables, refused = make_tables(results, folder, args.sort)
     doubtful = [result for result in results if not result.repeatable]
     if args.write:
         if refused := [*refused, *_redo(doubtful, folder)]:
             raise UsageError("\n".join(refused))
-        return _write(tables, folder)
+        return _write(results, tables, folder)
     show(tables, args.format)
+    if pending := [table.title for table in tables if table.level is None and len(table.rows) > 1]:
+        sys.stderr.write(f"note: rows not compared yet, 'diffrec bench compare' does: {', '.join(pending)}\n")
     if doubtful:
         sys.stderr.write(f"note: {len(doubtful)} of {len(results)} results rest on code that {_DOUBTFUL}\n")
     if refused:
@@ -77,14 +79,24 @@ def read_chosen(folder: Path, suite: str | None = None, dataset: str | None = No
     return [result for result in results if suite in (None, result.suite) and dataset in (None, result.dataset)]
 
 
-def make_tables(results: Sequence[Result], sort: str | None = None) -> tuple[list[Table], list[str]]:
-    """The tables of the results, and why others are refused."""
-    from diffrec.bench.leaderboard import comparable, table, with_shipped_reasons
+def compare_all(results: Sequence[Result], folder: Path) -> None:
+    """Compare the rows of every table whose results have changed since that was done."""
+    from diffrec.bench.comparison import write_comparison
+    from diffrec.bench.leaderboard import comparable
+
+    for group in comparable(results):
+        write_comparison(group, folder)
+
+
+def make_tables(results: Sequence[Result], folder: Path, sort: str | None = None) -> tuple[list[Table], list[str]]:
+    """The tables of the results below `folder`, and why others are refused."""
+    from diffrec.bench.comparison import stored
+    from diffrec.bench.leaderboard import comparable, table, with_comparison, with_shipped_reasons
 
     tables, refused = [], []
     for group in comparable(results):
         try:
-            tables.append(with_shipped_reasons(table(group, sort)))
+            tables.append(with_comparison(with_shipped_reasons(table(group, sort)), stored(group, folder)))
         except UsageError as error:
             refused.append(str(error))
     return tables, refused
@@ -115,13 +127,15 @@ def show(tables: Sequence[Table], form: str = "table") -> None:
         sys.stdout.write({"markdown": markdown, "csv": to_csv, "json": to_json}[form](tables))
 
 
-def _write(tables: Sequence[Table], folder: Path) -> int:
+def _write(results: Sequence[Result], tables: Sequence[Table], folder: Path) -> int:
     from diffrec.bench.leaderboard import publishable
     from diffrec.bench.render import markdown
     from diffrec.files import write_file
 
+    publishable(tables)
+    compare_all(results, folder)
     path = folder.parent / "LEADERBOARD.md"
-    write_file(path, markdown(publishable(tables)).encode())
+    write_file(path, markdown(make_tables(results, folder)[0]).encode())
     sys.stdout.write(f"{path}\n")
     return 0
 

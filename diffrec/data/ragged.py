@@ -31,7 +31,7 @@ class Ragged:
         return cls(np.asarray(values), np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]))
 
     @classmethod
-    def from_rows(cls, rows: Sequence[Sequence[int]], dtype: type = np.int32) -> Ragged:
+    def from_rows(cls, rows: Sequence[Sequence[int | float]], dtype: type = np.int32) -> Ragged:
         """Join a short list of lists; for tests and requests, not for whole datasets."""
         flat = np.fromiter((value for row in rows for value in row), dtype=dtype)
         return cls.from_lengths(flat, np.array([len(row) for row in rows], dtype=np.int64))

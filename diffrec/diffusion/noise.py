@@ -57,6 +57,10 @@ class RequestNoise:
         pairs = torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)
         return pairs[:, :size].to(dtype)
 
+    def take(self, rows: Int[Tensor, " chosen"]) -> RequestNoise:
+        """The same noise for some requests, in the given order; repeats allowed."""
+        return RequestNoise(self.state[rows], self.draws)
+
     def split(self, rows: int) -> list[RequestNoise]:
         """The same noise for consecutive parts of the batch, `rows` requests each."""
         return [RequestNoise(part, self.draws) for part in self.state.split(rows)]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from diffrec.bench.result import Bounds, Result, Selection
+from diffrec.bench.ranks import UserRanks, to_parquet
+from diffrec.bench.result import Bounds, Reported, Result, Selection, write_result
+from diffrec.data.ragged import Ragged
 
 BASE = Result(
     suite="quick",
@@ -28,8 +31,14 @@ BASE = Result(
     config_sha256="c" * 64,
     code_version="0.1.0",
     packages={"torch": "2.13.0"},
-    selection=Selection("ndcg@10", 0.0625, 3),
+    selection=Selection("ndcg@10", 0.0625, 3, None, None),
     metrics={"ndcg@10": 0.05, "recall@10": 0.1, "recall@20": 0.2},
+    draw_metrics=({"ndcg@10": 0.05, "recall@10": 0.1, "recall@20": 0.2},),
+    ranks_sha256=None,
+    weights_sha256="d" * 64,
+    deviations=("users are counted, not events",),
+    tuning_trials=3,
+    reported=(Reported("ndcg@10", 0.06, "source", "a paper"),),
     bounds=Bounds(optimistic=0.05, pessimistic=0.05),
     validation={"ndcg@10": 0.0625},
     beyond_accuracy={"coverage@10": 0.25},
@@ -41,6 +50,7 @@ BASE = Result(
     ms_per_user={"1": 0.42, "512": 0.01},
     peak_memory_mib=300.0,
     device="cpu",
+    processor="a processor",
     threads=2,
 )
 
@@ -48,7 +58,19 @@ BASE = Result(
 def make_result(model: str = "popularity", ndcg: float = 0.05, **changes: object) -> Result:
     """A result with NDCG@10 as given, Recall@10 twice and Recall@20 four times that."""
     metrics = {"ndcg@10": ndcg, "recall@10": 2 * ndcg, "recall@20": 4 * ndcg}
-    return replace(BASE, **{"model": model, "metrics": metrics, "bounds": Bounds(ndcg, ndcg), **changes})  # type: ignore[arg-type]
+    given = {"model": model, "metrics": metrics, "bounds": Bounds(ndcg, ndcg), **changes}
+    return replace(BASE, **{"draw_metrics": (given["metrics"],), **given})
+
+
+def make_ranks(*draws: list[list[float]]) -> UserRanks:
+    """Ranks of a few users; one draw in which two users have ranks 1 and 12 unless given."""
+    rows = [Ragged.from_rows(draw, dtype=np.float32) for draw in draws or ([[1.0], [12.0]],)]
+    return UserRanks(np.arange(len(rows[0])), tuple(rows))
+
+
+def put(result: Result, folder):
+    """Write a result with the ranks of `make_ranks`."""
+    return write_result(result, to_parquet(make_ranks()), folder)
 
 
 def make_board() -> list[Result]:
@@ -72,6 +94,18 @@ def make_board() -> list[Result]:
 def result():
     """`result("ease", 0.05, seed=1)`."""
     return make_result
+
+
+@pytest.fixture
+def put_result():
+    """`put_result(result, folder)` writes it with the ranks of two users."""
+    return put
+
+
+@pytest.fixture
+def ranks():
+    """`ranks([[1.0], [2.5]], ...)`: one list of users for each draw."""
+    return make_ranks
 
 
 @pytest.fixture

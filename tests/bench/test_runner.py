@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from diffrec.bench import runner
 from diffrec.bench.leaderboard import leaderboard
+from diffrec.bench.lock import holding
 from diffrec.bench.result import TIMINGS, read_result, read_results
 from diffrec.bench.runner import Folders, Outdated, plan, run_cell, run_suite
 from diffrec.bench.suite import load_suite
@@ -49,11 +51,9 @@ def test_a_suite_leaves_one_valid_record_a_cell(once):
     outcomes, folder = once
     assert [o.error for o in outcomes] == [None] * 5
     assert sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.*")) == [
-        "tiny/synthetic/ease/seed0.json",
-        "tiny/synthetic/item-knn/seed0.json",
-        "tiny/synthetic/markov/seed0.json",
-        "tiny/synthetic/markov/seed1.json",
-        "tiny/synthetic/popularity/seed0.json",
+        f"tiny/synthetic/{run}{end}"
+        for run in ("ease/seed0", "item-knn/seed0", "markov/seed0", "markov/seed1", "popularity/seed0")
+        for end in (".json", ".ranks.parquet")
     ]
     assert [o.result for o in outcomes] == [read_result(folder / o.cell.path) for o in outcomes]
     (table,) = leaderboard(read_results(folder))
@@ -134,6 +134,26 @@ def test_a_run_that_was_killed_goes_on_where_it_stopped(suite_file, folders):
     outcomes = run_suite(suite, folders, keep=lambda cell_run: trained.append(str(cell_run.cell)))
     assert names(outcomes, reused=True) == trained[:2]
     assert sorted(trained) == sorted(str(cell) for cell in suite.cells())
+
+
+def test_a_cell_that_another_process_is_at_comes_last_and_is_not_run_again(suite_file, folders, once):
+    suite = load_suite(suite_file()).only(["popularity", "markov"])
+    popularity, *_ = suite.cells()
+    trained, lines, lock = [], [], ExitStack()
+    assert lock.enter_context(holding(folders.lock(popularity)))
+
+    def other_process(line):
+        lines.append(line)
+        if line.startswith("[3/3] synthetic markov seed 1: "):
+            shutil.copytree((once[1] / popularity.path).parent, (folders.results / popularity.path).parent)
+            lock.close()
+
+    outcomes = run_suite(suite, folders, report=other_process, keep=lambda run: trained.append(run.cell.model.name))
+    assert names(outcomes, reused=True) == ["synthetic popularity seed 0"]
+    assert trained == ["markov", "markov"]
+    assert lines[1].startswith("[1/3] synthetic popularity seed 0: process ")
+    assert lines[-1].endswith(", result was there")
+    assert not [path for path in folders.results.iterdir() if path.suffix == ".lock"]
 
 
 def test_a_half_written_file_counts_for_nothing(suite_file, ran):

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from diffrec.bench.leaderboard import REQUIRED
+from diffrec.bench.result import Reported
 from diffrec.bench.runner import plan
 from diffrec.bench.suite import SuiteDataset, find_suite, load_suite
 from diffrec.errors import NotFoundError, UsageError
@@ -58,6 +59,53 @@ def test_a_wrong_suite_is_refused_with_file_line_and_reason(suite_file, models, 
         load_suite(suite_file(HEAD + models))
 
 
+def test_a_row_may_differ_between_datasets(suite_file):
+    text = """
+name: s
+version: 1
+title: t
+draws: 2
+datasets: [{name: d, protocol: loo-full-masked@1}, {name: e, protocol: loo-full-masked@1}]
+without: {sasrec: only on d}
+models:
+  - name: sasrec
+    configs: [x]
+    overrides: [--model.a=1]
+    on: {d: [--model.b=2]}
+    only: [d]
+    tuning_trials: 20
+    reported: {d: [{metric: ndcg@10, value: 0.1, status: log, source: somewhere}]}
+  - {name: ease, configs: [y]}
+"""
+    suite = load_suite(suite_file(text))
+    first, second = suite.models
+    assert [str(cell) for cell in suite.cells()] == ["d sasrec seed 0", "d ease seed 0", "e ease seed 0"]
+    assert {cell.draws for cell in suite.cells()} == {2}
+    assert first.overrides_on("d") == ("--model.a=1", "--model.b=2")
+    assert (second.overrides_on("d"), second.reported_on("d"), second.tuning_trials) == ((), (), 0)
+    assert first.reported_on("d") == (Reported("ndcg@10", 0.1, "log", "somewhere"),)
+
+
+@pytest.mark.parametrize(
+    ("rest", "message"),
+    [
+        ("only: [dd]", "a names 'dd', no dataset of this suite; did you mean 'd'"),
+        ("on: {x: [--model.a=1]}", "a names 'x', no dataset"),
+        ("reported: {x: []}", "a names 'x', no dataset"),
+        ("reported: {d: [{metric: m, value: 0.1, status: unverified, source: s}]}", "must be one of 'source', 'log'"),
+    ],
+)
+def test_what_is_said_of_a_dataset_is_checked(suite_file, rest, message):
+    with pytest.raises(UsageError, match=message):
+        load_suite(suite_file(HEAD + f"  - {{name: a, configs: [x], {rest}}}\n"))
+
+
+def test_draws_are_counted_from_one(suite_file):
+    text = HEAD.replace("version: 2", "version: 2\ndraws: 0")
+    with pytest.raises(UsageError, match="draws must be at least 1, got 0"):
+        load_suite(suite_file(text + "  - {name: a, configs: [x]}\n"))
+
+
 def test_a_control_of_a_control_is_refused(suite_file):
     rows = [("a", ""), ("b", ", control_of: a"), ("c", ", control_of: b")]
     text = HEAD + "".join(f"  - {{name: {name}, configs: [x]{rest}}}\n" for name, rest in rows)
@@ -108,6 +156,6 @@ def test_every_suite_that_ships_has_valid_configurations_and_its_baselines(name,
     suite = load_suite(find_suite(name))
     assert suite.name == name
     assert set(plan(suite, tmp_path).values()) == {None}
-    models = {model.name for model in suite.models}
-    assert REQUIRED.keys() - models == suite.without.keys()
+    everywhere = {model.name for model in suite.models if not model.only}
+    assert REQUIRED.keys() - everywhere == suite.without.keys()
     assert all(re.fullmatch(r"[\w.-]+@\d+", dataset.protocol) for dataset in suite.datasets)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -39,9 +40,10 @@ def seeds(folder):
 def test_a_suite_runs_once_and_is_then_there(bench, tmp_path, capsys):
     assert bench("--dry-run") == 0
     assert capsys.readouterr().out.splitlines() == [
-        "synthetic popularity seed 0: would run",
-        "synthetic markov seed 0: would run",
-        "synthetic markov seed 1: would run",
+        "synthetic popularity seed 0: would run, time unknown",
+        "synthetic markov seed 0: would run, time unknown",
+        "synthetic markov seed 1: would run, time unknown",
+        "3 of 3 cells would run, time unknown (training and test, as stored results say)",
     ]
     assert not (tmp_path / "results").exists()
     assert bench("--only", "markov", "--seeds", "1") == 0
@@ -55,7 +57,7 @@ def test_a_suite_runs_once_and_is_then_there(bench, tmp_path, capsys):
     assert bench("--dry-run") == 0
     assert "synthetic markov seed 1: has a result" in capsys.readouterr().out
     assert bench("--dry-run", text=SUITE.replace("version: 1", "version: 2")) == 0
-    assert "synthetic markov seed 1: would run again, suite version changed\n" in capsys.readouterr().out
+    assert "synthetic markov seed 1: would run again, suite version changed, about " in capsys.readouterr().out
     assert bench("--quiet") == 0
     assert capsys.readouterr().out.count("\n") == 1
     assert seeds(tmp_path) == [("markov", 0), ("markov", 1), ("popularity", 0)]
@@ -88,9 +90,38 @@ def test_a_damaged_result_is_named_and_force_replaces_it(bench, tmp_path, capsys
     assert seeds(tmp_path) == [("popularity", 0)]
 
 
+def test_a_dry_run_adds_up_what_stored_results_say(bench, tmp_path, capsys, monkeypatch):
+    bench("--only", "markov", "--seeds", "1")
+    capsys.readouterr()
+    (result,) = read_results(tmp_path / "results")
+    slow = replace(result, train_seconds=100.0, evaluate_seconds=20.0)
+    monkeypatch.setattr("diffrec.bench.schedule.read_result", lambda path: slow)
+    assert bench("--force", "--dry-run", "--jobs", "2") == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "synthetic popularity seed 0: would run, time unknown",
+        "synthetic markov seed 0: would run, about 2 min",
+        "synthetic markov seed 1: would run, about 2 min",
+        "3 of 3 cells would run, about 4 min and 1 of unknown time; with 2 jobs about 2 min and 1 of unknown time "
+        "(training and test, as stored results say)",
+    ]
+    assert bench("--only", "markov", "--seeds", "1", "--dry-run") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "0 of 1 cells would run"
+
+
+def test_ray_is_an_extra(bench, monkeypatch, capsys):
+    monkeypatch.setattr("diffrec.bench.ray_jobs.find_spec", lambda name: None)
+    assert bench("--ray") == 2
+    assert capsys.readouterr().err == "error: --ray needs Ray, which is not installed: pip install 'diffrec[ray]'\n"
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
+        (["quick", "--jobs", "0"], 2, "--jobs must be a whole number from 1, got 0"),
+        (["quick", "--gpus-per-cell", "1"], 2, "--gpus-per-cell goes with --ray"),
+        (["quick", "--ray", "--cpus-per-cell", "0"], 2, "--cpus-per-cell must be a whole number from 1, got 0"),
+        (["quick", "--ray", "--gpus-per-cell", "-1"], 2, "--gpus-per-cell must be a finite number from 0, got -1.0"),
+        (["quick", "--ray", "10.0.0.1:6379", "--jobs", "2"], 2, "--jobs is for this machine; the cluster at 10.0.0.1"),
         (["nothing-like-it"], 4, "no suite 'nothing-like-it'; there are: "),
         (["quikc"], 4, "did you mean 'quick'?"),
         (["missing.yaml"], 4, "no suite file missing.yaml"),

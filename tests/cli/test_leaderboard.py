@@ -9,10 +9,14 @@ import sys
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from diffrec.bench.result import Bounds, Result, Selection, write_result
+from diffrec.bench.ranks import UserRanks, to_parquet
+from diffrec.bench.result import Bounds, Result, Selection
+from diffrec.bench.result import write_result as write_with_ranks
 from diffrec.cli.main import main
+from diffrec.data.ragged import Ragged
 
 EXPECTED = """\
 quick · ml-100k · loo-full-masked@1
@@ -27,12 +31,19 @@ def make(model: str, ndcg: float, **changes: object) -> Result:
     base = Result(
         suite="quick", suite_version=1, dataset="ml-100k", dataset_sha256="ab" * 32, split_counts={"test_users": 943},
         protocol="loo-full-masked@1", headline="ndcg@10", model=model, role="training-free", control_of=None, seed=0,
-        config={}, config_sha256="c" * 64, code_version="0.1.0", packages={}, selection=Selection("ndcg@10", 0.1, 1),
-        metrics=metrics, bounds=Bounds(ndcg, ndcg), validation=metrics, beyond_accuracy={}, parameters=1682,
+        config={}, config_sha256="c" * 64, code_version="0.1.0", packages={}, selection=Selection("ndcg@10", 0.1, 1, None, None),
+        metrics=metrics, draw_metrics=(metrics,), bounds=Bounds(ndcg, ndcg), ranks_sha256=None, weights_sha256=None,
+        deviations=(), tuning_trials=0, reported=(), validation=metrics, beyond_accuracy={}, parameters=1682,
         denoiser_calls=1, epochs=1, train_seconds=0.5, evaluate_seconds=1.0, ms_per_user={"1": 0.42},
-        peak_memory_mib=300.0, device="cpu", threads=2,
+        peak_memory_mib=300.0, device="cpu", processor="", threads=2,
     )  # fmt: skip
     return replace(base, **changes)  # type: ignore[arg-type]
+
+
+def write_result(result: Result, folder) -> None:
+    """With the rank of one user."""
+    ranks = Ragged.from_rows([[3.0]], dtype=np.float32)
+    write_with_ranks(result, to_parquet(UserRanks(np.array([1]), (ranks,))), folder)
 
 
 @pytest.fixture
@@ -127,7 +138,10 @@ def test_results_of_unknown_code_are_shown_with_a_note_and_not_written(results, 
     assert main(["leaderboard", "--results", str(results), "--format", "csv"]) == 0
     out, err = capsys.readouterr()
     assert out.startswith("suite,dataset")
-    assert err == "note: 2 of 9 results rest on code that was not committed or is unknown\n"
+    assert err == (
+        "note: rows not compared yet, 'diffrec bench compare' does: quick · ml-100k · loo-full-masked@1\n"
+        "note: 2 of 9 results rest on code that was not committed or is unknown\n"
+    )
     assert main(["leaderboard", "--results", str(results), "--write"]) == 2
     assert capsys.readouterr().err == (
         "error: not published, for the code was not committed or is unknown: quick/ml-100k/diffrec/seed0.json, "

@@ -1,0 +1,164 @@
+"""Which rows of a table differ: written beside its results, because the leaderboard starts without NumPy.
+
+`<results>/<suite>/<dataset>/comparison.json` is a function of the files of ranks, which it names by their hashes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diffrec.bench.result import Result
+from diffrec.bench.strict import parse
+from diffrec.errors import IntegrityError
+from diffrec.files import write_file
+from diffrec.strict_json import from_json
+
+if TYPE_CHECKING:
+    import numpy as np
+
+SCHEMA_VERSION = 1
+STRONG = ("sasrec", "bsarec")  # the autoregressive rows that a claim has to beat
+SHOWN = ("beats counting", "diffusion helps")  # what one table can show; `beats strong AR` takes several
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The best row minus another, over users: mean, 95 % bootstrap interval, and the corrected p-value."""
+
+    other: str
+    difference: float
+    low: float
+    high: float
+    p_holm: float
+
+
+@dataclass(frozen=True)
+class Badge:
+    """A claim about a row. missing: rows that it would have to beat and that are not there; not_beaten: the others."""
+
+    name: str
+    granted: bool
+    missing: tuple[str, ...]
+    not_beaten: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What can be said of the rows of one table, by its headline metric averaged over seeds and draws.
+
+    ranks: by model, the hashes of the files of ranks it rests on; level: the rows not distinguishable from `best`;
+    badges: by trained model.
+    """
+
+    protocol: str
+    metric: str
+    users: int
+    resamples: int
+    ranks: dict[str, tuple[str, ...]]
+    best: str
+    level: tuple[str, ...]
+    differences: tuple[Difference, ...]
+    badges: dict[str, tuple[Badge, ...]]
+
+
+def comparison_path(folder: Path, suite: str, dataset: str) -> Path:
+    """Where the comparison of a table lies below the results folder."""
+    return folder / suite / dataset / "comparison.json"
+
+
+def hashes(results: Sequence[Result]) -> dict[str, tuple[str, ...]] | None:
+    """Of the ranks of one table, by model; None where a record has none."""
+    by_model: dict[str, list[str]] = {}
+    for result in sorted(results, key=lambda r: (r.model, r.seed)):
+        if result.ranks_sha256 is None:
+            return None
+        by_model.setdefault(result.model, []).append(result.ranks_sha256)
+    return {model: tuple(those) for model, those in by_model.items()}
+
+
+def stored(results: Sequence[Result], folder: Path) -> Comparison | None:
+    """The comparison of these results of one table, None where there is none of exactly these.
+
+    Raises IntegrityError for a file that is no comparison.
+    """
+    path = comparison_path(folder, results[0].suite, results[0].dataset)
+    if not path.is_file():
+        return None
+    tree = from_json(path.read_bytes(), str(path))
+    if not isinstance(tree, dict) or tree.pop("schema_version", None) != SCHEMA_VERSION:
+        raise IntegrityError(f"{path} is no comparison of schema_version {SCHEMA_VERSION}")
+    found = parse(tree, Comparison, str(path), IntegrityError)
+    return found if (found.ranks, found.protocol) == (hashes(results), results[0].protocol) else None
+
+
+def write_comparison(results: Sequence[Result], folder: Path) -> Path | None:
+    """Compare the rows of one table and write it down, unless that is done; the path, None where ranks are missing."""
+    path = comparison_path(folder, results[0].suite, results[0].dataset)
+    if stored(results, folder) is None:
+        found = compare_rows(results, folder)
+        if found is None:
+            return None
+        tree = {"schema_version": SCHEMA_VERSION, **asdict(found)}
+        write_file(path, (json.dumps(tree, indent=2, allow_nan=False) + "\n").encode())
+    return path
+
+
+def compare_rows(results: Sequence[Result], folder: Path) -> Comparison | None:
+    """The comparison of the rows of one table; None without ranks, or where there is one row or one user only."""
+    import numpy as np
+
+    from diffrec.bench.significance import RESAMPLES, best_group, gate
+
+    there = hashes(results)
+    if there is None or len(there) < 2:
+        return None
+    values = {model: _values([r for r in results if r.model == model], folder) for model in there}
+    if any(np.isfinite(row[0]).sum() < 2 for row in values.values()):
+        return None
+    group = best_group(values)
+    roles = {result.model: result.role for result in results}
+    counting = [name for name, role in roles.items() if role == "training-free"]
+    controls = {result.model: result.control_of for result in results if result.control_of is not None}
+    badges = {}
+    for model in (name for name, role in roles.items() if role == "model"):
+        verdicts = gate(
+            values,
+            model,
+            counting=counting,
+            strong=[name for name in STRONG if name != model],
+            controls=[name for name, of in controls.items() if of == model],
+        )
+        badges[model] = tuple(Badge(v.badge, v.granted, v.missing, v.not_beaten) for v in verdicts)
+    return Comparison(
+        protocol=results[0].protocol,
+        metric=results[0].headline,
+        users=group.comparisons[0].users,
+        resamples=RESAMPLES,
+        ranks=there,
+        best=group.best,
+        level=group.level,
+        differences=tuple(Difference(c.other, c.difference, c.low, c.high, c.p_holm) for c in group.comparisons),
+        badges=badges,
+    )
+
+
+def _values(results: Sequence[Result], folder: Path) -> np.ndarray:
+    """(seeds, users) of one row."""
+    import numpy as np
+
+    from diffrec.bench.ranks import ranks_of
+
+    per_seed = [ranks_of(result, folder) for result in results]
+    return np.stack([ranks.values(results[0].headline) for ranks in per_seed if ranks is not None])
+
+
+def granted(comparison: Comparison) -> Mapping[str, tuple[str, ...]]:
+    """The names of the badges of SHOWN that each trained model earns here."""
+    return {
+        model: tuple(badge.name for badge in badges if badge.granted and badge.name in SHOWN)
+        for model, badges in comparison.badges.items()
+    }

@@ -1,0 +1,99 @@
+"""Comparisons rest on the files of ranks beside the results."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from diffrec.bench.comparison import Comparison, compare_rows, comparison_path, hashes, stored, write_comparison
+from diffrec.bench.leaderboard import table, with_comparison
+from diffrec.bench.ranks import UserRanks, to_parquet
+from diffrec.bench.render import caption, cells, markdown
+from diffrec.bench.result import read_results, write_result
+from diffrec.data.ragged import Ragged
+from diffrec.errors import IntegrityError
+
+USERS = 400
+
+
+def ranks_of_quality(share: float, seed: int) -> UserRanks:
+    """Users of whom `share` have their item first, the others out of sight."""
+    hit = np.random.default_rng(seed).random(USERS) < share
+    values = np.where(hit, 1.0, 500.0).astype(np.float32)
+    return UserRanks(np.arange(USERS), (Ragged.from_lengths(values, np.ones(USERS, dtype=np.int64)),))
+
+
+@pytest.fixture
+def folder(result, tmp_path):
+    """A table in which `good` beats counting, `even` is level with it and its control, and `poor` is popularity."""
+    rows = [
+        (result("popularity"), 0.05, 1),
+        (result("markov"), 0.2, 2),
+        (result("good", role="model"), 0.74, 3),
+        (result("good", role="model", seed=1), 0.74, 4),
+        (result("even", role="model"), 0.69, 5),
+        (result("even-off", role="control", control_of="even"), 0.69, 5),
+    ]
+    for record, share, seed in rows:
+        write_result(record, to_parquet(ranks_of_quality(share, seed)), tmp_path)
+    return tmp_path
+
+
+def test_the_best_group_and_the_badges(folder):
+    found = compare_rows(read_results(folder), folder)
+    assert isinstance(found, Comparison)
+    assert (found.best, found.metric, found.users) == ("good", "ndcg@10", USERS)
+    assert set(found.level) == {"even", "even-off"}
+    earned = {model: {badge.name: badge.granted for badge in badges} for model, badges in found.badges.items()}
+    assert earned == {
+        "good": {"beats counting": True, "beats strong AR": False, "diffusion helps": False},
+        "even": {"beats counting": True, "beats strong AR": False, "diffusion helps": False},
+    }
+    (_, strong, _) = found.badges["good"]
+    assert "sasrec" in strong.missing
+
+
+def test_it_is_written_once_and_read_while_the_results_are_the_same(folder, result):
+    results = read_results(folder)
+    assert stored(results, folder) is None
+    path = write_comparison(results, folder)
+    assert path == comparison_path(folder, "quick", "ml-100k")
+    first = path.read_bytes(), path.stat().st_mtime_ns
+    assert stored(results, folder) == compare_rows(results, folder)
+    write_comparison(results, folder)
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == first
+    write_result(result("markov"), to_parquet(ranks_of_quality(0.3, 9)), folder)
+    changed = read_results(folder)
+    assert stored(changed, folder) is None
+    write_comparison(changed, folder)
+    assert stored(changed, folder).ranks == hashes(changed)
+
+
+def test_results_without_ranks_are_not_compared(folder, board):
+    assert hashes(board) is None
+    assert compare_rows(board, folder) is None
+    assert write_comparison(board, folder) is None
+    assert compare_rows(read_results(folder)[:1], folder) is None
+
+
+@pytest.mark.parametrize("change", [{"best": 3}, {"levels": []}, {"schema_version": 2}])
+def test_a_damaged_comparison_is_refused(folder, change):
+    results = read_results(folder)
+    path = write_comparison(results, folder)
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(IntegrityError, match=r"comparison\.json"):
+        stored(results, folder)
+
+
+def test_tables_show_it(folder):
+    results = read_results(folder)
+    plain = table(results)
+    assert with_comparison(plain, None) == plain
+    shown = with_comparison(plain, compare_rows(results, folder))
+    names = {cells(row, shown)[0] for row in shown.rows}
+    assert names == {"good★", "even★", "└ even-off★", "markov°", "popularity°"}
+    assert "beats counting: even, good; diffusion helps: no row" in caption(shown)
+    assert "★" not in caption(plain)
+    assert "beats counting: even, good" in markdown([shown])
