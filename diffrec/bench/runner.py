@@ -240,7 +240,7 @@ def run_cell(cell: Cell, runs: Path, progress: Progress | None = None) -> Traine
         unfinished.begin(folder, mine, run.data.dataset.sha256)
         watch = unfinished.Stopwatch()
         shown = [] if progress is None else [progress(monitored(run))]
-        run.trainer.callbacks += [watch, unfinished.StopsWhereItStopped(), *shown]  # pyright: ignore
+        run.trainer.callbacks += [watch, *shown]  # pyright: ignore
         device = run.trainer.strategy.root_device
         memory = PeakMemory(device)
         fitted = fit(run, unfinished.last_checkpoint(folder))

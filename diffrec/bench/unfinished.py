@@ -127,17 +127,6 @@ class Stopwatch(Callback):
         self.earlier = state_dict["seconds"]
 
 
-class StopsWhereItStopped(Callback):
-    """Lightning does not remember that early stopping had the last word, and would train one epoch more."""
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """After the states of all callbacks are back, before the first epoch."""
-        for stopping in trainer.early_stopping_callbacks:
-            assert stopping is not None
-            if stopping.stopped_epoch > 0 or stopping.wait_count >= max(stopping.patience, 1):
-                trainer.should_stop = True
-
-
 def whole_log(log: Path) -> Path:
     """The training curve of all parts of a run: `log`, the CSV of the last one, or one file made of theirs.
 

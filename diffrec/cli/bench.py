@@ -1,4 +1,4 @@
-"""`diffrec bench run SUITE`: models x datasets x seeds, one result file each."""
+"""`diffrec bench`: run a suite, one result file a cell; compare the rows of its tables; probe a trained model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diffrec.cli import probe
 from diffrec.cli.entries import entry_of, is_published
+from diffrec.cli.leaderboard import compare_all, read_chosen
 from diffrec.errors import UsageError, check_numbers, check_sizes
 
 if TYPE_CHECKING:
@@ -18,16 +20,26 @@ if TYPE_CHECKING:
     from diffrec.bench.suite import Cell, Suite
 
 DEFAULT_RESULTS = Path("benchmarks/results")
-HELP = "run a suite of benchmarks; what has a result is not run again, what was interrupted goes on"
+HELP = "run suites of benchmarks, compare their rows user by user, and probe trained models"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The action run, with its suite."""
+    """The actions, each with its own."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    _add_run(actions)
+    text = "which rows of each table differ, user by user; a run does it for its own suite"
+    compare_parser = actions.add_parser("compare", help=text)
+    compare_parser.add_argument("--results", type=Path, default=DEFAULT_RESULTS, metavar="DIR",
+                                help="where the results are (default: benchmarks/results)")  # fmt: skip
+    probe.add_arguments(actions.add_parser("probe", help=probe.HELP, description=probe.HELP))
+
+
+def _add_run(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     from diffrec.paths import resource_dir
 
-    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     names = ", ".join(sorted(path.stem for path in (resource_dir("benchmarks") / "suites").glob("*.yaml")))
-    run_parser = actions.add_parser("run", help="train, select on validation, test once, write the results")
+    text = "train, select on validation, test once, write the results; what has a result is not run again, and what "
+    run_parser = actions.add_parser("run", help=text + "was interrupted goes on")
     run_parser.add_argument("suite", metavar="SUITE", help=f"{names}, or a YAML file")
     run_parser.add_argument("--results", type=Path, default=DEFAULT_RESULTS, metavar="DIR",
                             help="where the results go (default: benchmarks/results)")  # fmt: skip
@@ -54,7 +66,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the suite; 1 where a cell failed."""
+    """What the action asks for; 1 where a cell failed."""
+    return {"run": _run, "compare": _compare, "probe": probe.run}[args.action](args)
+
+
+def _compare(args: argparse.Namespace) -> int:
+    for path in compare_all(read_chosen(args.results), args.results):
+        print_line(str(path))
+    return 0
+
+
+def _run(args: argparse.Namespace) -> int:
+    """Run the suite."""
     _check(args)
     from diffrec.bench.runner import run_suite
     from diffrec.bench.schedule import Folders
@@ -81,6 +104,8 @@ def run(args: argparse.Namespace) -> int:
         sys.stderr.write(f"failed: {outcome.cell}: {outcome.error}\n")
     if failed:
         sys.stderr.write(f"{len(failed)} of {len(outcomes)} failed; tracebacks are in {folders.failures}\n")
+    if len(failed) < len(outcomes):
+        compare_all(read_chosen(args.results, suite.name), args.results)
     where = "" if args.results == DEFAULT_RESULTS else f" --results {args.results}"
     print_line(f"results in {args.results}; 'diffrec leaderboard --suite {suite.name}{where}' shows them")
     return 1 if failed else 0

@@ -79,13 +79,13 @@ def read_chosen(folder: Path, suite: str | None = None, dataset: str | None = No
     return [result for result in results if suite in (None, result.suite) and dataset in (None, result.dataset)]
 
 
-def compare_all(results: Sequence[Result], folder: Path) -> None:
-    """Compare the rows of every table whose results have changed since that was done."""
+def compare_all(results: Sequence[Result], folder: Path) -> list[Path]:
+    """Compare the rows of every table whose results have changed since that was done; the files that say it."""
     from diffrec.bench.comparison import write_comparison
     from diffrec.bench.leaderboard import comparable
 
-    for group in comparable(results):
-        write_comparison(group, folder)
+    written = [write_comparison(group, folder) for group in comparable(results)]
+    return [path for path in written if path is not None]
 
 
 def make_tables(results: Sequence[Result], folder: Path, sort: str | None = None) -> tuple[list[Table], list[str]]:

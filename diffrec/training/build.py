@@ -21,7 +21,7 @@ from diffrec.recommender import ClosedFormRecommender, Recommender
 from diffrec.training.checkpoint_io import AtomicCheckpointIO
 from diffrec.training.config import compose
 from diffrec.training.guards import StopAtNonFinite
-from diffrec.training.resume import LastCheckpoint, RandomStates
+from diffrec.training.resume import LastCheckpoint, RandomStates, StopsWhereItStopped
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,14 @@ def _construct(config: dict[str, object], folder: Path) -> _Lightning:
         Recommender,
         InteractionDataModule,
         save_config_callback=None,
-        trainer_defaults={"callbacks": [StopAtNonFinite(), RandomStates(), LastCheckpoint(folder / "checkpoints")]},
+        trainer_defaults={
+            "callbacks": [
+                StopAtNonFinite(),
+                RandomStates(),
+                StopsWhereItStopped(),
+                LastCheckpoint(folder / "checkpoints"),
+            ]
+        },
         parser_class=_Parser,
         parser_kwargs={"exit_on_error": False},
         subclass_mode_model=True,

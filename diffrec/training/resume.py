@@ -84,6 +84,17 @@ class LastCheckpoint(ModelCheckpoint):
         self.next_time = end + self._SHARE * (end - start)
 
 
+class StopsWhereItStopped(Callback):
+    """Lightning does not remember that early stopping had the last word, and would train one epoch more."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """After the states of all callbacks are back, before the first epoch."""
+        for stopping in trainer.early_stopping_callbacks:
+            assert stopping is not None
+            if stopping.stopped_epoch > 0 or stopping.wait_count >= max(stopping.patience, 1):
+                trainer.should_stop = True
+
+
 def _ends(trainer: Trainer) -> bool:
     """Whether this epoch is the last."""
     by_epochs = trainer.max_epochs is not None and 0 <= trainer.max_epochs <= trainer.current_epoch + 1
