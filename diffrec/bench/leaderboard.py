@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from diffrec.bench.comparison import Comparison, granted
-from diffrec.bench.result import Result, Role
+from diffrec.bench.result import Reported, Result, Role
 from diffrec.errors import UsageError, choose
 from diffrec.paths import resource_dir
 
@@ -33,13 +33,20 @@ class Statistic:
 
 @dataclass(frozen=True)
 class Row:
-    """A model over its seeds. ms_per_user: one request at a time; costs are means over seeds."""
+    """A model over its seeds. ms_per_user: one request at a time; costs are means over seeds.
+
+    draws: of the sampling noise in each run; draw_spread: by metric, the standard deviation over draws as a mean
+    over seeds, None for a single draw; reported: what papers say of this row on these data.
+    """
 
     model: str
     role: Role
     control_of: str | None
     seeds: tuple[int, ...]
     metrics: dict[str, Statistic]
+    draws: int
+    draw_spread: dict[str, float] | None
+    reported: tuple[Reported, ...]
     denoiser_calls: int
     ms_per_user: float
     parameters: int
@@ -50,8 +57,9 @@ class Row:
 class Table:
     """The rows that may be compared: one suite, one dataset, one protocol. Controls follow their model.
 
-    lacks: required models that have no row, with the reason that the suite states or None; level: the best row and
-    those not distinguishable from it, None where the rows were not compared; badges: what trained rows earned here.
+    lacks: required models that have no row, with the reason that the suite states or None; shown: the metrics that
+    are printed, see `columns`; level: the best row and those not distinguishable from it, None where the rows were
+    not compared; badges: what trained rows earned here.
     """
 
     suite: str
@@ -64,13 +72,14 @@ class Table:
     machines: tuple[str, ...]
     rows: tuple[Row, ...]
     lacks: dict[str, str | None]
+    shown: tuple[str, ...] = ()
     level: tuple[str, ...] | None = None
     badges: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
-    def columns(self) -> tuple[str, str]:
-        """The two metrics that are printed: NDCG@10, and the headline's recall (Recall@10 where it is NDCG)."""
-        return ("ndcg@10", self.headline if self.headline.startswith("recall") else "recall@10")
+    def columns(self) -> tuple[str, ...]:
+        """The metrics that are printed; if none is chosen NDCG@10 and the headline's recall, Recall@10 for an NDCG."""
+        return self.shown or ("ndcg@10", self.headline if self.headline.startswith("recall") else "recall@10")
 
     @property
     def title(self) -> str:
@@ -123,6 +132,12 @@ def with_comparison(table: Table, comparison: Comparison | None) -> Table:
     if comparison is None:
         return table
     return replace(table, level=(comparison.best, *comparison.level), badges=dict(granted(comparison)))
+
+
+def with_metrics(table: Table, metrics: Sequence[str]) -> Table:
+    """`table` with these metrics printed; NotFoundError for one that not every row has."""
+    there = sorted(set.intersection(*(set(row.metrics) for row in table.rows)))
+    return replace(table, shown=tuple(choose("metric", name, there) for name in metrics))
 
 
 def with_reasons(table: Table, without: Mapping[str, str]) -> Table:
@@ -183,11 +198,23 @@ def _row(results: Sequence[Result]) -> Row:
         control_of=first.control_of,
         seeds=tuple(result.seed for result in results),
         metrics={name: _statistic([result.metrics[name] for result in results]) for name in names},
+        draws=len(first.draw_metrics),
+        draw_spread=_draw_spread(results, names),
+        reported=first.reported,
         denoiser_calls=first.denoiser_calls,
         ms_per_user=statistics.fmean(result.ms_per_user["1"] for result in results),
         parameters=first.parameters,
         train_seconds=statistics.fmean(result.train_seconds for result in results),
     )
+
+
+def _draw_spread(results: Sequence[Result], names: Sequence[str]) -> dict[str, float] | None:
+    if min(len(result.draw_metrics) for result in results) < 2:
+        return None
+    return {
+        name: statistics.fmean(statistics.stdev(draw[name] for draw in result.draw_metrics) for result in results)
+        for name in names
+    }
 
 
 def _statistic(values: Sequence[float]) -> Statistic:

@@ -16,7 +16,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from diffrec.bench.leaderboard import Row, Table
-from diffrec.bench.render import accuracy
+from diffrec.bench.render import accuracy, metric_name
+from diffrec.errors import UsageError
 from diffrec.paths import naming
 
 
@@ -42,7 +43,6 @@ STYLES = {
     "training-free": Style("needs no training", "#555555", "s", False),
 }
 _STAR: dict[str, Any] = {"marker": "*", "markersize": 13, "color": "#D55E00", "linestyle": "none"}
-_NAMES = {"ndcg": "NDCG", "recall": "Recall", "hit_rate": "Hit rate", "mrr": "MRR"}
 _HEIGHTS = (0.0, *(float(sign * height) for height in range(12, 121, 12) for sign in (1, -1)))
 
 
@@ -102,6 +102,40 @@ def cost_chart(table: Table, path: Path) -> list[Path]:
     return [path, _write_csv(path, columns, values)]
 
 
+def reported_chart(tables: Sequence[Table], path: Path) -> list[Path]:
+    """What papers report against what was measured here: on the line they agree, in the band to five per cent.
+
+    Raises UsageError where no row of the tables has a reported number.
+    """
+    points = [
+        (f"{row.model} · {table.dataset} · {metric_name(said.metric)}", said, row, row.metrics[said.metric].mean)
+        for table in tables
+        for row in table.rows
+        for said in row.reported
+        if said.metric in row.metrics
+    ]
+    if not points:
+        raise UsageError("no row of these tables has a number that a paper reports")
+    with _style():
+        figure, (axes,) = _figure(7.0, 6.0)
+        most = 1.15 * max(max(said.value, ours) for _, said, _, ours in points)
+        axes.fill_between([0, most], [0, 0.95 * most], [0, 1.05 * most], color="#DDDDDD", zorder=0)
+        axes.plot([0, most], [0, most], color="#999999", linewidth=1, zorder=1)
+        for name, said, row, ours in points:
+            spread = row.metrics[said.metric].spread
+            axes.errorbar(said.value, ours, yerr=spread, capsize=4, zorder=3, **STYLES[row.role].marks())
+            right = said.value < most / 2
+            place = {"xytext": (10 if right else -10, 0), "textcoords": "offset points", "va": "center", "fontsize": 8}
+            axes.annotate(name, (said.value, ours), ha="left" if right else "right", **place)
+        axes.set_xlim(0, most)
+        axes.set_ylim(0, most)
+        axes.set_xlabel("reported")
+        axes.set_ylabel("measured here, mean ± standard deviation over seeds")
+        _finish(figure, "Reported and reproduced; grey: within five per cent", [row for _, _, row, _ in points], path)
+    columns = ("row", "status", "source", "reported", "measured")
+    return [path, _write_csv(path, columns, [(name, s.status, s.source, s.value, ours) for name, s, _, ours in points])]
+
+
 def training_chart(table: Table, curves: Sequence[Curve], reference: float, path: Path) -> list[Path]:
     """One panel a model: its validation metric over the epochs, the epoch that was kept, and a reference.
 
@@ -126,12 +160,6 @@ def training_chart(table: Table, curves: Sequence[Curve], reference: float, path
         _save(figure, path)
     values = [(c.model, epoch, value) for c in curves for epoch, value in zip(c.epochs, c.values, strict=True)]
     return [path, _write_csv(path, ("model", "epoch", f"valid/{table.headline}"), values)]
-
-
-def metric_name(metric: str) -> str:
-    """`ndcg@10` as people write it: `NDCG@10`."""
-    name, at, cutoff = metric.partition("@")
-    return _NAMES.get(name, name) + at + cutoff
 
 
 def _style() -> AbstractContextManager[None]:

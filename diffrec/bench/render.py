@@ -11,7 +11,8 @@ from dataclasses import asdict
 from diffrec.bench.comparison import SHOWN
 from diffrec.bench.leaderboard import Row, Statistic, Table
 
-HEADER = ("model", "seeds", "{0}", "{1}", "calls", "ms/user", "params", "train")
+COSTS = ("calls", "ms/user", "params", "train")
+_NAMES = {"ndcg": "NDCG", "recall": "Recall", "hit_rate": "Hit rate", "mrr": "MRR"}
 LEGEND = (
     "± is the standard deviation over seeds. calls: denoiser calls per request. ms/user: one request at a "
     "time, ten items. ° needs no training by gradients; └ is a control for the row above it; ★ is the best row or not "
@@ -21,9 +22,13 @@ LEGEND = (
 
 def header(table: Table) -> tuple[str, ...]:
     """The names of the columns."""
-    names = {"ndcg": "NDCG", "recall": "Recall"}
-    shown = [names[metric] + "@" + k for metric, k in (column.split("@") for column in table.columns)]
-    return tuple(name.format(*shown) for name in HEADER)
+    return ("model", "seeds", *map(metric_name, table.columns), *COSTS)
+
+
+def metric_name(metric: str) -> str:
+    """`ndcg@10` as people write it: `NDCG@10`."""
+    name, at, cutoff = metric.partition("@")
+    return _NAMES.get(name, name) + at + cutoff
 
 
 def cells(row: Row, table: Table) -> tuple[str, ...]:
@@ -41,12 +46,12 @@ def cells(row: Row, table: Table) -> tuple[str, ...]:
 
 
 def caption(table: Table) -> str:
-    """What the numbers of a table rest on, and on lines of their own what its rows earned and what it lacks."""
+    """What the numbers of a table rest on, and on lines of their own what rows earned, papers say, the table lacks."""
     lacks = "; ".join(name if reason is None else f"{name} ({reason})" for name, reason in table.lacks.items())
     return (
         f"{table.test_users:,} test users, sorted for {table.headline}; data sha256 {table.dataset_sha256[:12]}, "
         f"suite version {table.suite_version}; measured on {' and '.join(table.machines)}."
-    ) + "".join(f"\n{line}" for line in (*_badges(table), *([f"lacks: {lacks}"] if lacks else [])))
+    ) + "".join(f"\n{line}" for line in (*_badges(table), *_reported(table), *([f"lacks: {lacks}"] if lacks else [])))
 
 
 def _badges(table: Table) -> list[str]:
@@ -57,10 +62,25 @@ def _badges(table: Table) -> list[str]:
     return ["; ".join(f"{badge}: {', '.join(sorted(models)) or 'no row'}" for badge, models in earned.items())]
 
 
+def _reported(table: Table) -> list[str]:
+    """One line for each number of a paper, with ours and how far apart they are."""
+    return [
+        f"reported for {row.model}: {metric_name(said.metric)} {_decimal(said.value)} ({said.status}: {said.source}); "
+        f"here {_decimal(row.metrics[said.metric].mean)}, {row.metrics[said.metric].mean / said.value - 1:+.1%}"
+        for row in table.rows
+        for said in row.reported
+        if said.metric in row.metrics
+    ]
+
+
+def _decimal(value: float) -> str:
+    return f"{value:.4f}".removeprefix("0")
+
+
 def accuracy(statistic: Statistic) -> str:
     """`.0862 ±.0012`, or `.0862` where there is one seed."""
     spread = "" if statistic.spread is None else f" ±{statistic.spread:.4f}".replace("±0.", "±.")
-    return f"{statistic.mean:.4f}".removeprefix("0") + spread
+    return _decimal(statistic.mean) + spread
 
 
 def count(number: int) -> str:
@@ -96,7 +116,8 @@ def markdown(tables: Sequence[Table]) -> str:
 
 
 def _markdown_table(table: Table) -> str:
-    lines = [header(table), ("---", *["---:"] * (len(HEADER) - 1)), *(cells(row, table) for row in table.rows)]
+    names = header(table)
+    lines = [names, ("---", *["---:"] * (len(names) - 1)), *(cells(row, table) for row in table.rows)]
     return "\n".join("| " + " | ".join(map(_escaped, line)) + " |" for line in lines)
 
 
@@ -113,10 +134,15 @@ def to_json(tables: Sequence[Table]) -> str:
 
 
 def to_csv(tables: Sequence[Table]) -> str:
-    """One line a row, all tables below one another; `<metric>` and `<metric>_sd` for every metric."""
+    """One line a row, all tables below one another; of a metric the mean, `_sd` over seeds, `_draw_sd` over draws."""
     metrics = sorted({name for table in tables for row in table.rows for name in row.metrics})
-    columns = ["suite", "dataset", "protocol", "model", "role", "control_of", "seeds", "denoiser_calls"]
-    columns += ["ms_per_user", "parameters", "train_seconds", *(c for m in metrics for c in (m, f"{m}_sd"))]
+    columns = ["suite", "dataset", "protocol", "model", "role", "control_of", "seeds", "draws", "denoiser_calls"]
+    columns += [
+        "ms_per_user",
+        "parameters",
+        "train_seconds",
+        *(c for m in metrics for c in (m, f"{m}_sd", f"{m}_draw_sd")),
+    ]
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
@@ -128,5 +154,8 @@ def to_csv(tables: Sequence[Table]) -> str:
 def _flat(table: Table, row: Row) -> dict[str, object]:
     values = {m: s.mean for m, s in row.metrics.items()} | {f"{m}_sd": s.spread for m, s in row.metrics.items()}
     names = {"suite": table.suite, "dataset": table.dataset, "protocol": table.protocol}
-    plain = {key: value for key, value in vars(row).items() if key not in ("metrics", "seeds")}
+    values |= {f"{m}_draw_sd": (row.draw_spread or {}).get(m) for m in row.metrics}
+    plain = {
+        key: value for key, value in vars(row).items() if key not in ("metrics", "seeds", "draw_spread", "reported")
+    }
     return {**names, **plain, "seeds": len(row.seeds), **values}

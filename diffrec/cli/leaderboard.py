@@ -26,15 +26,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", metavar="NAME", help="only this dataset")
     text = "a metric such as recall@10, or denoiser_calls, ms_per_user, parameters, train_seconds, model"
     parser.add_argument("--sort", metavar="COLUMN", help=f"{text} (default: the protocol's headline metric)")
+    text = "metrics to show instead of NDCG@10 and recall, such as mrr recall@50"
+    parser.add_argument("--metric", nargs="+", default=[], metavar="NAME", help=text)
     parser.add_argument("--format", choices=FORMATS, default="table", help="(default: table)")
     parser.add_argument("--results", type=Path, metavar="DIR", help="(default: benchmarks/results)")
+    text = "also write pictures there, each with the CSV of what it shows"
+    parser.add_argument("--plots", type=Path, metavar="DIR", help=text)
     parser.add_argument("--write", action="store_true", help="write LEADERBOARD.md beside the results instead")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print or write the tables. A table that may not be shown is an error, after those that may."""
-    if args.write and (args.suite or args.dataset or args.sort or args.format != "table"):
+    if args.write and (args.suite or args.dataset or args.sort or args.metric or args.plots or args.format != "table"):
         raise UsageError("--write makes the whole LEADERBOARD.md; it takes no option but --results")
+    from diffrec.bench.leaderboard import with_metrics
+
     folder = args.results or default_results()
     results = read_chosen(folder, args.suite, args.dataset)
     tables, refused = make_tables(results, folder, args.sort)
@@ -43,7 +49,10 @@ def run(args: argparse.Namespace) -> int:
         if refused := [*refused, *_redo(doubtful, folder)]:
             raise UsageError("\n".join(refused))
         return _write(results, tables, folder)
+    tables = [with_metrics(table, args.metric) for table in tables]
     show(tables, args.format)
+    if args.plots:
+        _draw(tables, args.plots)
     if pending := [table.title for table in tables if table.level is None and len(table.rows) > 1]:
         sys.stderr.write(f"note: rows not compared yet, 'diffrec bench compare' does: {', '.join(pending)}\n")
     if doubtful:
@@ -115,6 +124,20 @@ def _redo(doubtful: Sequence[Result], folder: Path) -> Iterator[str]:
             f"not published, for the code {_DOUBTFUL}: {', '.join(str(result.path) for result in mine)}; commit, then "
             f"'diffrec bench run {suite} --only {models} --seeds {seeds} --force{where}'"
         )
+
+
+def _draw(tables: Sequence[Table], folder: Path) -> None:
+    """Accuracy, accuracy against cost, and reported against reproduced."""
+    from diffrec.bench.plots import accuracy_chart, cost_chart, reported_chart
+
+    written = []
+    for table in tables:
+        name = f"{table.suite}.{table.dataset}"
+        written += accuracy_chart(table, folder / f"{name}.accuracy.png")
+        written += cost_chart(table, folder / f"{name}.cost.png")
+    if any(row.reported for table in tables for row in table.rows):
+        written += reported_chart(tables, folder / "reported.png")
+    sys.stderr.write("".join(f"{path}\n" for path in written))
 
 
 def show(tables: Sequence[Table], form: str = "table") -> None:

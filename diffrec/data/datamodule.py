@@ -109,7 +109,7 @@ def _even_batches(examples: np.ndarray, lengths: np.ndarray, batch_size: int) ->
 
 
 class EvaluationBatches(TorchDataset[Batch]):
-    """Evaluation cases, longest history first; `batches[b] -> Batch` with `seen` and `key`."""
+    """Evaluation cases, longest history first; `batches[b] -> Batch` with `key` and all that is excluded as `seen`."""
 
     def __init__(self, cases: Cases, batch_size: int, max_history_length: int | None) -> None:
         self.cases, self.batch_size, self.max_history_length = cases, batch_size, max_history_length
@@ -129,9 +129,14 @@ class EvaluationBatches(TorchDataset[Batch]):
         return Batch(
             torch.from_numpy(self.cases.history.padded(rows, self.max_history_length)),
             torch.from_numpy(self.cases.target.padded(rows)),
-            torch.from_numpy(self.cases.seen.padded(rows)),
+            torch.from_numpy(self._excluded(rows)),
             torch.from_numpy(self.cases.key[rows]),
         )
+
+    def _excluded(self, rows: np.ndarray) -> np.ndarray:
+        """(len(rows), excluded) int64: what each case has seen, and behind it what is available to none."""
+        unavailable = np.tile(self.cases.unavailable.astype(np.int64), (len(rows), 1))
+        return np.concatenate([self.cases.seen.padded(rows), unavailable], axis=1)
 
 
 class InteractionDataModule(pl.LightningDataModule):

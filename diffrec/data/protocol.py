@@ -8,7 +8,17 @@ from functools import partial
 
 from diffrec.data.dataset import Dataset
 from diffrec.data.ragged import Ragged
-from diffrec.data.splits import Cases, Split, by_user, every_prefix, fixed_files, leave_one_out, temporal_ratio
+from diffrec.data.splits import (
+    Cases,
+    Split,
+    by_user,
+    every_prefix,
+    fixed_files,
+    global_time,
+    leave_one_out,
+    random_files,
+    temporal_ratio,
+)
 from diffrec.errors import UsageError, choose
 
 
@@ -70,6 +80,12 @@ PROTOCOLS: Mapping[str, Protocol] = {
                  fixed_files, True, "recall@20", _COLLABORATIVE),
         Protocol("diffrec-temporal-wval@1", "published files; history = train and validation, both masked at test",
                  partial(fixed_files, history_with_valid=True), True, "recall@20", _COLLABORATIVE),
+        Protocol("cf-lightgcn@1", "published random train and test files, history = all of train, masked; validation "
+                 "= published hold-out of train, or a tenth of it drawn by seed 0", random_files, True, "recall@20",
+                 _COLLABORATIVE),
+        Protocol("gts-last@1", "last item of each user in the last tenth of all interactions by time, the tenth "
+                 "before it for validation; seen items masked, all items known by then ranked",
+                 global_time, True, "ndcg@10", _SEQUENTIAL),
     )
 }  # fmt: skip
 

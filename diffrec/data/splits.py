@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -17,7 +17,8 @@ class Cases:
     """Requests with their answers: row r asks with `history[r]`, the truth is `target[r]`.
 
     seen: items that the protocol takes out of the candidates; key: (rows,) number of the user;
-    users: (rows,) id of the user in the source as str, None where there is none.
+    users: (rows,) id of the user in the source as str, None where there is none;
+    unavailable: numbers of the items that are candidates in no row. A target may be one: it counts as a miss.
     """
 
     history: Ragged
@@ -25,14 +26,16 @@ class Cases:
     seen: Ragged
     key: np.ndarray
     users: np.ndarray | None = None
+    unavailable: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int32))
 
     def __len__(self) -> int:
         return len(self.history)
 
     def take(self, rows: np.ndarray) -> Cases:
         """The given rows, in the given order."""
+        history, target, seen = (part.take(rows) for part in (self.history, self.target, self.seen))
         users = None if self.users is None else self.users[rows]
-        return Cases(self.history.take(rows), self.target.take(rows), self.seen.take(rows), self.key[rows], users)
+        return Cases(history, target, seen, self.key[rows], users, self.unavailable)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,11 +89,51 @@ def temporal_ratio(dataset: Dataset, valid: float = 0.1, test: float = 0.1) -> S
     )
 
 
+def global_time(dataset: Dataset, valid: float = 0.8, test: float = 0.9) -> Split:
+    """Train on what everybody did before one point in time, validate up to a second one, test from there on.
+
+    The points are the `valid` and `test` quantiles of all time stamps. Each user is asked once in a part, for
+    the last item there, with everything before that item; users with nothing before it are not asked. Items
+    that nobody had met when the part begins are `unavailable` in it, so that the catalogue is that of the time.
+    """
+    everybody = whole(dataset, minimum=1)
+    if everybody.timestamps is None:
+        raise UsageError(f"{dataset.name} has no time stamps; leave-one-out needs none, such as loo-full-masked@1")
+    cuts = np.quantile(everybody.timestamps.values, (valid, test), method="higher")
+    train, before_test = (_before(everybody, int(cut)) for cut in cuts)
+    split = Split(
+        train.take(np.flatnonzero(train.lengths)),
+        _last_since(everybody, train, before_test, dataset.num_items),
+        _last_since(everybody, before_test, everybody.items, dataset.num_items),
+    )
+    if not (len(split.train) and len(split.valid) and len(split.test)):
+        raise UsageError(
+            f"{dataset.name} cannot be split in time: {len(split.train.values)} interactions to train on, "
+            f"{len(split.valid)} users for validation, {len(split.test)} for test"
+        )
+    return split
+
+
+def _before(part: Interactions, time: int) -> Ragged:
+    """What every user did before `time`."""
+    assert part.timestamps is not None
+    stops = np.bincount(part.items.row_of_entry[part.timestamps.values < time], minlength=len(part))
+    return part.items.slices(np.zeros_like(stops), stops)
+
+
+def _last_since(part: Interactions, before: Ragged, until: Ragged, num_items: int) -> Cases:
+    """The last item of each user who did more in `until` than in `before`, and not that alone."""
+    rows = np.flatnonzero((until.lengths > before.lengths) & (until.lengths > 1))
+    asked = until.take(rows)
+    history, unavailable = asked.drop_last(1), np.setdiff1d(np.arange(1, num_items + 1), before.values)
+    return Cases(history, asked.last(1), history, rows, part.user_ids[rows], unavailable)
+
+
 def by_user(dataset: Dataset, valid: float = 0.1, test: float = 0.1, seed: int = 0, max_history: int = 10) -> Split:
     """Whole users for training, others for validation and test: predict the last item of each.
 
-    Published `train` / `valid` / `test` files are used where the dataset has them; otherwise users
-    with 3 or more items are drawn by `seed`. Histories are cut to the last `max_history` items.
+    Published `train` / `valid` / `test` files of different users are used where the dataset has them; otherwise
+    users with 3 or more items are drawn by `seed`. Histories are cut to the last `max_history` items.
     """
     if "all" in dataset.parts:
         kept = whole(dataset, minimum=3)
@@ -99,6 +142,13 @@ def by_user(dataset: Dataset, valid: float = 0.1, test: float = 0.1, seed: int =
         parts = [kept.take(rows) for rows in np.split(order, bounds)]
     else:
         parts = _published(dataset)
+        if dataset.aligned:
+            raise UsageError(f"{dataset.name} has the same users in its files train, valid, test; none is kept out")
+        if alone := sum(int((part.items.lengths < 2).sum()) for part in parts[1:]):
+            raise UsageError(
+                f"{dataset.name} has {alone} rows in valid and test without a history, as prefixes of sequences have; "
+                f"use prefix-811@1"
+            )
     return _asked_for_the_last_item(parts, max_history)
 
 
@@ -125,9 +175,8 @@ def _last_items(part: Interactions, max_history: int, first_key: int) -> Cases:
     return Cases(history, part.items.last(1), history, np.arange(len(part)) + first_key, part.user_ids)
 
 
-def _published(dataset: Dataset) -> list[Interactions]:
-    """The parts train, valid and test of a dataset that its publisher has split."""
-    needed = ("train", "valid", "test")
+def _published(dataset: Dataset, needed: Sequence[str] = ("train", "valid", "test")) -> list[Interactions]:
+    """The parts of a dataset that its publisher has split."""
     if missing := [name for name in needed if name not in dataset.parts]:
         raise UsageError(f"{dataset.name} has no part {', '.join(missing)}; its parts: {', '.join(dataset.parts)}")
     return [dataset.parts[name] for name in needed]
@@ -152,3 +201,35 @@ def fixed_files(dataset: Dataset, history_with_valid: bool = False) -> Split:
         valid_cases.take(np.flatnonzero(valid.lengths)),
         test_cases.take(np.flatnonzero(test.lengths)),
     )
+
+
+def random_files(dataset: Dataset, valid: float = 0.1, seed: int = 0) -> Split:
+    """The publisher's aligned random train and test items of each user: all of train is the history at test.
+
+    Validation is the published hold-out where the dataset has one. Those of LightGCN++ for Gowalla and Yelp2018
+    are a part of the published train: a tenth of all items of a user, test included, rounded down (for 99.97
+    and 99.64 % of the users). Without one, `valid` of every training row is drawn by `seed`, rounded up or down
+    by lot, but never all of it. Either way a model trains without the hold-out, which is masked at test.
+    """
+    if "valid" in dataset.parts:
+        return fixed_files(dataset, history_with_valid=True)
+    train, _ = _published(dataset, ("train", "test"))
+    rng, lengths = np.random.default_rng(seed), train.items.lengths
+    sizes = np.minimum((lengths * valid + rng.random(len(lengths))).astype(np.int64), np.maximum(lengths - 1, 0))
+    held_out = _drawn(train.items, sizes, rng)
+    parts = {"train": _filtered(train, ~held_out), "valid": _filtered(train, held_out)}
+    return fixed_files(replace(dataset, parts={**dataset.parts, **parts}), history_with_valid=True)
+
+
+def _drawn(items: Ragged, sizes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(entries,) bool: `sizes` (rows,) random entries of each row."""
+    drawn = np.empty(len(items.values), dtype=bool)
+    shuffled = np.lexsort((rng.random(len(items.values)), items.row_of_entry))
+    drawn[shuffled] = items.position_of_entry < sizes[items.row_of_entry]
+    return drawn
+
+
+def _filtered(part: Interactions, keep: np.ndarray) -> Interactions:
+    """The entries for which `keep` (entries,) is true, all rows."""
+    items = part.items
+    return Interactions(Ragged.from_groups(items.row_of_entry[keep], items.values[keep], len(items)), part.user_ids)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from diffrec.bench.ranks import UserRanks, to_parquet
-from diffrec.bench.result import Bounds, Reported, Result, Selection, write_result
+from diffrec.bench.result import Bounds, Result, Selection, write_result
 from diffrec.data.ragged import Ragged
 
 BASE = Result(
@@ -38,7 +38,7 @@ BASE = Result(
     weights_sha256="d" * 64,
     deviations=("users are counted, not events",),
     tuning_trials=3,
-    reported=(Reported("ndcg@10", 0.06, "source", "a paper"),),
+    reported=(),
     bounds=Bounds(optimistic=0.05, pessimistic=0.05),
     validation={"ndcg@10": 0.0625},
     beyond_accuracy={"coverage@10": 0.25},

@@ -13,10 +13,11 @@ from diffrec.bench.leaderboard import (
     leaderboard,
     publishable,
     table,
+    with_metrics,
     with_reasons,
 )
-from diffrec.bench.render import accuracy, caption, count, duration, markdown, to_csv, to_json
-from diffrec.bench.result import read_results
+from diffrec.bench.render import accuracy, caption, cells, count, duration, header, markdown, to_csv, to_json
+from diffrec.bench.result import Reported, read_results
 from diffrec.cli.leaderboard import make_tables
 from diffrec.errors import NotFoundError, UsageError
 from diffrec.paths import resource_dir
@@ -211,3 +212,31 @@ def test_the_leaderboard_that_ships_is_made_from_the_results_that_ship():
     tables, refused = make_tables(results, resource_dir("benchmarks") / "results")
     assert not refused
     assert text == markdown(tables), "run 'diffrec leaderboard --write'"
+
+
+def test_what_papers_say_stands_beside_what_was_measured(board, result):
+    said = (Reported("ndcg@10", 0.05, "log", "a log"), Reported("mrr", 0.3, "source", "not measured here"))
+    (only,) = leaderboard([*board, result("said", 0.055, role="model", reported=said)])
+    lines = [line for line in caption(only).splitlines() if line.startswith("reported")]
+    assert lines == ["reported for said: NDCG@10 .0500 (log: a log); here .0550, +10.0%"]
+
+
+def test_chosen_metrics_are_shown_and_unknown_ones_named(board):
+    chosen = with_metrics(table(board), ["recall@20", "recall@10", "ndcg@10"])
+    assert header(chosen)[2:5] == ("Recall@20", "Recall@10", "NDCG@10")
+    assert cells(chosen.rows[0], chosen)[2:5] == tuple(accuracy(chosen.rows[0].metrics[m]) for m in chosen.shown)
+    with pytest.raises(NotFoundError, match=r"no metric 'recall@30'.*did you mean 'recall@"):
+        with_metrics(table(board), ["recall@30"])
+
+
+def test_the_spread_over_draws_is_not_the_spread_over_seeds(result):
+    def run(seed, *values):
+        draws = tuple({"ndcg@10": value, "recall@10": value} for value in values)
+        return result("x", sum(values) / len(values), seed=seed, role="model", draw_metrics=draws, metrics={
+            "ndcg@10": sum(values) / len(values), "recall@10": sum(values) / len(values)})  # fmt: skip
+
+    (only,) = leaderboard([run(0, 0.1, 0.2), run(1, 0.14, 0.16)])
+    (row,) = only.rows
+    assert row.draws == 2
+    assert row.metrics["ndcg@10"].spread == pytest.approx(0, abs=1e-12)
+    assert row.draw_spread["ndcg@10"] == pytest.approx((0.1 / 2**0.5 + 0.02 / 2**0.5) / 2)

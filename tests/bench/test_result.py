@@ -110,7 +110,10 @@ def test_a_missing_or_misspelt_field_is_named(written, key):
         ({"validation": {"ndcg@10": -0.5}}, r"metrics lie in 0..1 .*, but not ndcg@10"),
         ({"metrics": {"recall@10": 0.5}}, r"no value for its headline metric ndcg@10"),
         ({"bounds": {"optimistic": 0.04, "pessimistic": 0.03}}, r"ndcg@10 lies outside its own bounds"),
-        ({"selection": [1]}, r"selection must be a mapping with the keys metric, value, epoch, num_inference_steps, gui"),
+        (
+            {"selection": [1]},
+            r"selection must be a mapping with the keys metric, value, epoch, num_inference_steps, gui",
+        ),
         ({"model": "../../etc"}, r"the name '../../etc' must be made of"),
         ({"model": "<script>"}, r"the name '<script>' must be made of"),
         ({"schema_version": 3}, r"schema_version 3; this diffrec reads 1 to 2"),

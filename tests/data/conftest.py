@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -27,5 +29,18 @@ def dataset_of():
             info=DatasetInfo("Small", "", "none"),
             aligned=aligned,
         )
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def log_of(dataset_of):
+    """`log_of(rows)`: a whole dataset of (time, item) events, in a catalogue of 20 items."""
+
+    def build(rows: list[list[tuple[int, int]]]) -> Dataset:
+        dataset = dataset_of([[item for _, item in row] for row in rows] + [[20]])
+        everybody = dataset.parts["all"].take(np.arange(len(rows)))
+        times = Ragged.from_rows([[time for time, _ in row] for row in rows], dtype=np.int64)
+        return replace(dataset, parts={"all": replace(everybody, timestamps=times)})
 
     return build

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,11 +12,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffrec.data.ragged import Ragged
-from diffrec.data.splits import Cases, Split, by_user, every_prefix, fixed_files, leave_one_out, temporal_ratio, whole
+from diffrec.data.splits import (
+    Cases,
+    Split,
+    by_user,
+    every_prefix,
+    fixed_files,
+    global_time,
+    leave_one_out,
+    random_files,
+    temporal_ratio,
+    whole,
+)
 from diffrec.data.synthetic import synthetic
 from diffrec.errors import UsageError
 
 users = st.lists(st.lists(st.integers(1, 9), max_size=12), min_size=1, max_size=8)
+events = st.lists(st.tuples(st.integers(0, 30), st.integers(1, 20)), max_size=9).map(
+    lambda row: sorted(row, key=lambda event: event[0])
+)
+logs = st.lists(events, min_size=3, max_size=9).filter(any)  # rows of (time, item)
 quick = settings(deadline=None, max_examples=50)
 
 
@@ -83,6 +100,64 @@ def test_training_never_holds_what_is_asked_later(split: Callable[..., Split]):
     assert parts.test.history.contains(parts.valid.target).all()
 
 
+def in_time(rows: list[list[tuple[int, int]]], start: float, stop: float) -> tuple[list, list, list, list[int]]:
+    """What a plain loop asks from `start` to before `stop`, and which of 20 items nobody had met at `start`."""
+    histories, targets, key = [], [], []
+    for user, row in enumerate(rows):
+        places = [place for place, (time, _) in enumerate(row) if start <= time < stop]
+        if places and places[-1] > 0:
+            histories.append([item for _, item in row[: places[-1]]])
+            targets.append([row[places[-1]][1]])
+            key.append(user)
+    met = {item for row in rows for time, item in row if time < start}
+    return histories, targets, key, [item for item in range(1, 21) if item not in met]
+
+
+@quick
+@given(logs, st.sampled_from([(0.8, 0.9), (0.4, 0.7)]))
+def test_global_time(log_of, rows, shares):
+    """Ties at a cut belong to what comes after it; users without any event have no number."""
+    dataset, ids = log_of(rows), [str(user) for user, row in enumerate(rows) if row]
+    rows = [row for row in rows if row]
+    times = sorted(time for row in rows for time, _ in row)
+    cuts = [times[math.ceil(share * (len(times) - 1))] for share in shares]
+    train = [[item for time, item in row if time < cuts[0]] for row in rows]
+    valid, test = in_time(rows, *cuts), in_time(rows, cuts[1], math.inf)
+    if not (any(train) and valid[0] and test[0]):
+        with pytest.raises(UsageError, match="small cannot be split in time"):
+            global_time(dataset, *shares)
+        return
+    split = global_time(dataset, *shares)
+    assert rows_of(split.train) == [row for row in train if row]
+    for cases, (history, target, key, unavailable) in ((split.valid, valid), (split.test, test)):
+        assert content(cases) == (history, target, history, key)
+        assert cases.users.tolist() == [ids[user] for user in key]
+        assert cases.unavailable.tolist() == unavailable
+        assert cases.take(np.array([0])).unavailable.tolist() == unavailable
+
+
+@pytest.mark.parametrize("part", ["validation", "test"])
+def test_nothing_from_after_a_point_in_time_is_known_before_it(part):
+    """Other items from the beginning of a part on change nothing but what that part and the next ask and are told."""
+    log = synthetic(num_users=300, num_items=80, seed=1)
+    everybody = log.parts["all"]
+    start = np.quantile(everybody.timestamps.values, {"validation": 0.8, "test": 0.9}[part], method="higher")
+    late = everybody.timestamps.values >= start
+    values = np.where(late, 81 - everybody.items.values, everybody.items.values)
+    other = replace(log, parts={"all": replace(everybody, items=Ragged(values, everybody.items.offsets))})
+    before, after = global_time(log), global_time(other)
+    assert rows_of(before.train) == rows_of(after.train)
+    assert before.valid.unavailable.tolist() == after.valid.unavailable.tolist()
+    assert (content(before.valid) == content(after.valid)) == (part == "test")
+    assert content(before.test) != content(after.test)
+    assert part == "validation" or before.test.unavailable.tolist() == after.test.unavailable.tolist()
+
+
+def test_a_split_in_time_needs_times(dataset_of):
+    with pytest.raises(UsageError, match=r"small has no time stamps; .* loo-full-masked@1"):
+        global_time(dataset_of([[1, 2, 3]]))
+
+
 def test_by_user_asks_users_that_training_never_met(dataset_of):
     rows = [[number, *range(50, 50 + number % 20)] for number in range(1, 48)]  # the first item is the user
     kept = [row for row in rows if len(row) >= 3]
@@ -130,15 +205,52 @@ def test_fixed_files(dataset_of, with_valid):
     assert content(split.test) == (history, [[4, 5], [1], [2]], both, [0, 1, 3])
 
 
+def test_random_files_with_a_published_hold_out(dataset_of):
+    """All of the published train is the history at test, the hold-out behind the rest."""
+    split = random_files(dataset_of(train=[[1, 2], [3], [4]], valid=[[6], [], [5]], test=[[5], [4], []]))
+    assert rows_of(split.train) == [[1, 2], [3], [4]]
+    assert content(split.valid) == ([[1, 2], [4]], [[6], [5]], [[1, 2], [4]], [0, 2])
+    assert content(split.test) == ([[1, 2, 6], [3]], [[5], [4]], [[1, 2, 6], [3]], [0, 1])
+
+
+def test_a_hold_out_is_drawn_where_none_is_published(dataset_of):
+    rows = [[*range(1, 2 + number % 25)] for number in range(500)]  # 1 to 25 items in order
+    dataset = dataset_of(train=rows, test=[[90 + number % 7] for number in range(500)])
+    split = random_files(dataset)
+    held_out = dict(zip(split.valid.key.tolist(), rows_of(split.valid.target), strict=True))
+    for user, row in enumerate(rows):
+        kept, asked = split.train[user].tolist(), held_out.get(user, [])
+        assert sorted(kept + asked) == row
+        assert (kept == sorted(kept), asked == sorted(asked)) == (True, True), "both keep the order of the file"
+        assert len(row) == 1 or len(row) // 10 <= len(asked) <= len(row) // 10 + 1
+        assert kept
+    drawn = np.concatenate([*held_out.values()])
+    assert abs(len(drawn) / sum(map(len, rows)) - 0.1) < 0.01
+    assert abs(np.mean([np.mean(asked) / (1 + len(rows[user])) for user, asked in held_out.items()]) - 0.5) < 0.03
+    assert split.test.history.lengths.tolist() == [*map(len, rows)]
+    assert split.test.seen.contains(split.train).all()
+    assert split.test.seen.contains(Ragged.from_rows([held_out.get(user, []) for user in range(500)])).all()
+    assert rows_of(random_files(dataset).valid.target) == rows_of(split.valid.target) != []
+    assert rows_of(random_files(dataset, seed=1).valid.target) != rows_of(split.valid.target)
+
+
 def test_the_wrong_kind_of_dataset_is_refused(dataset_of):
     files = dataset_of(train=[[1]], valid=[[2]], test=[[3]])
-    for split in (leave_one_out, temporal_ratio):
+    for split in (leave_one_out, temporal_ratio, global_time):
         with pytest.raises(UsageError, match="split by its files"):
             split(files)
     apart = dataset_of(aligned=False, train=[[1]], valid=[[2]], test=[[3]])
     for dataset in (dataset_of([[1, 2, 3]]), apart, dataset_of(train=[[1]], test=[[2]])):
         with pytest.raises(UsageError, match=r"has no part|not the same users"):
             fixed_files(dataset)
+    for dataset in (dataset_of([[1, 2, 3]]), apart, dataset_of(aligned=False, train=[[1]], test=[[2]])):
+        with pytest.raises(UsageError, match=r"has no part train, test|not the same users"):
+            random_files(dataset)
+    with pytest.raises(UsageError, match="small has the same users in its files"):
+        by_user(files)
+    prefixes = dataset_of(aligned=False, train=[[1, 2]], valid=[[1], [1, 2]], test=[[2], [2, 3]])
+    with pytest.raises(UsageError, match=r"small has 2 rows in valid and test without a history, .* prefix-811@1"):
+        by_user(prefixes)
 
 
 @pytest.mark.parametrize("split", [leave_one_out, temporal_ratio, by_user])
