@@ -122,7 +122,7 @@ class GaussianProcess(nn.Module):
         """x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps; eps is drawn where it is not given."""
         noise = torch.randn_like(x0) if noise is None else noise
         signal, sigma = self.signal[t].to(x0.dtype)[:, None], self.sigma[t].to(x0.dtype)[:, None]
-        return NoisedSample(x0, noise, t, signal * x0 + sigma * noise)
+        return NoisedSample(x0, noise, t, torch.addcmul(signal * x0, sigma, noise))
 
     def target(self, noised: NoisedSample) -> Float[Tensor, "batch dim"]:
         """What the network should output for `noised`."""

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.nn.functional import mse_loss
 
 from diffrec.diffusion.gaussian import GaussianProcess, NoisedSample
 from diffrec.typing import Float, Tensor
+
+
+def mean_square(output: Float[Tensor, "batch dim"], target: Float[Tensor, "batch dim"]) -> Float[Tensor, " batch"]:
+    """Mean over coordinates of (target - output)^2; one pass forwards and one backwards."""
+    return mse_loss(output, target, reduction="none").sum(1) / output.shape[1]
 
 
 class MeanSquaredError(nn.Module):
@@ -17,7 +23,7 @@ class MeanSquaredError(nn.Module):
         self.process = process
 
     def forward(self, output: Float[Tensor, "batch dim"], noised: NoisedSample) -> Float[Tensor, " batch"]:
-        return (self.process.target(noised) - output).square().mean(1)
+        return mean_square(output, self.process.target(noised))
 
 
 class SNRWeightedError(nn.Module):
@@ -42,8 +48,8 @@ class SNRWeightedError(nn.Module):
         self.register_buffer("weight", torch.cat([torch.ones(1, dtype=torch.float64), later]), persistent=False)
 
     def forward(self, output: Float[Tensor, "batch dim"], noised: NoisedSample) -> Float[Tensor, " batch"]:
-        loss = (self.process.target(noised) - output).square().mean(1)
+        loss = mean_square(output, self.process.target(noised))
         if self.process.prediction_type == "epsilon":
-            likelihood = (noised.x0 - self.process.predicted_x0(output, noised)).square().mean(1) / 2
+            likelihood = mean_square(self.process.predicted_x0(output, noised), noised.x0) / 2
             loss = torch.where(noised.t == 0, likelihood, loss)
         return self.weight[noised.t].to(loss.dtype) * loss

@@ -26,7 +26,8 @@ class Dropout(nn.Dropout):
             return input
         if dropped == _LEVELS or input.device.type != "cpu":
             return super().forward(input)
-        return input * scaled_mask(input.shape, dropped, input.dtype)
+        mask = scaled_mask(input.shape, dropped, input.dtype)
+        return input * mask if input.requires_grad else mask.mul_(input)
 
 
 def scaled_mask(shape: tuple[int, ...], dropped: int, dtype: torch.dtype) -> Float[Tensor, ...]:

@@ -135,7 +135,7 @@ class CompactMLP:
         last, hidden = self.products.product.shape
         self.widths = [last - 1, 1, 1, hidden if noisy else 0]
         with torch.no_grad():
-            self.projected_x = 2 * x @ network.first_weights()[0].T
+            self.projected_x = (x @ network.first_weights()[0].T).mul_(2)
 
     @property
     def start(self) -> Float[Tensor, "batch coordinates"]:
@@ -157,10 +157,7 @@ class CompactMLP:
         s.addmm_(coordinates[:, : len(self.products.product)], self.products.product).sigmoid_()
         for weight, bias in self.products.hidden:
             s = torch.addmm(bias, s, weight).sigmoid_()
-        output = torch.zeros_like(coordinates)
-        output[:, : s.shape[1]] = s
-        output[:, s.shape[1]] = 1
-        return output
+        return torch.cat([s, torch.ones_like(alpha), torch.zeros_like(coordinates[:, s.shape[1] + 1 :])], dim=1)
 
     def noise(self, normal: Callable[[int], Tensor]) -> Float[Tensor, "batch coordinates"]:
         """Standard normal noise on the vector, of which only n = W_1 noise ~ N(0, W_1 W_1^T) is drawn.
@@ -175,5 +172,5 @@ class CompactMLP:
         """The vector itself. The last step of every scheduler returns the estimate of x_0, free of noise."""
         u, beta, alpha, _ = coordinates.split(self.widths, dim=1)
         last = self.network.last
-        vector = (2 * u - beta) @ last.weight.T + beta * last.bias
-        return vector + alpha * self.x if alpha.any() else vector
+        vector = ((2 * u - beta) @ last.weight.T).addcmul_(beta, last.bias)
+        return vector.addcmul_(alpha, self.x) if alpha.any() else vector
