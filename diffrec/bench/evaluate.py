@@ -16,7 +16,7 @@ from diffrec.data.splits import Cases
 from diffrec.diffusion.noise import RequestNoise
 from diffrec.errors import UsageError, choose
 from diffrec.lists import top_k
-from diffrec.metrics.beyond_accuracy import coverage, gini, mean_popularity, novelty
+from diffrec.metrics.beyond_accuracy import at_cutoffs
 from diffrec.metrics.functional import TargetRanks, metric_names, metrics_from_ranks, target_ranks
 from diffrec.recommender import Recommender
 from diffrec.typing import Float, Int, Tensor
@@ -121,7 +121,7 @@ class _Record:
             optimistic=self._means(self.optimistic),
             pessimistic=self._means(self.pessimistic),
             over_all_cases={name: value * share for name, value in metrics.items()},
-            beyond_accuracy=_beyond_accuracy(self.top_items, self.cutoffs, num_items, item_counts),
+            beyond_accuracy=at_cutoffs(self.top_items, self.cutoffs, num_items, item_counts),
             ranks=Ragged(self.ranks, self.target.offsets),
             top_items=self.top_items,
             values=dict(zip(self.names, self.mean, strict=True)),
@@ -133,16 +133,3 @@ class _Record:
     def _means(self, values: np.ndarray) -> dict[str, float]:
         means = values[:, self.target.lengths > 0].mean(1)
         return dict(zip(self.names, means.tolist(), strict=True))
-
-
-def _beyond_accuracy(
-    top_items: np.ndarray, cutoffs: Sequence[int], num_items: int, item_counts: np.ndarray | None
-) -> dict[str, float]:
-    values = {}
-    for k in cutoffs:
-        lists = top_items[:, :k]
-        values |= {f"coverage@{k}": coverage(lists, num_items), f"gini@{k}": gini(lists, num_items)}
-        if item_counts is not None:
-            values |= {f"novelty@{k}": novelty(lists, item_counts)}
-            values |= {f"popularity@{k}": mean_popularity(lists, item_counts)}
-    return values

@@ -57,7 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """The whole line; 1 where a model could not be trained."""
-    from diffrec.bench.leaderboard import leaderboard, with_reasons
+    from diffrec.bench.comparison import compare_rows
+    from diffrec.bench.leaderboard import comparable, table, with_comparison, with_reasons
     from diffrec.bench.suite import find_suite, load_suite
 
     suite = load_suite(find_suite(args.suite))
@@ -66,7 +67,9 @@ def run(args: argparse.Namespace) -> int:
     results = _train(suite, output)
     if results is None:
         return 1
-    tables = [with_reasons(table, suite.without) for table in leaderboard(results)]
+    [group] = comparable(results)
+    compared = with_comparison(table(group), compare_rows(group, output.folder / "results"))
+    tables = [with_reasons(compared, suite.without)]
     show(tables)
     example = _recommend(output, args.history)
     pictures = _draw(tables[0], results, output)

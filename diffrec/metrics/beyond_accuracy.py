@@ -6,6 +6,8 @@ count), and `item_counts` is (N,): training interactions of item number j + 1 at
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import scipy.sparse as sp
 from scipy.special import entr
@@ -123,3 +125,17 @@ def _mix(items: Ragged, bucket: np.ndarray, num_buckets: int) -> np.ndarray:
     """(rows, num_buckets) share of each bucket in every row, none of which is empty."""
     cells = items.row_of_entry * num_buckets + bucket[items.values - 1]
     return np.bincount(cells, minlength=len(items) * num_buckets).reshape(-1, num_buckets) / items.lengths[:, None]
+
+
+def at_cutoffs(
+    top_items: np.ndarray, cutoffs: Sequence[int], num_items: int, item_counts: np.ndarray | None
+) -> dict[str, float]:
+    """`coverage@k`, `gini@k` and, with (N,) training counts, `novelty@k` and `popularity@k` of the first k items."""
+    values = {}
+    for k in cutoffs:
+        lists = top_items[:, :k]
+        values |= {f"coverage@{k}": coverage(lists, num_items), f"gini@{k}": gini(lists, num_items)}
+        if item_counts is not None:
+            values |= {f"novelty@{k}": novelty(lists, item_counts)}
+            values |= {f"popularity@{k}": mean_popularity(lists, item_counts)}
+    return values

@@ -18,8 +18,11 @@ from diffrec.bench.plots import (
     cost_chart,
     metric_name,
     read_curve,
+    reported_chart,
     training_chart,
 )
+from diffrec.bench.result import Reported
+from diffrec.errors import UsageError
 
 
 def rows_of(path):
@@ -168,3 +171,16 @@ def test_hostile_names_stay_text(board, result, picture, hostile):
     assert [set(attrs) for _, attrs in tags.tags] == [set(attrs) for _, attrs in harmless.tags]
     # title, heading, two headings of sections, a cell, the caption, the history, an item, a figure, a note
     assert sum(hostile in text for text in tags.text) == 10
+
+
+def test_reported_against_reproduced(board, result, tmp_path):
+    said = (Reported("ndcg@10", 0.05, "log", "a log"), Reported("recall@10", 0.2, "source", "a paper"))
+    tables = leaderboard([*board, result("said", 0.055, role="model", reported=said)])
+    png, data = reported_chart(tables, tmp_path / "reported.png")
+    assert min(size(png)) > 400
+    assert [(row["status"], float(row["reported"]), float(row["measured"])) for row in rows_of(data)] == [
+        ("log", 0.05, 0.055),
+        ("source", 0.2, 0.11),
+    ]
+    with pytest.raises(UsageError, match="no row of these tables has a number that a paper reports"):
+        reported_chart(leaderboard(board), tmp_path / "none.png")

@@ -31,7 +31,8 @@ def make(model: str, ndcg: float, **changes: object) -> Result:
     base = Result(
         suite="quick", suite_version=1, dataset="ml-100k", dataset_sha256="ab" * 32, split_counts={"test_users": 943},
         protocol="loo-full-masked@1", headline="ndcg@10", model=model, role="training-free", control_of=None, seed=0,
-        config={}, config_sha256="c" * 64, code_version="0.1.0", packages={}, selection=Selection("ndcg@10", 0.1, 1, None, None),
+        config={}, config_sha256="c" * 64, code_version="0.1.0", packages={},
+        selection=Selection("ndcg@10", 0.1, 1, None, None),
         metrics=metrics, draw_metrics=(metrics,), bounds=Bounds(ndcg, ndcg), ranks_sha256=None, weights_sha256=None,
         deviations=(), tuning_trials=0, reported=(), validation=metrics, beyond_accuracy={}, parameters=1682,
         denoiser_calls=1, epochs=1, train_seconds=0.5, evaluate_seconds=1.0, ms_per_user={"1": 0.42},
@@ -196,3 +197,17 @@ def test_it_starts_at_once_and_without_torch_or_numpy(results):
         seconds.append(time.perf_counter() - start)
         assert done.returncode == 0, done.stderr
     assert min(seconds) <= 0.5
+
+
+def test_pictures_are_written_on_request(results, tmp_path, capsys):
+    assert (
+        main(["leaderboard", "--results", str(results), "--plots", str(tmp_path / "plots"), "--metric", "recall@10"])
+        == 0
+    )
+    out, err = capsys.readouterr()
+    assert "Recall@10" in out
+    assert "NDCG@10" not in out
+    named = {line.rpartition("/")[2] for line in err.splitlines() if line.startswith(str(tmp_path))}
+    assert named == {path.name for path in (tmp_path / "plots").iterdir()}
+    assert named == {f"quick.ml-100k.{kind}.{end}" for kind in ("accuracy", "cost") for end in ("png", "csv")}
+    assert main(["leaderboard", "--results", str(results), "--write", "--metric", "mrr"]) == 2
