@@ -74,8 +74,11 @@ def deviations(model: type[Recommender]) -> tuple[str, ...]:
 
 
 def split_counts(dataset: Dataset, split: Split) -> dict[str, int]:
-    """Sizes of the dataset and its split; cold_test_targets: those that no training sequence holds."""
-    return {
+    """Sizes of the dataset and its split; cold_test_targets: those that no training sequence holds.
+
+    unavailable_test_targets: those that are no candidates, where the protocol has such items.
+    """
+    counts = {
         "users": dataset.num_users,
         "items": dataset.num_items,
         "interactions": dataset.num_interactions,
@@ -86,6 +89,9 @@ def split_counts(dataset: Dataset, split: Split) -> dict[str, int]:
         "test_targets": len(split.test.target.values),
         "cold_test_targets": int((~np.isin(split.test.target.values, split.train.values)).sum()),
     }
+    if len(split.test.unavailable):
+        counts["unavailable_test_targets"] = int(np.isin(split.test.target.values, split.test.unavailable).sum())
+    return counts
 
 
 def device_name(device: torch.device) -> str:
