@@ -17,7 +17,7 @@ from diffusers import DDIMScheduler
 from torch import nn
 
 from diffrec.diffusion.noise import RequestNoise
-from diffrec.diffusion.schedulers import Scheduler, check_scheduler
+from diffrec.diffusion.schedulers import Scheduler, check_scheduler, check_steps
 from diffrec.diffusion.schedules import Betas, respaced, trailing_timesteps
 from diffrec.errors import UsageError, choose
 from diffrec.typing import Float, Int, Tensor
@@ -166,6 +166,7 @@ class GaussianProcess(nn.Module):
         The grid becomes a process of its own (`schedules.respaced`), so steps are exact on every grid.
         """
         num_steps = self.num_steps(num_inference_steps)
+        check_steps(self.scheduler, num_steps)
         visited = trailing_timesteps(self.num_train_timesteps, num_steps)
         betas = respaced(self.betas, visited)
         # trained_betas and the spacing are ours whatever the template says, and nothing is clipped: diffusers'

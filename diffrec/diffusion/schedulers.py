@@ -67,6 +67,12 @@ def check_scheduler(scheduler: Scheduler) -> None:
         )
 
 
+def check_steps(scheduler: Scheduler, num_inference_steps: int) -> None:
+    """UsageError for a grid that is too short for the scheduler."""
+    if isinstance(scheduler, DPMSolverSinglestepScheduler) and num_inference_steps < 2:
+        raise UsageError("DPMSolverSinglestepScheduler needs num_inference_steps of at least 2, got 1")
+
+
 def scheduler_class(name: str) -> Any:
     """The class of SCHEDULERS with this name; NotFoundError, with the near match, for any other."""
     return SCHEDULERS[choose("scheduler", name, SCHEDULERS)]

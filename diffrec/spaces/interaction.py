@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from diffrec.errors import UsageError
 from diffrec.typing import Float, History, Scores
 
 
@@ -17,6 +18,8 @@ class InteractionSpace(nn.Module):
 
     def __init__(self, num_items: int, recency: tuple[float, float] | None = None) -> None:
         super().__init__()
+        if recency is not None and not 0 <= recency[0] <= recency[1]:
+            raise UsageError(f"recency must be (w_min, w_max) with 0 <= w_min <= w_max, got {tuple(recency)}")
         self.num_items, self.recency = num_items, recency
 
     @property

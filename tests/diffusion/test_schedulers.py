@@ -12,7 +12,7 @@ from diffrec.diffusion.gaussian import GaussianProcess
 from diffrec.diffusion.sampler import sample
 from diffrec.diffusion.schedulers import SCHEDULERS, scheduler_class, settings, with_settings
 from diffrec.diffusion.schedules import linear
-from diffrec.errors import NotFoundError
+from diffrec.errors import NotFoundError, UsageError
 
 
 def process_with(scheduler=None):
@@ -64,3 +64,15 @@ def test_the_process_is_not_a_setting():
 def test_other_names_are_refused(name):
     with pytest.raises(NotFoundError, match=r"there are: DDIMScheduler, DPMSolverMultistepScheduler"):
         scheduler_class(name)
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_one_step_is_a_walk_or_a_clear_error(name):
+    """The scheduler that needs two stages dies of an index inside diffusers otherwise."""
+    process = process_with(scheduler_class(name)())
+    if name == "DPMSolverSinglestepScheduler":
+        with pytest.raises(UsageError, match="DPMSolverSinglestepScheduler needs num_inference_steps of at least 2"):
+            process.reverse_steps(1)
+        process.reverse_steps(2)
+    else:
+        assert torch.isfinite(sample(lambda x, t: 0.5 * x, process, torch.ones(2, 3), num_inference_steps=1)).all()

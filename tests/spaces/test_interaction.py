@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from diffrec.errors import UsageError
 from diffrec.spaces.interaction import InteractionSpace
 
 NUM_ITEMS = 9
@@ -59,3 +60,9 @@ def test_the_vector_is_the_score():
     assert torch.equal(space.score(x0), x0)
     assert space.shape == (4,)
     assert not list(space.parameters())
+
+
+@pytest.mark.parametrize("recency", [(0.5, 0.2), (-0.1, 1.0)])
+def test_a_ramp_that_falls_or_starts_below_nothing_is_refused(recency):
+    with pytest.raises(UsageError, match=r"0 <= w_min <= w_max, got \("):
+        InteractionSpace(4, recency)
