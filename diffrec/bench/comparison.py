@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 SCHEMA_VERSION = 1
+WITHOUT_DIFFUSION = ("noise-off", "one-step", "conditioner-only")  # controls `<model>-<one of these>`; others tell more
 STRONG = ("sasrec", "bsarec")  # the autoregressive rows that a claim has to beat
 SHOWN = ("beats counting", "diffusion helps")  # what one table can show; `beats strong AR` takes several
 
@@ -122,7 +123,6 @@ def compare_rows(results: Sequence[Result], folder: Path) -> Comparison | None:
     group = best_group(values)
     roles = {result.model: result.role for result in results}
     counting = [name for name, role in roles.items() if role == "training-free"]
-    controls = {result.model: result.control_of for result in results if result.control_of is not None}
     badges = {}
     for model in (name for name, role in roles.items() if role == "model"):
         verdicts = gate(
@@ -130,7 +130,7 @@ def compare_rows(results: Sequence[Result], folder: Path) -> Comparison | None:
             model,
             counting=counting,
             strong=[name for name in STRONG if name != model],
-            controls=[name for name, of in controls.items() if of == model],
+            controls=[name for kind in WITHOUT_DIFFUSION if roles.get(name := f"{model}-{kind}") == "control"],
         )
         badges[model] = tuple(Badge(v.badge, v.granted, v.missing, v.not_beaten) for v in verdicts)
     return Comparison(

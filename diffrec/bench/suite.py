@@ -29,8 +29,9 @@ class SuiteModel:
 
     configs: as for `diffrec fit -c`, later ones win; overrides: as on the command line, `--model.lr=1e-3`;
     on: more of them for some datasets; only: the datasets it runs on, all where there are none;
-    seeds: one run each; control_of: the row that this one is a control for; tuning_trials: how many settings were
-    tried on validation to choose these, 0 for published ones; reported: what papers say, by dataset.
+    seeds: one run each; control_of: the row that this one is a control for, named `<row>-noise-off`, `-one-step` or
+    `-conditioner-only` where it shows what diffusion adds; tuning_trials: how many settings were tried on validation
+    to choose these, 0 for published ones; reported: what papers say, by dataset.
     """
 
     name: str

@@ -34,7 +34,8 @@ def folder(result, tmp_path):
         (result("good", role="model"), 0.74, 3),
         (result("good", role="model", seed=1), 0.74, 4),
         (result("even", role="model"), 0.69, 5),
-        (result("even-off", role="control", control_of="even"), 0.69, 5),
+        (result("even-noise-off", role="control", control_of="even"), 0.69, 5),
+        (result("good-broken", role="control", control_of="good"), 0.1, 6),  # says nothing of diffusion
     ]
     for record, share, seed in rows:
         write_result(record, to_parquet(ranks_of_quality(share, seed)), tmp_path)
@@ -45,7 +46,7 @@ def test_the_best_group_and_the_badges(folder):
     found = compare_rows(read_results(folder), folder)
     assert isinstance(found, Comparison)
     assert (found.best, found.metric, found.users) == ("good", "ndcg@10", USERS)
-    assert set(found.level) == {"even", "even-off"}
+    assert set(found.level) == {"even", "even-noise-off"}
     earned = {model: {badge.name: badge.granted for badge in badges} for model, badges in found.badges.items()}
     assert earned == {
         "good": {"beats counting": True, "beats strong AR": False, "diffusion helps": False},
@@ -93,7 +94,15 @@ def test_tables_show_it(folder):
     assert with_comparison(plain, None) == plain
     shown = with_comparison(plain, compare_rows(results, folder))
     names = {cells(row, shown)[0] for row in shown.rows}
-    assert names == {"good★", "even★", "└ even-off★", "markov°", "popularity°"}
+    assert names == {"└ good-broken", "good★", "even★", "└ even-noise-off★", "markov°", "popularity°"}
     assert "beats counting: even, good; diffusion helps: no row" in caption(shown)
     assert "★" not in caption(plain)
     assert "beats counting: even, good" in markdown([shown])
+
+
+def test_diffusion_helps_where_the_twin_without_it_is_worse(folder, result):
+    worse = result("good-noise-off", role="control", control_of="good")
+    write_result(worse, to_parquet(ranks_of_quality(0.3, 7)), folder)
+    found = compare_rows(read_results(folder), folder)
+    helps = {model: badges[2].granted for model, badges in found.badges.items()}
+    assert helps == {"good": True, "even": False}
