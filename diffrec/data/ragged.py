@@ -106,8 +106,11 @@ class Ragged:
     def contains(self, other: Ragged) -> np.ndarray:
         """(other entries,) bool: does row r of `self` hold that entry of row r of `other`?"""
         span = int(max(self.values.max(initial=0), other.values.max(initial=0))) + 1
-        mine = self.row_of_entry * span + self.values
-        return np.isin(other.row_of_entry * span + other.values, mine)
+        mine = np.sort(self.row_of_entry * span + self.values)
+        asked = other.row_of_entry * span + other.values
+        if not len(mine):
+            return np.zeros(len(asked), dtype=bool)
+        return mine[np.searchsorted(mine, asked).clip(max=len(mine) - 1)] == asked
 
     def to_csr(self, num_items: int, weights: np.ndarray | None = None) -> sp.csr_array:
         """(rows, num_items) sparse matrix; item number j goes to column j - 1, repeats are summed."""

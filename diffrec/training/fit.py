@@ -17,6 +17,7 @@ from diffrec.files import write_file
 from diffrec.paths import naming
 from diffrec.training.build import Run
 from diffrec.training.checkpoint_io import load_weights, read_checkpoint
+from diffrec.training.memory import keep_freed_memory
 from diffrec.training.resume import refuse_another_experiment
 
 _TRAINING_STREAM = 1 << 20  # training draws apart from the initial weights, whatever was drawn since the build
@@ -59,6 +60,7 @@ def fit(run: Run, resume: Path | None = None) -> FitResult:
     if not _trial(run):
         _write_config(run)
     seed_everything(cast(int, run.config["seed_everything"]) ^ _TRAINING_STREAM, workers=True)
+    keep_freed_memory()
     started = time.perf_counter()
     _train(run, resume)
     seconds = time.perf_counter() - started
