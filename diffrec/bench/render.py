@@ -111,7 +111,7 @@ def markdown(tables: Sequence[Table]) -> str:
         f"inside one table only. {LEGEND}",
     ]
     for table in tables:
-        parts += [f"## {_escaped(table.title)}", _markdown_table(table), _escaped(caption(table))]
+        parts += [f"## {_escaped(table.title)}", _markdown_table(table), *map(_escaped, caption(table).splitlines())]
     return "\n\n".join(parts) + "\n"
 
 

@@ -14,7 +14,7 @@ _INT64 = torch.iinfo(torch.int64)
 
 
 class Dropout(nn.Dropout):
-    """`nn.Dropout` that is an order of magnitude faster on the CPU, where torch draws one number an element.
+    """`nn.Dropout` that is faster on the CPU, where torch draws one number an element.
 
     p is rounded to a multiple of 2^-16 and what is kept is scaled by the rounded share, so that expectations
     are exact. The mask comes from torch's generator and does not depend on the number of threads.

@@ -94,7 +94,7 @@ def _version(parameter: Tensor) -> tuple[int, int]:
 class CatalogueProducts:
     """What the reverse loop needs of a network's weights, none of it as wide as the catalogue.
 
-    tanh(x) = 2 s(2x) - 1 with the logistic function s, which costs a third of tanh: every layer is kept as the
+    tanh(x) = 2 s(2x) - 1 with the logistic function s, which costs less than tanh: every layer is kept as the
     weight and bias that give twice its input to the activation from the s of the layer before.
     product: (last + 1, hidden), what the first layer makes of (u, beta), see `CompactMLP`; hidden: the layers between.
     """

@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from diffrec.typing import Float, Tensor
 
-_COLUMNS = 512  # a few hundred rows times a few thousand columns are a third slower in one product (OpenBLAS, MKL)
+_COLUMNS = 512  # one product of a few hundred rows and thousands of columns was slower with MKL
 
 
 def wide_linear(

@@ -13,8 +13,8 @@ _BLOCK = 1 << 30
 def keep_freed_memory() -> bool:
     """Ask glibc to reuse blocks of up to 1 GiB instead of handing them back; whether there was a glibc to ask.
 
-    Training frees and takes the same few megabytes in every step, and a tenth of its time went into the pages that
-    the system had to clear again. The process keeps its peak until it ends.
+    Training frees and takes the same few megabytes in every step, and time goes into the pages that the system
+    has to clear again. The process keeps its peak until it ends.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -34,7 +34,8 @@ EXPECTED = """\
 | markov° | 1 | .0480 | .0960 | 1 | 0.42 | 146k | 0.5 s |
 | popularity° | 1 | .0250 | .0500 | 1 | 0.42 | 1.68k | 0.5 s |
 
-943 test users, sorted for ndcg@10; data sha256 abababababab, suite version 1; measured on cpu, 2 threads. \
+943 test users, sorted for ndcg@10; data sha256 abababababab, suite version 1; measured on cpu, 2 threads.
+
 lacks: sequential-rules; sasrec
 """
 
