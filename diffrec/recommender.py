@@ -25,6 +25,7 @@ from diffrec.errors import DiffrecError, UsageError, check_numbers, check_sizes
 from diffrec.lists import Recommendations, last_items, right_padded, top_k
 from diffrec.metrics.functional import all_finite
 from diffrec.metrics.ranking import RankingMetrics
+from diffrec.nn.fitted_shape import FittedShape
 from diffrec.typing import Float, History, Int, Scores, Tensor
 
 _SCORES_AT_ONCE = 1 << 26  # scores held by one chunk of `recommend`: 256 MiB of float32
@@ -83,6 +84,13 @@ class Recommender(pl.LightningModule):
     def training_loss(self, batch: Batch) -> Float[Tensor, ""]:
         """The loss of one batch."""
         raise NotImplementedError
+
+    def prepare(self, sequences: Ragged) -> None:
+        """What is worked out from all training sequences before learning: a graph, frequencies. Nothing by default.
+
+        It runs before the optimiser is made. What it keeps belongs into buffers or parameters, those whose shape
+        the data decides into modules that are `FittedShape`.
+        """
 
     @property
     def denoiser_calls(self) -> int:
@@ -159,6 +167,10 @@ class Recommender(pl.LightningModule):
 
     # Lightning
 
+    def setup(self, stage: str) -> None:
+        if stage == "fit":
+            self.prepare(self.trainer.datamodule.split.train)  # pyright: ignore[reportAttributeAccessIssue]
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self.training_loss(batch)
         self.log("train/loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(batch.history))
@@ -196,12 +208,16 @@ class Recommender(pl.LightningModule):
         self.validation_metrics.reset()
 
 
-class ClosedFormRecommender(Recommender):
+class ClosedFormRecommender(FittedShape, Recommender):
     """A baseline that is computed from the training sequences in one go, without gradients.
 
     A subclass gives `solve(sequences)`, which fills its buffers; under Lightning it runs before the
     first validation of a one-epoch fit. Buffers may change shape: loading takes the shapes of the file.
+
+    asked_with: constructor arguments that only `score` reads, so that a solved model may be asked with others.
     """
+
+    asked_with: ClassVar[tuple[str, ...]] = ()
 
     examples = "once"
     rows_at_least = 1  # rows are added up one by one
@@ -214,20 +230,14 @@ class ClosedFormRecommender(Recommender):
         """Compute the model from training sequences."""
         raise NotImplementedError
 
-    def on_fit_start(self) -> None:
-        self.solve(self.trainer.datamodule.split.train)  # pyright: ignore[reportAttributeAccessIssue]
+    def prepare(self, sequences: Ragged) -> None:
+        self.solve(sequences)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         return None
 
     def configure_optimizers(self) -> None:
         return None
-
-    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: object) -> None:
-        for name, buffer in self._buffers.items():
-            if buffer is not None and prefix + name in state_dict:
-                self._buffers[name] = torch.empty_like(state_dict[prefix + name], device=buffer.device)
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 @runtime_checkable

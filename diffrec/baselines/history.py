@@ -53,6 +53,7 @@ class ItemToItem(ClosedFormRecommender):
     decay: in (0, 1], how much less an event counts than the one after it.
     """
 
+    asked_with = ("decay",)
     table: torch.Tensor
     indptr: torch.Tensor
     indices: torch.Tensor

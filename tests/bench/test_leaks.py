@@ -44,14 +44,14 @@ class Honest(ClosedFormRecommender):
 
 
 class SolvesOnEverything(Honest):
-    def on_fit_start(self):
+    def prepare(self, sequences):
         for part in self.trainer.datamodule.dataset.parts.values():
             self.solve(part.items)
 
 
 class ReadsTheTest(Honest):
-    def on_fit_start(self):
-        super().on_fit_start()
+    def prepare(self, sequences):
+        super().prepare(sequences)
         self.solve(self.trainer.datamodule.split.test.target)
 
 
@@ -64,8 +64,8 @@ class LearnsWhileItValidates(Honest):
 class LooksUpTheAnswers(Honest):
     """Its weights are those of the honest one."""
 
-    def on_fit_start(self):
-        super().on_fit_start()
+    def prepare(self, sequences):
+        super().prepare(sequences)
         test = self.trainer.datamodule.split.test
         self.answers = {tuple(test.history[row]): test.target[row][-1] for row in range(len(test))}
 
