@@ -308,13 +308,18 @@ class DiffusionRecommender(Recommender):
         self.lr, self.weight_decay = lr, weight_decay
 
     @property
-    def scheduler(self) -> Scheduler:
-        """The diffusers scheduler whose steps the reverse loop takes; assign another to use its steps."""
-        return cast(GaussianProcess, self.process).scheduler
+    def scheduler(self) -> Scheduler | None:
+        """The diffusers scheduler whose steps the reverse loop takes; assign another to use its steps.
+
+        None for a process that has steps of its own, such as a flow; UsageError when one is assigned there.
+        """
+        return self.process.scheduler if isinstance(self.process, GaussianProcess) else None
 
     @scheduler.setter
     def scheduler(self, scheduler: Scheduler) -> None:
-        cast(GaussianProcess, self.process).scheduler = scheduler
+        if not isinstance(self.process, GaussianProcess):
+            raise UsageError(f"{type(self).__name__} has steps of its own and takes no scheduler")
+        self.process.scheduler = scheduler
 
     @property
     def denoiser_calls(self) -> int:

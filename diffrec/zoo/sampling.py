@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from diffrec.diffusion.schedulers import scheduler_class, settings, with_settings
+from diffrec.diffusion.schedulers import Scheduler, scheduler_class, settings, with_settings
 from diffrec.errors import IntegrityError
 from diffrec.recommender import DiffusionRecommender, Recommender
 from diffrec.strict_json import record
 from diffrec.zoo.arguments import checked_arguments, plain
 
 _NONE = type(None)
-_KINDS = {"num_inference_steps": (int, _NONE), "guidance_scale": float, "stochastic": bool, "scheduler": dict}
+_KINDS = {"num_inference_steps": (int, _NONE), "guidance_scale": float, "stochastic": bool, "scheduler": (dict, _NONE)}
 _SCHEDULER = {"class": str, "settings": dict}
 
 
@@ -23,15 +23,19 @@ def sampling_of(model: Recommender) -> dict[str, Any] | None:
     """
     if not isinstance(model, DiffusionRecommender):
         return None
-    name = type(model.scheduler).__name__
-    if scheduler_class(name) is not type(model.scheduler):
-        raise TypeError(f"the scheduler {name} is not that of diffusers")
     return {
         "num_inference_steps": plain(model.num_inference_steps),
         "guidance_scale": plain(float(model.guidance_scale)),
         "stochastic": plain(model.stochastic),
-        "scheduler": {"class": name, "settings": plain(settings(model.scheduler))},
+        "scheduler": None if model.scheduler is None else _kept(model.scheduler),
     }
+
+
+def _kept(scheduler: Scheduler) -> dict[str, Any]:
+    name = type(scheduler).__name__
+    if scheduler_class(name) is not type(scheduler):
+        raise TypeError(f"the scheduler {name} is not that of diffusers")
+    return {"class": name, "settings": plain(settings(scheduler))}
 
 
 def set_sampling(model: Recommender, sampling: Mapping[str, Any] | None, where: str) -> None:
@@ -41,11 +45,8 @@ def set_sampling(model: Recommender, sampling: Mapping[str, Any] | None, where: 
             raise IntegrityError(f"{where} must be null, for {type(model).__name__} is no diffusion model")
         return
     fields = record(sampling, where, _KINDS)
-    scheduler = record(fields["scheduler"], f"{where}: scheduler", _SCHEDULER)
     try:
-        cls = scheduler_class(scheduler["class"])
-        arguments = checked_arguments(cls.__init__, scheduler["settings"], f"{where}: {cls.__name__}")
-        model.scheduler = with_settings(cls.__name__, arguments, model.scheduler)
+        _set_scheduler(model, fields["scheduler"], where)
         for name in ("num_inference_steps", "guidance_scale", "stochastic"):
             setattr(model, name, fields[name])
         model.process.reverse_steps(model.num_inference_steps)
@@ -53,3 +54,15 @@ def set_sampling(model: Recommender, sampling: Mapping[str, Any] | None, where: 
         raise
     except Exception as error:  # whatever a scheduler makes of settings from a file, the file is at fault
         raise IntegrityError(f"{where} cannot be used: {error}") from error
+
+
+def _set_scheduler(model: DiffusionRecommender, kept: object, where: str) -> None:
+    if model.scheduler is None or kept is None:
+        if (model.scheduler is None) != (kept is None):
+            needed = "null" if model.scheduler is None else "an object"
+            raise IntegrityError(f"{where}: scheduler must be {needed} for {type(model).__name__}")
+        return
+    scheduler = record(kept, f"{where}: scheduler", _SCHEDULER)
+    cls = scheduler_class(scheduler["class"])
+    arguments = checked_arguments(cls.__init__, scheduler["settings"], f"{where}: {cls.__name__}")
+    model.scheduler = with_settings(cls.__name__, arguments, model.scheduler)

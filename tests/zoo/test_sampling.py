@@ -95,6 +95,7 @@ FORGED = {
     "an object for a number": (
         lambda s: s["scheduler"]["settings"].update(steps_offset={"class": "os.system"}), "steps_offset cannot be"),
     "an extra key": (lambda s: s.update(callback="os.system"), "unexpected or missing"),
+    "no scheduler": (lambda s: s.update(scheduler=None), "scheduler must be an object for"),
     "a scheduler by name only": (lambda s: s.update(scheduler="DDIMScheduler"), "scheduler has the wrong type str"),
     "too many steps": (lambda s: s.update(num_inference_steps=13), r"must lie in 1\.\.12, got 13"),
     "no steps": (lambda s: s.update(num_inference_steps=0), r"must lie in 1\.\.12, got 0"),
