@@ -71,7 +71,7 @@ def measure(cell: Cell, run: Run, fitted: FitResult, memory: PeakMemory) -> tupl
         ranks_sha256=None,  # known when they are written
         weights_sha256=weights_sha256(model),
         deviations=deviations(type(model)),
-        tuning_trials=cell.model.tuning_trials,
+        tuning_trials=cell.model.trials_on(cell.dataset.name),
         reported=cell.model.reported_on(cell.dataset.name),
         validation=dict(valid.metrics),
         beyond_accuracy=_mean(tests, lambda test: test.beyond_accuracy),

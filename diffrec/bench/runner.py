@@ -9,28 +9,23 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-import torch
-from pytorch_lightning import Callback
 from pytorch_lightning.loggers import CSVLogger
 
 from diffrec.bench import unfinished
 from diffrec.bench.lock import holding, owner
 from diffrec.bench.measure import measure
-from diffrec.bench.provenance import PeakMemory, config_sha256
+from diffrec.bench.provenance import config_sha256
 from diffrec.bench.ranks import UserRanks, to_parquet
 from diffrec.bench.result import Result, read_result, write_result
 from diffrec.bench.schedule import Board, Costs, Executor, Folders, Outcome, Task, stamp
 from diffrec.bench.suite import Cell, Suite, SuiteDataset, SuiteModel
+from diffrec.bench.training import Progress, training
 from diffrec.data.dataset import Dataset
 from diffrec.data.sources import load_dataset
 from diffrec.errors import DiffrecError, IntegrityError
 from diffrec.paths import naming
 from diffrec.recommender import Recommender
-from diffrec.training.build import build
 from diffrec.training.config import compose
-from diffrec.training.fit import fit, monitored
-
-Progress = Callable[[str], Callback]
 
 
 @dataclass(frozen=True)
@@ -231,21 +226,9 @@ def run_cell(cell: Cell, runs: Path, progress: Progress | None = None) -> Traine
     A run of this cell that was interrupted after an epoch is taken up again, where nothing that numbers depend on
     has changed; the result is then that of an uninterrupted run, and its seconds of training are those of both.
     """
-    torch.manual_seed(cell.seed)
-    words = overrides(cell)
-    mine = unfinished.origin(compose(cell.model.configs, words))
     family = runs / cell.path.with_suffix("")
-    with unfinished.run_folder(family, mine, lambda: load_dataset(cell.dataset.name).sha256) as folder:
-        run = build(cell.model.configs, words, folder)
-        unfinished.begin(folder, mine, run.data.dataset.sha256)
-        watch = unfinished.Stopwatch()
-        shown = [] if progress is None else [progress(monitored(run))]
-        run.trainer.callbacks += [watch, *shown]  # pyright: ignore
-        device = run.trainer.strategy.root_device
-        memory = PeakMemory(device)
-        fitted = fit(run, unfinished.last_checkpoint(folder))
-        run.model.to(device).eval()
-        result, ranks = measure(cell, run, replace(fitted, seconds=watch.earlier + fitted.seconds), memory)
-        unfinished.finish(folder)
+    with training(cell.model.configs, overrides(cell), family, cell.seed, progress) as fitted:
+        run = fitted.run
+        result, ranks = measure(cell, run, fitted.result, fitted.memory)
     log = next(logger for logger in run.trainer.loggers if isinstance(logger, CSVLogger)).log_dir
     return Trained(cell, result, ranks, run.model, run.data.dataset, unfinished.whole_log(Path(log) / "metrics.csv"))

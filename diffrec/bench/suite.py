@@ -31,7 +31,8 @@ class SuiteModel:
     on: more of them for some datasets; only: the datasets it runs on, all where there are none;
     seeds: one run each; control_of: the row that this one is a control for, named `<row>-noise-off`, `-one-step` or
     `-conditioner-only` where it shows what diffusion adds; tuning_trials: how many settings were tried on validation
-    to choose these, 0 for published ones; reported: what papers say, by dataset.
+    to choose these, 0 for published ones; search: the space of `configs/search` that is tuned in, whose best settings
+    the row gets on each dataset (`tuning.tuned`), with `tried` settings there; reported: what papers say, by dataset.
     """
 
     name: str
@@ -42,6 +43,8 @@ class SuiteModel:
     seeds: tuple[int, ...] = (0,)
     control_of: str | None = None
     tuning_trials: int = 0
+    search: str | None = None
+    tried: dict[str, int] = field(default_factory=dict, hash=False)
     reported: dict[str, tuple[Reported, ...]] = field(default_factory=dict, hash=False)
 
     def runs_on(self, dataset: str) -> bool:
@@ -51,6 +54,10 @@ class SuiteModel:
     def overrides_on(self, dataset: str) -> tuple[str, ...]:
         """What goes over its configurations on a dataset."""
         return (*self.overrides, *self.on.get(dataset, ()))
+
+    def trials_on(self, dataset: str) -> int:
+        """How many settings were tried on validation to choose those for a dataset."""
+        return self.tried.get(dataset, self.tuning_trials)
 
     def reported_on(self, dataset: str) -> tuple[Reported, ...]:
         """What papers say of this row on a dataset."""
@@ -62,7 +69,8 @@ class Suite:
     """All models on all datasets.
 
     version: raised when a cell changes its meaning; without: models that some of its tables lack although every
-    table needs them, each with the reason; draws: how often a model whose lists depend on noise is tested.
+    table needs them, each with the reason; draws: how often a model whose lists depend on noise is tested; budget: how
+    many settings of each row with a search space are tried.
     """
 
     name: str
@@ -72,6 +80,7 @@ class Suite:
     models: tuple[SuiteModel, ...]
     without: dict[str, str] = field(default_factory=dict)
     draws: int = 3
+    budget: int = 20
 
     def cells(self) -> Iterator[Cell]:
         """One run each, in the order of the file."""
@@ -147,11 +156,40 @@ def find_suite(name: str) -> Path:
 
 
 def load_suite(path: Path) -> Suite:
-    """Read a suite; UsageError names the file and the key that is wrong."""
-    tree = read_yaml(path.read_text(encoding="utf-8", errors="replace"), str(path))
+    """Read a suite; UsageError names the file and the key that is wrong.
+
+    A member of `models` that is a name stands for the rows of that file in the folder `rows` beside the suite.
+    """
+    tree = _with_rows(_read(path), path.parent / "rows")
     suite = parse(tree, Suite, str(path), UsageError, unwrap=_value_and_place)
     _check(suite, path)
     return suite
+
+
+def _read(path: Path) -> Node:
+    return read_yaml(path.read_text(encoding="utf-8", errors="replace"), str(path))
+
+
+def _with_rows(suite: Node, folder: Path) -> Node:
+    """A suite whose members of `models` that are names stand for the rows of `rows/<name>.yaml`."""
+    models = suite.get("models")
+    if models is None or not isinstance(models.value, list) or not isinstance(suite.value, dict):
+        return suite
+    rows = [row for member in models.value for row in _rows(member, folder)]
+    return Node({**suite.value, "models": Node(rows, models.where)}, suite.where)
+
+
+def _rows(member: Node, folder: Path) -> list[Node]:
+    if not isinstance(member.value, str):
+        return [member]
+    names = sorted(path.stem for path in folder.glob("*.yaml"))
+    if member.value not in names:
+        there = f"; there are: {', '.join(names)}{near_match(member.value, names)}" if names else f" in {folder}"
+        raise NotFoundError(f"{member.where}: no rows {member.value!r}{there}")
+    rows = _read(folder / f"{member.value}.yaml")
+    if not isinstance(rows.value, list):
+        raise UsageError(f"{rows.where}: rows are a list of models")
+    return rows.value
 
 
 def _value_and_place(node: Node, source: str) -> tuple[object, str]:
@@ -170,10 +208,12 @@ def _check(suite: Suite, path: Path) -> None:
             raise UsageError(f"{path} lists no {kind}")
         if twice := [name for name in names if names.count(name) > 1]:
             raise UsageError(f"{path} lists the {kind} {twice[0]!r} twice")
-    if suite.draws < 1:
-        raise UsageError(f"{path}: draws must be at least 1, got {suite.draws}")
+    for name in ("draws", "budget"):
+        if getattr(suite, name) < 1:
+            raise UsageError(f"{path}: {name} must be at least 1, got {getattr(suite, name)}")
     for model in suite.models:
-        if unknown := [name for name in (*model.reported, *model.on, *model.only) if name not in datasets]:
+        named = (*model.reported, *model.on, *model.only, *model.tried)
+        if unknown := [name for name in named if name not in datasets]:
             near = near_match(unknown[0], datasets)
             raise UsageError(f"{path}: {model.name} names {unknown[0]!r}, no dataset of this suite{near}")
     everywhere = [model.name for model in suite.models if not model.only]

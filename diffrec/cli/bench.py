@@ -9,9 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffrec.cli import probe
+from diffrec.cli import probe, tune
 from diffrec.cli.entries import entry_of, is_published
 from diffrec.cli.leaderboard import compare_all, read_chosen
+from diffrec.cli.printable import print_line
 from diffrec.errors import UsageError, check_numbers, check_sizes
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     compare_parser = actions.add_parser("compare", help=text)
     compare_parser.add_argument("--results", type=Path, default=DEFAULT_RESULTS, metavar="DIR",
                                 help="where the results are (default: benchmarks/results)")  # fmt: skip
+    tune.add_arguments(actions.add_parser("tune", help=tune.HELP, description=tune.HELP))
     probe.add_arguments(actions.add_parser("probe", help=probe.HELP, description=probe.HELP))
 
 
@@ -45,6 +47,8 @@ def _add_run(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
                             help="where the results go (default: benchmarks/results)")  # fmt: skip
     run_parser.add_argument("--runs", type=Path, default=Path("runs/bench"), metavar="DIR",
                             help="where logs and checkpoints go (default: runs/bench)")  # fmt: skip
+    run_parser.add_argument("--tuning", type=Path, metavar="DIR",
+                            help="the settings of rows that were tuned (default: benchmarks/tuning)")  # fmt: skip
     run_parser.add_argument("--zoo", type=Path, metavar="DIR",
                             help="keep the first seed of each trained model there; runs what is missing")  # fmt: skip
     run_parser.add_argument("--only", nargs="+", default=[], metavar="MODEL", help="only these models")
@@ -67,7 +71,7 @@ def _add_run(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def run(args: argparse.Namespace) -> int:
     """What the action asks for; 1 where a cell failed."""
-    return {"run": _run, "compare": _compare, "probe": probe.run}[args.action](args)
+    return {"run": _run, "compare": _compare, "tune": tune.run, "probe": probe.run}[args.action](args)
 
 
 def _compare(args: argparse.Namespace) -> int:
@@ -83,7 +87,9 @@ def _run(args: argparse.Namespace) -> int:
     from diffrec.bench.schedule import Folders
     from diffrec.bench.suite import find_suite, load_suite
 
-    suite = load_suite(find_suite(args.suite)).only(args.only, args.seeds)
+    from diffrec.bench.tuning import shipped, tuned
+
+    suite = tuned(load_suite(find_suite(args.suite)).only(args.only, args.seeds), args.tuning or shipped())
     folders = Folders(args.results, args.runs)
 
     def force(cell: Cell) -> bool:
@@ -146,12 +152,6 @@ def _executor(args: argparse.Namespace, folders: Folders) -> Executor:
     from diffrec.bench.runner import InProcess
 
     return InProcess(folders, None if args.quiet else training_progress(), partial(keep_published, zoo=args.zoo))
-
-
-def print_line(line: str) -> None:
-    """One line on stdout, at once."""
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
 
 
 def training_progress() -> Progress | None:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffrec.cli.bench import print_line, training_progress
+from diffrec.cli.bench import training_progress
 from diffrec.cli.entries import save_entry
 from diffrec.cli.leaderboard import show
+from diffrec.cli.printable import print_line
 
 if TYPE_CHECKING:
     from diffrec.bench.leaderboard import Table
@@ -60,8 +61,9 @@ def run(args: argparse.Namespace) -> int:
     from diffrec.bench.comparison import compare_rows
     from diffrec.bench.leaderboard import comparable, table, with_comparison, with_reasons
     from diffrec.bench.suite import find_suite, load_suite
+    from diffrec.bench.tuning import shipped, tuned
 
-    suite = load_suite(find_suite(args.suite))
+    suite = tuned(load_suite(find_suite(args.suite)), shipped())
     output = Output(args.output, suite.datasets[0].name)
     _say_where_data_comes_from(output.dataset)
     results = _train(suite, output)

@@ -94,7 +94,8 @@ def find_config(name: str | Path) -> Path:
 def shipped_configs() -> dict[str, Path]:
     """The files of the project's `configs` folder by name: `recipe/dreamrec-ml-100k`, `model/ease`, ..."""
     folder = resource_dir("configs")
-    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.yaml"))}
+    paths = [path for path in sorted(folder.rglob("*.yaml")) if path.parent.name != "search"]  # spaces, for tuning
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in paths}
 
 
 class _Files:

@@ -1,0 +1,120 @@
+"""Which settings a row was given: all trials of its tuning in one file a dataset, and the best of them in a suite."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from diffrec.bench.search import words
+from diffrec.bench.strict import parse
+from diffrec.bench.suite import Suite, SuiteDataset, SuiteModel
+from diffrec.errors import IntegrityError, NotFoundError, UsageError
+from diffrec.files import write_file
+from diffrec.paths import resource_dir
+from diffrec.strict_json import from_json, to_json
+
+Method = Literal["every setting", "tpe"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting. value: its metric on validation, None where it failed; error: why; seconds: all of it."""
+
+    settings: dict[str, Any]
+    value: float | None
+    seconds: float
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """All trials of a row on a dataset.
+
+    configs, overrides: what the settings go over; space: as declared; method: "every setting" of a finite space, or
+    "tpe"; metric: the headline of the protocol, on validation, the larger the better; test cases are not looked at.
+    """
+
+    schema_version: int
+    dataset: str
+    dataset_sha256: str
+    protocol: str
+    metric: str
+    model: str
+    configs: tuple[str, ...]
+    overrides: tuple[str, ...]
+    space: dict[str, Any]
+    method: Method
+    seed: int
+    code_version: str
+    trials: tuple[Trial, ...]
+
+    @property
+    def best(self) -> Trial:
+        """The first of the best; UsageError where every trial failed."""
+        done = [trial for trial in self.trials if trial.value is not None]
+        if not done:
+            raise UsageError(f"no trial of {self.model} on {self.dataset} has a value; the first says: {self._error}")
+        return max(done, key=lambda trial: trial.value or 0.0)
+
+    @property
+    def _error(self) -> str | None:
+        return self.trials[0].error if self.trials else "there is none"
+
+
+def shipped() -> Path:
+    """The folder of the project's own tuning."""
+    return resource_dir("benchmarks") / "tuning"
+
+
+def tuning_path(folder: Path, dataset: SuiteDataset, model: str) -> Path:
+    """Where the trials of a row lie: `<folder>/<dataset>/<protocol>/<row>.json`."""
+    return folder / dataset.name / dataset.protocol / f"{model}.json"
+
+
+def read_tuning(path: Path) -> Tuning:
+    """A stored tuning; IntegrityError names what is wrong with the file."""
+    return parse(from_json(path.read_bytes(), str(path)), Tuning, str(path), IntegrityError)
+
+
+def write_tuning(path: Path, tuning: Tuning) -> None:
+    """Write it whole or not at all."""
+    write_file(path, to_json(asdict(tuning)))
+
+
+def tuned(suite: Suite, folder: Path) -> Suite:
+    """The suite whose rows with a search space have the best settings of their tuning.
+
+    Raises UsageError that names the command, where a row has no tuning or one of another configuration.
+    """
+    return replace(suite, models=tuple(_tuned(model, suite, folder) for model in suite.models))
+
+
+def _tuned(model: SuiteModel, suite: Suite, folder: Path) -> SuiteModel:
+    if model.search is None:
+        return model
+    on, tried = dict(model.on), dict[str, int]()
+    for dataset in suite.datasets:
+        if model.runs_on(dataset.name):
+            tuning = _current(model, dataset, suite.name, folder)
+            on[dataset.name] = (*model.on.get(dataset.name, ()), *words(tuning.best.settings))
+            tried[dataset.name] = len(tuning.trials)
+    return replace(model, on=on, tried=tried)
+
+
+def _current(model: SuiteModel, dataset: SuiteDataset, suite: str, folder: Path) -> Tuning:
+    command = f"diffrec bench tune {suite} --only {model.name} --datasets {dataset.name}"
+    path = tuning_path(folder, dataset, model.name)
+    try:
+        tuning = read_tuning(path)
+    except FileNotFoundError:
+        raise NotFoundError(f"{model.name} is not tuned on {dataset.name} ({path}): {command}") from None
+    if not same_question(tuning, model, dataset):
+        raise UsageError(f"{model.name} was tuned on {dataset.name} in another configuration: {command}")
+    return tuning
+
+
+def same_question(tuning: Tuning, model: SuiteModel, dataset: SuiteDataset) -> bool:
+    """Whether a tuning is of this row as the suite has it today."""
+    asked = (model.configs, model.overrides_on(dataset.name), dataset.name, dataset.protocol)
+    return (tuning.configs, tuning.overrides, tuning.dataset, tuning.protocol) == asked
