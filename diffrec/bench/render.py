@@ -111,13 +111,18 @@ def markdown(tables: Sequence[Table]) -> str:
         f"inside one table only. {LEGEND}",
     ]
     for table in tables:
-        parts += [f"## {_escaped(table.title)}", _markdown_table(table), *map(_escaped, caption(table).splitlines())]
+        parts += [f"## {_escaped(table.title)}", markdown_table(table), *map(_escaped, caption(table).splitlines())]
     return "\n\n".join(parts) + "\n"
 
 
-def _markdown_table(table: Table) -> str:
+def markdown_table(table: Table) -> str:
+    """One table."""
     names = header(table)
-    lines = [names, ("---", *["---:"] * (len(names) - 1)), *(cells(row, table) for row in table.rows)]
+    return markdown_rows([names, ("---", *["---:"] * (len(names) - 1)), *(cells(row, table) for row in table.rows)])
+
+
+def markdown_rows(lines: Sequence[Sequence[str]]) -> str:
+    """Lines of cells, the second of them the rule below the header."""
     return "\n".join("| " + " | ".join(map(_escaped, line)) + " |" for line in lines)
 
 

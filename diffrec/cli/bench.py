@@ -86,7 +86,6 @@ def _run(args: argparse.Namespace) -> int:
     from diffrec.bench.runner import run_suite
     from diffrec.bench.schedule import Folders
     from diffrec.bench.suite import find_suite, load_suite
-
     from diffrec.bench.tuning import shipped, tuned
 
     suite = tuned(load_suite(find_suite(args.suite)).only(args.only, args.seeds), args.tuning or shipped())

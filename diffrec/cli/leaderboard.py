@@ -32,7 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--results", type=Path, metavar="DIR", help="(default: benchmarks/results)")
     text = "also write pictures there, each with the CSV of what it shows"
     parser.add_argument("--plots", type=Path, metavar="DIR", help=text)
-    parser.add_argument("--write", action="store_true", help="write LEADERBOARD.md beside the results instead")
+    parser.add_argument(
+        "--write", action="store_true", help="write LEADERBOARD.md beside the results, and the tables of the README"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -151,15 +153,20 @@ def show(tables: Sequence[Table], form: str = "table") -> None:
 
 
 def _write(results: Sequence[Result], tables: Sequence[Table], folder: Path) -> int:
+    from diffrec.bench.blocks import filled
     from diffrec.bench.leaderboard import publishable
     from diffrec.bench.render import markdown
     from diffrec.files import write_file
 
     publishable(tables)
     compare_all(results, folder)
-    path = folder.parent / "LEADERBOARD.md"
-    write_file(path, markdown(make_tables(results, folder)[0]).encode())
+    compared = make_tables(results, folder)[0]
+    path, readme = folder.parent / "LEADERBOARD.md", folder.parent.parent / "README.md"
+    write_file(path, markdown(compared).encode())
     sys.stdout.write(f"{path}\n")
+    if readme.is_file() and (text := readme.read_text(encoding="utf-8")) != (new := filled(text, compared)):
+        write_file(readme, new.encode())
+        sys.stdout.write(f"{readme}\n")
     return 0
 
 

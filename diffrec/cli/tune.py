@@ -78,7 +78,9 @@ def _tune(found: list[Search], places: Places) -> None:
     for search, tuning in zip(found, tune(found, places, print_line), strict=True):
         best = tuning.best
         settings = ", ".join(f"{name.rpartition('.')[2]}={value}" for name, value in best.settings.items())
-        print_line(f"{search}: {tuning.metric} {best.value:.4f} on validation with {settings}, {len(tuning.trials)} trials")
+        print_line(
+            f"{search}: {tuning.metric} {best.value:.4f} on validation with {settings}, {len(tuning.trials)} trials"
+        )
 
 
 def _in_processes(args: argparse.Namespace) -> int:

@@ -100,10 +100,27 @@ def test_what_is_said_of_a_dataset_is_checked(suite_file, rest, message):
         load_suite(suite_file(HEAD + f"  - {{name: a, configs: [x], {rest}}}\n"))
 
 
-def test_draws_are_counted_from_one(suite_file):
-    text = HEAD.replace("version: 2", "version: 2\ndraws: 0")
-    with pytest.raises(UsageError, match="draws must be at least 1, got 0"):
+@pytest.mark.parametrize("name", ["draws", "budget"])
+def test_draws_and_budget_are_counted_from_one(suite_file, name):
+    text = HEAD.replace("version: 2", f"version: 2\n{name}: 0")
+    with pytest.raises(UsageError, match=f"{name} must be at least 1, got 0"):
         load_suite(suite_file(text + "  - {name: a, configs: [x]}\n"))
+
+
+def test_a_name_among_the_models_stands_for_the_rows_of_a_file(suite_file, tmp_path):
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / "simple.yaml").write_text("- {name: a, configs: [x]}\n- {name: b, configs: [y]}\n")
+    suite = load_suite(suite_file(HEAD + "  - {name: c, configs: [z]}\n  - simple\n"))
+    assert [model.name for model in suite.models] == ["c", "a", "b"]
+    with pytest.raises(UsageError, match="lists the model 'b' twice"):
+        load_suite(suite_file(HEAD + "  - {name: b, configs: [z]}\n  - simple\n"))
+    with pytest.raises(
+        NotFoundError, match=r"tiny.yaml:\d+: no rows 'simpel'; there are: simple; did you mean 'simple'"
+    ):
+        load_suite(suite_file(HEAD + "  - simpel\n"))
+    (tmp_path / "rows" / "simple.yaml").write_text("name: a\n")
+    with pytest.raises(UsageError, match="rows are a list of models"):
+        load_suite(suite_file(HEAD + "  - simple\n"))
 
 
 def test_a_control_of_a_control_is_refused(suite_file):
