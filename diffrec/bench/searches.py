@@ -93,7 +93,9 @@ def searches(suite: Suite, budget: int | None = None, datasets: Sequence[str] = 
     found = []
     for dataset in suite.datasets:
         for model in suite.models:
-            if model.search is not None and model.runs_on(dataset.name) and (not datasets or dataset.name in datasets):
+            if model.search is None or model.twin or not model.runs_on(dataset.name):
+                continue
+            if not datasets or dataset.name in datasets:
                 search = Search(dataset, model, load_space(find_space(model.search)), budget or suite.budget)
                 search.config({name: _first(search.space, name) for name in search.space.parameters})
                 found.append(search)

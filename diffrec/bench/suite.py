@@ -11,7 +11,7 @@ from diffrec.bench.result import NAME, Reported, result_path
 from diffrec.bench.strict import parse
 from diffrec.errors import NotFoundError, UsageError, near_match
 from diffrec.paths import resource_dir
-from diffrec.training.config import compose
+from diffrec.training.config import compose, controls
 from diffrec.training.yaml_tree import Node, read_yaml
 
 
@@ -32,7 +32,9 @@ class SuiteModel:
     seeds: one run each; control_of: the row that this one is a control for, named `<row>-noise-off`, `-one-step` or
     `-conditioner-only` where it shows what diffusion adds; tuning_trials: how many settings were tried on validation
     to choose these, 0 for published ones; search: the space of `configs/search` that is tuned in, whose best settings
-    the row gets on each dataset (`tuning.tuned`), with `tried` settings there; reported: what papers say, by dataset.
+    the row gets on each dataset (`tuning.tuned`), with `tried` settings there; controls: those of its configurations
+    that accompany it, each a row of its own with the same settings and seeds and the words of `twin` over them;
+    reported: what papers say, by dataset.
     """
 
     name: str
@@ -45,6 +47,8 @@ class SuiteModel:
     tuning_trials: int = 0
     search: str | None = None
     tried: dict[str, int] = field(default_factory=dict, hash=False)
+    controls: tuple[str, ...] = ()
+    twin: tuple[str, ...] = ()
     reported: dict[str, tuple[Reported, ...]] = field(default_factory=dict, hash=False)
 
     def runs_on(self, dataset: str) -> bool:
@@ -53,7 +57,7 @@ class SuiteModel:
 
     def overrides_on(self, dataset: str) -> tuple[str, ...]:
         """What goes over its configurations on a dataset."""
-        return (*self.overrides, *self.on.get(dataset, ()))
+        return (*self.overrides, *self.on.get(dataset, ()), *self.twin)
 
     def trials_on(self, dataset: str) -> int:
         """How many settings were tried on validation to choose those for a dataset."""
@@ -88,6 +92,16 @@ class Suite:
             for model in self.models:
                 for seed in model.seeds if model.runs_on(dataset.name) else ():
                     yield Cell(self.name, self.version, dataset, model, seed, self.draws)
+
+    def with_controls(self) -> Suite:
+        """The suite with every control that the configurations of its rows declare."""
+        return _with_controls(
+            replace(self, models=tuple(replace(m, controls=tuple(controls(m.configs))) for m in self._leading()))
+        )
+
+    def _leading(self) -> Iterator[SuiteModel]:
+        """The rows without those that are made from the `controls` of another."""
+        return (model for model in self.models if not model.twin)
 
     def only(self, names: Sequence[str] = (), seeds: Sequence[int] = ()) -> Suite:
         """The suite cut down to some models and seeds; nothing given means all.
@@ -161,9 +175,27 @@ def load_suite(path: Path) -> Suite:
     A member of `models` that is a name stands for the rows of that file in the folder `rows` beside the suite.
     """
     tree = _with_rows(_read(path), path.parent / "rows")
-    suite = parse(tree, Suite, str(path), UsageError, unwrap=_value_and_place)
+    suite = _with_controls(parse(tree, Suite, str(path), UsageError, unwrap=_value_and_place))
     _check(suite, path)
     return suite
+
+
+def _with_controls(suite: Suite) -> Suite:
+    """Every row followed by its controls, those that are rows of the file already left out."""
+    there = {model.name for model in suite.models}
+    rows = [[model, *(twin for twin in _twins(model) if twin.name not in there)] for model in suite.models]
+    return replace(suite, models=tuple(model for group in rows for model in group))
+
+
+def _twins(model: SuiteModel) -> Iterator[SuiteModel]:
+    declared = controls(model.configs) if model.controls and model.control_of is None else {}
+    for name in model.controls if model.control_of is None else ():
+        if name not in declared:
+            there = f"; there are: {', '.join(declared)}" if declared else ""
+            raise NotFoundError(f"{model.name} has no control {name!r}{there}{near_match(name, declared)}")
+        yield replace(
+            model, name=f"{model.name}-{name}", control_of=model.name, controls=(), reported={}, twin=declared[name]
+        )
 
 
 def _read(path: Path) -> Node:

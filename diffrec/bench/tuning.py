@@ -103,18 +103,20 @@ def _tuned(model: SuiteModel, suite: Suite, folder: Path) -> SuiteModel:
 
 
 def _current(model: SuiteModel, dataset: SuiteDataset, suite: str, folder: Path) -> Tuning:
-    command = f"diffrec bench tune {suite} --only {model.name} --datasets {dataset.name}"
-    path = tuning_path(folder, dataset, model.name)
+    name = model.control_of if model.twin and model.control_of else model.name
+    command = f"diffrec bench tune {suite} --only {name} --datasets {dataset.name}"
+    path = tuning_path(folder, dataset, name)
     try:
         tuning = read_tuning(path)
     except FileNotFoundError:
-        raise NotFoundError(f"{model.name} is not tuned on {dataset.name} ({path}): {command}") from None
+        raise NotFoundError(f"{name} is not tuned on {dataset.name} ({path}): {command}") from None
     if not same_question(tuning, model, dataset):
-        raise UsageError(f"{model.name} was tuned on {dataset.name} in another configuration: {command}")
+        raise UsageError(f"{name} was tuned on {dataset.name} in another configuration: {command}")
     return tuning
 
 
 def same_question(tuning: Tuning, model: SuiteModel, dataset: SuiteDataset) -> bool:
     """Whether a tuning is of this row as the suite has it today."""
-    asked = (model.configs, model.overrides_on(dataset.name), dataset.name, dataset.protocol)
+    words = replace(model, twin=()).overrides_on(dataset.name)  # a control has the settings of its row
+    asked = (model.configs, words, dataset.name, dataset.protocol)
     return (tuning.configs, tuning.overrides, tuning.dataset, tuning.protocol) == asked

@@ -54,6 +54,9 @@ def _add_run(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     run_parser.add_argument("--only", nargs="+", default=[], metavar="MODEL", help="only these models")
     run_parser.add_argument("--seeds", nargs="+", type=int, default=[], metavar="SEED",
                             help="only these seeds; rows that need no training always stay")  # fmt: skip
+    run_parser.add_argument("--controls", action="store_true",
+                            help="accompany every row with all controls that its configuration declares: noise-off, "
+                                 "one-step")  # fmt: skip
     run_parser.add_argument("--force", action="store_true", help="run even what has a result")
     run_parser.add_argument("--dry-run", action="store_true", help="list what would run, with its cost, and stop")
     run_parser.add_argument("--quiet", action="store_true", help="print failures only")
@@ -88,7 +91,9 @@ def _run(args: argparse.Namespace) -> int:
     from diffrec.bench.suite import find_suite, load_suite
     from diffrec.bench.tuning import shipped, tuned
 
-    suite = tuned(load_suite(find_suite(args.suite)).only(args.only, args.seeds), args.tuning or shipped())
+    loaded = load_suite(find_suite(args.suite))
+    suite = loaded.with_controls() if args.controls else loaded
+    suite = tuned(suite.only(args.only, args.seeds), args.tuning or shipped())
     folders = Folders(args.results, args.runs)
 
     def force(cell: Cell) -> bool:

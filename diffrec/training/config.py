@@ -33,7 +33,7 @@ def compose(configs: Sequence[str | Path], overrides: Sequence[str] = ()) -> dic
     `model.lr` is short for `model.init_args.lr`. Raises one UsageError with every fault, each with file
     and line, and NotFoundError for a missing file.
     """
-    layers = _Files().layers(["trainer", *configs])
+    layers = [_without_controls(layer) for layer in _Files().layers(["trainer", *configs])]
     tree = layers[0]
     for layer in layers[1:]:
         tree = merge(tree, layer)
@@ -48,6 +48,32 @@ def compose(configs: Sequence[str | Path], overrides: Sequence[str] = ()) -> dic
     config = tree.plain()
     assert isinstance(config, dict)
     return config
+
+
+def controls(configs: Sequence[str | Path]) -> dict[str, tuple[str, ...]]:
+    """The controls that the files declare under `controls`: name -> overrides that turn a part of the model off.
+
+    Imports nothing. Raises UsageError where they are no lists of overrides.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for layer in _Files().layers(configs):
+        declared = layer.get("controls")
+        if declared is None:
+            continue
+        if not isinstance(declared.value, dict):
+            raise UsageError(f"{declared.where}: controls is a mapping such as noise-off: [--model.noise_scale=0.0]")
+        for name, node in declared.value.items():
+            words = node.plain()
+            if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words):
+                raise UsageError(f"{node.where}: {name} is a list such as [--model.noise_scale=0.0], got {words!r}")
+            _pair_up(words)
+            found[name] = tuple(words)
+    return found
+
+
+def _without_controls(layer: Node) -> Node:
+    assert isinstance(layer.value, dict)
+    return Node({key: child for key, child in layer.value.items() if key != "controls"}, layer.where)
 
 
 def _refuse(found: Iterable[str]) -> None:

@@ -123,6 +123,29 @@ def test_a_name_among_the_models_stands_for_the_rows_of_a_file(suite_file, tmp_p
         load_suite(suite_file(HEAD + "  - simple\n"))
 
 
+CONTROLLED = HEAD + "  - {name: own, configs: [data/synthetic, model/diffrec], seeds: [0, 1], controls: [noise-off]}\n"
+
+
+def test_a_row_is_accompanied_by_controls_of_its_configuration(suite_file):
+    suite = load_suite(suite_file(CONTROLLED))
+    own, twin = suite.models
+    assert (twin.name, twin.control_of, twin.seeds, twin.configs) == ("own-noise-off", "own", (0, 1), own.configs)
+    assert twin.overrides_on("d") == ("--model.num_train_timesteps=1", "--model.noise_scale=0.0")
+    assert own.overrides_on("d") == ()
+    everything = suite.with_controls()
+    assert [model.name for model in everything.models] == ["own", "own-noise-off", "own-one-step"]
+    assert everything.with_controls() == everything
+
+
+def test_a_control_that_is_not_declared_is_refused(suite_file):
+    with pytest.raises(
+        NotFoundError, match="own has no control 'noise-of'; there are: noise-off, one-step; did you mean"
+    ):
+        load_suite(suite_file(CONTROLLED.replace("[noise-off]", "[noise-of]")))
+    with pytest.raises(NotFoundError, match=r"own has no control 'noise-off'$"):
+        load_suite(suite_file(CONTROLLED.replace("model/diffrec", "model/ease")))
+
+
 def test_a_control_of_a_control_is_refused(suite_file):
     rows = [("a", ""), ("b", ", control_of: a"), ("c", ", control_of: b")]
     text = HEAD + "".join(f"  - {{name: {name}, configs: [x]{rest}}}\n" for name, rest in rows)

@@ -11,7 +11,7 @@ import pytest
 
 from diffrec.baselines.ease import EASE
 from diffrec.bench import trial as trial_module
-from diffrec.bench.searches import Places, finished, searches
+from diffrec.bench.searches import Places, finish, finished, searches
 from diffrec.bench.study import run_study
 from diffrec.bench.suite import load_suite
 from diffrec.bench.tune import tune
@@ -128,6 +128,21 @@ def test_a_suite_takes_the_best_settings_and_says_how_many_were_tried(suite, pla
     best = max(markov.trials, key=lambda trial: trial.value)
     assert row.overrides_on("synthetic") == (f'--model.normalisation="{best.settings["model.normalisation"]}"',)
     assert (row.trials_on("synthetic"), popularity.trials_on("synthetic")) == (3, 0)
+
+
+def test_a_control_has_the_settings_of_its_row(suite_file, places):
+    text = SUITE[: SUITE.index("  - {name: popularity")] + "  - {name: d, configs: [model/diffrec], search: diffrec"
+    suite = load_suite(suite_file(text + ", controls: [one-step]}\n"))
+    assert [search.model.name for search in searches(suite)] == ["d"]
+    (search,) = searches(suite)
+    settings = {"model.lr": 1e-4, "model.dims": [300], "model.num_train_timesteps": 5}
+    keep_all = [Trial(settings, 0.5, 1.0)]
+    finish(search, keep_all, places)
+    row, twin = tuned(suite, places.tuning).models
+    assert twin.overrides_on("synthetic") == (*row.overrides_on("synthetic"), "--model.num_inference_steps=1")
+    assert row.overrides_on("synthetic") == (
+        "--model.dims=[300]", "--model.lr=0.0001", "--model.num_train_timesteps=5",
+    )  # fmt: skip
 
 
 def test_where_every_trial_failed_nothing_is_written(suite, places, monkeypatch):

@@ -10,7 +10,7 @@ import yaml
 from pytorch_lightning.accelerators import MPSAccelerator
 
 from diffrec.errors import NotFoundError, UsageError
-from diffrec.training.config import compose, find_config, shipped_configs
+from diffrec.training.config import compose, controls, find_config, shipped_configs
 
 SMALL = ["model/sasrec", "data/synthetic"]
 
@@ -157,3 +157,19 @@ def test_mps_is_refused_and_so_is_a_gpu_that_would_be_one(monkeypatch):
             UsageError, match=r"accelerator cannot be 'mps', which lacks float64; use cpu, cuda or auto$"
         ):
             compose(SMALL, [f"--trainer.accelerator={word}"])
+
+
+def test_controls_are_declared_beside_a_model_and_are_no_part_of_its_configuration(tmp_path):
+    assert controls(["diffrec-ml1m-clean"])["noise-off"] == ("--model.num_train_timesteps=1", "--model.noise_scale=0.0")
+    assert controls(["model/ease"]) == {}
+    assert "controls" not in compose(["diffrec-ml1m-clean"])
+    own = tmp_path / "own.yaml"
+    for text, message in (
+        ("[a]", "controls is a mapping such as"),
+        ("{a: b}", "a is a list such as"),
+        ("{a: [b]}", "unexpected word 'b'"),
+        ("{a: []}", "a is a list such as"),
+    ):
+        own.write_text(f"controls: {text}\n")
+        with pytest.raises(UsageError, match=message):
+            controls([own])
