@@ -17,9 +17,9 @@ from diffrec.diffusion.noise import RequestNoise
 from diffrec.errors import UsageError, choose
 from diffrec.lists import top_k
 from diffrec.metrics.beyond_accuracy import at_cutoffs
-from diffrec.metrics.functional import TargetRanks, metric_names, metrics_from_ranks, target_ranks
+from diffrec.metrics.functional import CUTOFF_METRICS, TargetRanks, metric_names, metrics_from_ranks, target_ranks
 from diffrec.recommender import Recommender
-from diffrec.typing import Float, Int, Tensor
+from diffrec.typing import Float, Int, Scores, Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,16 +80,38 @@ def evaluate(
     return record.result(model.num_items, item_counts, batch_size, time.perf_counter() - start)
 
 
+def measure_one(model: Recommender, cases: Cases, metric: str, *, batch_size: int = 512, seed: int = 0) -> float:
+    """The mean of one metric `name@k`, equal to that of `evaluate`, without lists and everything else."""
+    name, k = metric.partition("@")[0], int(metric.partition("@")[2])
+    choose("metric", name, CUTOFF_METRICS)
+    batches = EvaluationBatches(cases, batch_size, model.max_history_length)
+    values = np.empty(len(cases))
+    with torch.inference_mode():
+        for number in range(len(batches)):
+            batch = batches[number].to(model.device)
+            ranks = _ranks(model, batch, seed)
+            values[batches.rows(number)] = CUTOFF_METRICS[name](ranks.mean, k).numpy()
+    return float(values[cases.target.lengths > 0].mean())
+
+
 def per_user(evaluation: Evaluation, name: str) -> np.ndarray:
     """(cases,) values of one metric, NaN for cases without a target; what significance tests compare."""
     return evaluation.values[choose("metric", name, evaluation.values)]
 
 
 def _rank(model: Recommender, batch: Batch, k: int, seed: int) -> tuple[TargetRanks, Int[Tensor, "batch k"]]:
-    assert batch.seen is not None  # evaluation batches hold both
-    assert batch.key is not None
-    scores = model.checked_scores(batch.history, RequestNoise.from_keys(batch.key, seed))
+    assert batch.seen is not None
+    scores = _scores(model, batch, seed)
     return target_ranks(scores, batch.target, batch.seen), top_k(scores, batch.seen, k).items
+
+
+def _ranks(model: Recommender, batch: Batch, seed: int) -> TargetRanks:
+    return target_ranks(_scores(model, batch, seed), batch.target, batch.seen)
+
+
+def _scores(model: Recommender, batch: Batch, seed: int) -> Scores:
+    assert batch.key is not None  # evaluation batches have keys
+    return model.checked_scores(batch.history, RequestNoise.from_keys(batch.key, seed))
 
 
 class _Record:

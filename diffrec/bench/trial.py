@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from diffrec.bench.evaluate import evaluate
+from diffrec.bench.evaluate import measure_one
 from diffrec.bench.result import sha256_of
 from diffrec.bench.search import Settings
 from diffrec.bench.searches import SEED, Places, Search
@@ -49,9 +49,7 @@ def _trained_value(search: Search, settings: Settings, places: Places, progress:
 
 def _headline(model: Recommender, data: InteractionDataModule, search: Search) -> float:
     """The metric that settings are chosen by, on the validation cases."""
-    headline = search.protocol.headline
-    cutoffs = (int(headline.partition("@")[2]),)
-    return evaluate(model, data.split.valid, cutoffs, batch_size=data.eval_batch_size, seed=SEED).metrics[headline]
+    return measure_one(model, data.split.valid, search.protocol.headline, batch_size=data.eval_batch_size, seed=SEED)
 
 
 class Solver:

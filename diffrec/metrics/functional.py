@@ -5,7 +5,7 @@ Column j of a score matrix is item number j + 1; 0 is padding in every list of i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -146,10 +146,18 @@ def mrr_at(ranks: Ranks, k: int) -> PerExample:
     return mrr(ranks).masked_fill(_best(ranks) > k, 0).masked_fill(_num_targets(ranks) == 0, torch.nan)
 
 
+CUTOFF_METRICS: dict[str, Callable[[Ranks, int], PerExample]] = {
+    "recall": recall,
+    "recall_capped": recall_capped,
+    "hit_rate": hit_rate,
+    "ndcg": ndcg,
+    "mrr": mrr_at,
+}
+
+
 def metric_names(cutoffs: Sequence[int]) -> tuple[str, ...]:
     """The names of `metrics_from_ranks`, in its order."""
-    per_cutoff = ("recall", "recall_capped", "hit_rate", "ndcg", "mrr")
-    return (*(f"{name}@{k}" for k in cutoffs for name in per_cutoff), "mrr")
+    return (*(f"{name}@{k}" for k in cutoffs for name in CUTOFF_METRICS), "mrr")
 
 
 def metrics_from_ranks(ranks: Ranks, cutoffs: Sequence[int]) -> dict[str, PerExample]:
@@ -157,8 +165,7 @@ def metrics_from_ranks(ranks: Ranks, cutoffs: Sequence[int]) -> dict[str, PerExa
 
     ranks: (batch, targets) as in a field of TargetRanks. Values: (batch,), NaN for users without target.
     """
-    per_cutoff = (recall, recall_capped, hit_rate, ndcg, mrr_at)
-    values = [*(metric(ranks, k) for k in cutoffs for metric in per_cutoff), mrr(ranks)]
+    values = [*(metric(ranks, k) for k in cutoffs for metric in CUTOFF_METRICS.values()), mrr(ranks)]
     return dict(zip(metric_names(cutoffs), values, strict=True))
 
 

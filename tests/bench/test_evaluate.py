@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffrec.bench.evaluate import Evaluation, evaluate, per_user
+from diffrec.bench.evaluate import Evaluation, evaluate, measure_one, per_user
 from diffrec.data.ragged import Ragged
 from diffrec.data.splits import Cases
 from diffrec.diffusion.noise import RequestNoise
@@ -93,6 +93,13 @@ def test_batch_size_changes_nothing(cases, evaluation, batch_size):
     assert np.array_equal(other.ranks.values, evaluation.ranks.values)
     assert other.metrics == evaluation.metrics
     assert other.batch_size == batch_size
+
+
+@pytest.mark.parametrize("metric", ["ndcg@10", "recall@5"])
+def test_one_metric_alone_is_the_same_number(cases, metric):
+    model = Noisy(NUM_ITEMS).eval()
+    whole = evaluate(model, cases, (5, 10), batch_size=7, seed=3).metrics[metric]
+    assert measure_one(model, cases, metric, batch_size=7, seed=3) == whole
 
 
 def test_seed_changes_the_lists(cases, evaluation):
