@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import pydoc
+from pathlib import Path
 
 import pytest
 import yaml
@@ -21,6 +22,8 @@ KINDS = {
 }
 ON_SYNTHETIC = ["--data.dataset=synthetic", "--data.protocol=loo-full-masked@1", "--trainer.fast_dev_run=true"]
 FEW_STEPS = ["--model.num_inference_steps=5"]
+BY_CLASS = {path.partition(":")[2]: name for name, path in {**MODELS, **BASELINES}.items()}
+WITH_RECENCY = ("tdiffrec", "ltdiffrec")  # rows of their own, of the classes DiffRec and LDiffRec
 
 
 def companions(name: str) -> list[str]:
@@ -29,6 +32,13 @@ def companions(name: str) -> list[str]:
     return {"recipe": [], "model": ["data/synthetic"], "data": ["model/popularity"]}.get(
         kind, ["model/popularity", "data/synthetic"]
     )
+
+
+def names_callbacks(path: Path) -> bool:
+    """Whether this file, or one that it builds on, chooses by a metric of its own."""
+    text = path.read_text()
+    below = (yaml.safe_load(text) or {}).get("base", [])
+    return "callbacks" in text or any(names_callbacks(path.parent / base) for base in below)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -56,7 +66,7 @@ def test_every_model_and_recipe_trains_validates_and_tests(name, tmp_path):
     generative = compose([name, *data])["model"]["class_path"].endswith(("DreamRec", "DiffRec"))
     run = build([name, *data], [*ON_SYNTHETIC, *FEW_STEPS * generative], tmp_path)
     result = fit(run)
-    assert result.metric == f"valid/{run.data.protocol.headline}" or "callbacks" in find_config(name).read_text()
+    assert result.metric == f"valid/{run.data.protocol.headline}" or names_callbacks(find_config(name))
     assert result.best is not None
     assert 0 <= result.best <= 1
     (metrics,) = run.trainer.test(run.model, run.data, verbose=False)
@@ -69,9 +79,11 @@ def test_a_recipe_names_its_model_and_dataset_and_only_what_differs(name):
     own = yaml.safe_load(find_config(name).read_text())
     config = compose([name])
     bases = [part.rpartition("/")[2].removesuffix(".yaml") for part in own["base"]]
-    model = config["model"]["class_path"].rpartition(".")[2].lower()
+    model = BY_CLASS[config["model"]["class_path"].rpartition(".")[2]]
     assert model in bases
-    assert name.startswith(f"recipe/{model}-")
+    row = model if name.startswith(f"recipe/{model}-") else name.removeprefix("recipe/").partition("-")[0]
+    assert row == model or (row in WITH_RECENCY and row.replace("t", "", 1) == model)
+    assert (row in WITH_RECENCY) == (config["model"]["init_args"].get("recency") is not None)
     below = compose([find_config(name).parent / base for base in own["base"]])
     for part in ("model", "data", "trainer"):
         given = own.get(part, {}).get("init_args", {}) if part == "model" else own.get(part, {})

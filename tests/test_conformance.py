@@ -324,11 +324,12 @@ def gradients_of(model: Recommender, batch: Batch) -> dict[str, torch.Tensor | N
     return {parameter: p.grad for parameter, p in model.named_parameters() if p.requires_grad}
 
 
-def test_the_loss_reaches_every_parameter(name, batch):
+def test_the_loss_reaches_every_parameter(name, data, batch):
     model = built(name)
     if isinstance(model, ClosedFormRecommender):
         assert not list(model.parameters()), "a closed form is solved, not trained"
         return
+    model.prepare(data.split.train)
     gradients = gradients_of(model, batch)
     assert gradients
     for parameter, grad in gradients.items():
@@ -343,11 +344,12 @@ def test_training_moves_every_parameter(name, model):
     assert not [parameter for parameter in before if torch.equal(before[parameter], after[parameter])]
 
 
-def test_scores_follow_the_weights_in_training(name, histories, batch):
+def test_scores_follow_the_weights_in_training(name, data, histories, batch):
     """What a model keeps between requests must not outlive an optimiser step."""
     model = built(name)
     if isinstance(model, ClosedFormRecommender):
         return
+    model.prepare(data.split.train)
     scores_of(model.eval(), histories)
     optimizer = model.configure_optimizers()
     for group in optimizer.param_groups:

@@ -10,6 +10,11 @@ BASELINES: dict[str, str] = {
     "sequential-rules": "diffrec.baselines.sequential_rules:SequentialRules",
     "item-knn": "diffrec.baselines.item_knn:ItemKNN",
     "ease": "diffrec.baselines.ease:EASE",
+    "slim": "diffrec.baselines.slim:SLIM",
+    "rp3beta": "diffrec.baselines.rp3beta:RP3beta",
+    "pure-svd": "diffrec.baselines.pure_svd:PureSVD",
+    "ials": "diffrec.baselines.ials:IALS",
+    "bspm": "diffrec.baselines.bspm:BSPM",
 }
 
 _CLASSES = {path.partition(":")[2]: path for path in BASELINES.values()}

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import re
-import sys
-from pathlib import Path
-
 import numpy as np
 from scipy.linalg import get_lapack_funcs
 
 from diffrec.baselines.history import ItemToItem, seen_matrix
 from diffrec.data.ragged import Ragged
 from diffrec.errors import DiffrecError, UsageError
+from diffrec.nn.memory import refuse_without_memory
 
-_log = logging.getLogger(__name__)
 _BLOCK = 2048  # rows worked on at a time
 
 
@@ -37,37 +31,15 @@ class EASE(ItemToItem):
         self.regularization = regularization
 
     def solve(self, sequences: Ragged) -> None:
-        refuse_without_memory(self.num_items)
+        tables = 2 * 4 * self.num_items**2  # one to work in and room around it
+        instead = "use item-knn, whose matrix is sparse, or fewer items"
+        refuse_without_memory(f"EASE on {self.num_items} items", tables, instead)
         table = count_together(sequences, self.num_items)
         table[np.diag_indices(self.num_items)] += self.regularization
         invert_in_place(table)
         table /= -table.diagonal()
         np.fill_diagonal(table, 0.0)
         self.keep_table(table)
-
-
-def refuse_without_memory(num_items: int) -> None:
-    """Log how much memory two tables take, one to work in and room around it; UsageError where it is not free."""
-    needed, available = 2 * 4 * num_items**2, available_memory()
-    _log.info("EASE on %d items needs up to %.2f GB of memory", num_items, needed / 1e9)
-    if needed > available:
-        raise UsageError(
-            f"EASE on {num_items} items needs {needed / 1e9:.2f} GB of memory and {available / 1e9:.2f} GB are free; "
-            f"use item-knn, whose matrix is sparse, or fewer items"
-        )
-
-
-def available_memory() -> int:
-    """Bytes that new arrays can take: the kernel's estimate where there is one, else all memory there is.
-
-    Where the system tells neither (Windows), no limit.
-    """
-    estimate = Path("/proc/meminfo")
-    if estimate.exists() and (found := re.search(r"MemAvailable:\s+(\d+) kB", estimate.read_text())):
-        return int(found[1]) * 1024
-    if not hasattr(os, "sysconf"):
-        return sys.maxsize
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def count_together(sequences: Ragged, num_items: int) -> np.ndarray:

@@ -8,6 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from diffrec.baselines.history import ItemToItem, seen_matrix
+from diffrec.baselines.neighbours import item_products
 from diffrec.data.ragged import Ragged
 from diffrec.errors import UsageError, choose
 
@@ -39,31 +40,18 @@ class ItemKNN(ItemToItem):
         self.shrink, self.neighbours, self.neighbours_of = shrink, neighbours, neighbours_of
 
     def solve(self, sequences: Ragged) -> None:
-        similarity = cosine(sequences, self.num_items, self.shrink)
-        if self.neighbours is not None:
-            similarity = strongest_per_row(similarity, self.neighbours)  # symmetric before, so columns are transposed
-            similarity = similarity if self.neighbours_of == "history" else similarity.T.tocsr()
+        similarity = cosine(sequences, self.num_items, self.shrink, self.neighbours)
+        if self.neighbours is not None and self.neighbours_of == "candidate":
+            similarity = similarity.T.tocsr()  # symmetric before entries of its rows were dropped
         self.keep_sparse(similarity)
 
 
-def cosine(sequences: Ragged, num_items: int, shrink: float) -> sp.csr_array:
-    """s (N, N) float64, symmetric, with an empty diagonal."""
-    seen = seen_matrix(sequences, num_items).astype(np.float64)
+def cosine(sequences: Ragged, num_items: int, shrink: float, neighbours: int | None = None) -> sp.csr_array:
+    """s (N, N) float64 with an empty diagonal, and of each row the `neighbours` largest entries; symmetric with all."""
+    seen = sp.csr_array(seen_matrix(sequences, num_items), dtype=np.float64)
     users = seen.sum(axis=0)
-    similarity = seen.T.tocsr() @ seen
-    row_of_entry = np.repeat(np.arange(num_items, dtype=np.int32), np.diff(similarity.indptr))
-    similarity.data /= np.sqrt(users[row_of_entry] * users[similarity.indices]) + shrink
-    similarity.data[row_of_entry == similarity.indices] = 0
-    similarity.eliminate_zeros()
-    similarity.sort_indices()
-    return similarity
 
+    def similarity(rows: np.ndarray, columns: np.ndarray, together: np.ndarray) -> np.ndarray:
+        return together / (np.sqrt(users[rows] * users[columns]) + shrink)
 
-def strongest_per_row(matrix: sp.csr_array, count: int) -> sp.csr_array:
-    """The `count` largest entries of each row; of equal ones those with the smaller column."""
-    entries = matrix.tocoo()
-    rows, columns = entries.coords
-    order = np.lexsort((columns, -entries.data.astype(np.float64), rows))
-    place = np.arange(len(order)) - matrix.indptr[rows[order]]
-    kept = order[place < count]
-    return sp.csr_array((entries.data[kept], (rows[kept], columns[kept])), shape=matrix.shape)
+    return item_products(seen.T.tocsr(), seen, neighbours, similarity)

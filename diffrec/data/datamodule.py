@@ -20,7 +20,14 @@ from diffrec.data.sources import load_dataset
 from diffrec.data.splits import Cases, Split
 from diffrec.errors import UsageError
 
-Examples = Literal["history", "next", "prefix", "last", "once"]
+Examples = Literal["history", "next", "prefix", "last", "pairs", "once"]
+
+
+def distinct_pairs(sequences: Ragged) -> tuple[np.ndarray, np.ndarray]:
+    """(row, item) of every interaction, each (pairs,) int64, ordered by row and item; repeats count once."""
+    span = int(sequences.values.max(initial=0)) + 1
+    rows, items = np.divmod(np.unique(sequences.row_of_entry * span + sequences.values), span)
+    return rows, items
 
 
 class TrainingBatches(TorchDataset[Batch]):
@@ -29,13 +36,17 @@ class TrainingBatches(TorchDataset[Batch]):
     history: the whole sequence, no target (the model denoises the history itself);
     next: every position of the last `max_history_length` is an example, target aligned with history;
     prefix: one example for every prefix of at least one item; last: only the longest of them;
+    pairs: one example for every different item of a row: no history, the item as target, the row as `key`;
     once: closed forms, which read the sequences themselves: a single empty batch.
     """
 
     def __init__(self, sequences: Ragged, examples: Examples, max_history_length: int | None) -> None:
         self.sequences, self.examples, self.max_history_length = sequences, examples, max_history_length
         lengths = sequences.lengths
-        if examples == "prefix":
+        if examples == "pairs":
+            self.rows, self.items = distinct_pairs(sequences)
+            self.stops = np.zeros_like(self.rows)
+        elif examples == "prefix":
             keep = sequences.position_of_entry > 0
             self.rows, self.stops = sequences.row_of_entry[keep], sequences.position_of_entry[keep]
         elif examples == "history":
@@ -53,6 +64,9 @@ class TrainingBatches(TorchDataset[Batch]):
     def __getitem__(self, indices: np.ndarray) -> Batch:
         if self.examples == "once":
             return Batch(torch.zeros(1, 1, dtype=torch.int64), torch.zeros(1, 0, dtype=torch.int64))
+        if self.examples == "pairs":
+            rows, items = (torch.from_numpy(part[indices]) for part in (self.rows, self.items))
+            return Batch(items.new_zeros(len(items), 0), items[:, None], key=rows)
         rows, stops, lengths = self.rows[indices], self.stops[indices], self.history_lengths[indices]
         everything = np.arange(len(rows))
         history = self.sequences.slices(stops - lengths, stops, rows).padded(everything)

@@ -5,8 +5,14 @@ from __future__ import annotations
 from importlib import import_module
 
 MODELS: dict[str, str] = {
+    "bpr-mf": "diffrec.models.mf_bpr:BPRMF",
+    "lightgcn": "diffrec.models.lightgcn:LightGCN",
+    "multvae": "diffrec.models.multvae:MultVAE",
     "diffrec": "diffrec.models.diffrec:DiffRec",
     "dreamrec": "diffrec.models.dreamrec:DreamRec",
+    "flowcf": "diffrec.models.flowcf:FlowCF",
+    "giffcf": "diffrec.models.giffcf:GiffCF",
+    "ldiffrec": "diffrec.models.ldiffrec:LDiffRec",
     "sasrec": "diffrec.models.sasrec:SASRec",
 }
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 
 import torch
+from jaxtyping import Num
 from torch import nn
 
 from diffrec.typing import Float, Int, Tensor
 
 
-def cosine_sine(t: Int[Tensor, " batch"], dim: int) -> Float[Tensor, "batch dim"]:
-    """[cos(t f_k), sin(t f_k)], f_k = 10000^(-k / half), a zero column if dim is odd (DiffRec, DiffuRec)."""
+def cosine_sine(t: Num[Tensor, " batch"], dim: int) -> Float[Tensor, "batch dim"]:
+    """[cos(t f_k), sin(t f_k)], f_k = 10000^(-k / half), a zero column if dim is odd (DiffRec, DiffuRec, FlowCF)."""
     half = dim // 2
     frequencies = torch.exp(-math.log(10_000) / half * torch.arange(half, device=t.device))
     angles = t[:, None].float() * frequencies

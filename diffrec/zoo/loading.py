@@ -16,7 +16,8 @@ from torch.overrides import TorchFunctionMode
 from diffrec.baselines.history import ItemToItem
 from diffrec.data.vocabulary import Vocabulary
 from diffrec.errors import IntegrityError
-from diffrec.recommender import ClosedFormRecommender, Recommender, count_parameters
+from diffrec.nn.fitted_shape import FittedShape
+from diffrec.recommender import Recommender, count_parameters
 from diffrec.strict_json import from_json, record, short, to_json
 from diffrec.training.checkpoint_io import non_finite
 from diffrec.typing import Tensor
@@ -120,21 +121,28 @@ def _fill(model: Recommender, tensors: Mapping[str, Tensor], where: str) -> None
     if expected.keys() != tensors.keys():
         wrong = sorted(expected.keys() ^ tensors.keys())
         raise IntegrityError(f"{where} does not fit its configuration; unexpected or missing: {short(wrong)}")
-    solved = dict(model.named_buffers(recurse=False)) if isinstance(model, ClosedFormRecommender) else {}
+    fitted = _of_fitted_shape(model)
     for name, there in expected.items():
         here = tensors[name]
-        fits = here.ndim == there.ndim if name in solved else here.shape == there.shape
+        fits = here.ndim == there.ndim if name in fitted else here.shape == there.shape
         if here.dtype != there.dtype or not fits:
             raise IntegrityError(
                 f"{where}: {name} is {here.dtype} {tuple(here.shape)}, must be {there.dtype} {tuple(there.shape)}"
             )
     model.load_state_dict(dict(tensors))
-    if solved:
-        _check_solution(model, where)
+    if fitted:
+        _check_shapes(model, where)
 
 
-def _check_solution(model: Recommender, where: str) -> None:
-    """The shapes of a closed form come from the file: they must give scores for every item."""
+def _of_fitted_shape(model: Recommender) -> set[str]:
+    """The names of the tensors that take the shapes of the file."""
+    modules = [(prefix, module) for prefix, module in model.named_modules() if isinstance(module, FittedShape)]
+    tensors = [(prefix, name) for prefix, module in modules for name in (*module._buffers, *module._parameters)]
+    return {f"{prefix}.{name}" if prefix else name for prefix, name in tensors}
+
+
+def _check_shapes(model: Recommender, where: str) -> None:
+    """Shapes that come from the file must give scores for every item."""
     try:
         if isinstance(model, ItemToItem):
             model.sparse().check_format(full_check=True)  # scipy does not look at indices when it multiplies

@@ -64,8 +64,8 @@ def test_loading_replaces_what_was_solved_before(name, closed_forms):
 def test_scores_do_not_depend_on_the_batch(name, closed_forms):
     model = baseline_class(name)(closed_forms.num_items)
     model.solve(closed_forms.sequences)
-    one_by_one = [model.score(row[row > 0][None]) for row in closed_forms.history]
-    assert torch.equal(torch.cat(one_by_one), model.score(closed_forms.history))
+    one_by_one = [model.checked_scores(row[row > 0][None], None) for row in closed_forms.history]
+    assert torch.equal(torch.cat(one_by_one), model.checked_scores(closed_forms.history, None))
 
 
 def test_the_configuration_names_this_class(name):

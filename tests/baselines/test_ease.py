@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -13,6 +10,7 @@ from diffrec.baselines import ease
 from diffrec.baselines.ease import EASE
 from diffrec.data.ragged import Ragged
 from diffrec.errors import DiffrecError, UsageError
+from diffrec.nn import memory
 
 
 @pytest.fixture(params=[2048, 4], ids=["one block", "four blocks"])
@@ -49,7 +47,7 @@ def test_inverse_of_a_random_matrix():
 
 
 def test_too_many_items_are_refused_before_anything_is_computed(monkeypatch):
-    monkeypatch.setattr(ease, "available_memory", lambda: 799)
+    monkeypatch.setattr(memory, "available_memory", lambda: 799)
     monkeypatch.setattr(ease, "count_together", None)
     model = EASE(10)
     with pytest.raises(UsageError, match=r"EASE on 10 items needs 0\.00 GB of memory"):
@@ -57,18 +55,8 @@ def test_too_many_items_are_refused_before_anything_is_computed(monkeypatch):
 
 
 def test_exactly_enough_memory_is_enough(monkeypatch, closed_forms):
-    monkeypatch.setattr(ease, "available_memory", lambda: 2 * 4 * 13**2)
+    monkeypatch.setattr(memory, "available_memory", lambda: 2 * 4 * 13**2)
     EASE(13).solve(closed_forms.sequences)
-
-
-def test_available_memory_is_a_part_of_all_memory():
-    assert 0 < ease.available_memory() <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def test_without_any_estimate_memory_has_no_limit(monkeypatch):
-    monkeypatch.setattr(ease.Path, "exists", lambda path: False)
-    monkeypatch.delattr(os, "sysconf")
-    assert ease.available_memory() == sys.maxsize
 
 
 def test_a_singular_matrix_is_an_error():

@@ -33,6 +33,8 @@ def expected_examples(rows: list[list[int]], kind: str, window: int | None) -> l
         return [(row[cut], []) for row in rows if row]
     if kind == "prefix":
         return [(row[:stop][cut], [row[stop]]) for row in rows for stop in range(1, len(row))]
+    if kind == "pairs":
+        return [([], [item]) for row in rows for item in sorted({*row})]
     if kind == "last":
         return [(row[:-1][cut], row[-1:]) for row in rows if len(row) > 1]
     return [(row[:-1][cut], row[1:][cut]) for row in rows if len(row) > 1]
@@ -53,7 +55,7 @@ def examples_of(batch: Batch) -> list[Example]:
 # training examples
 
 
-@pytest.mark.parametrize("kind", ["history", "next", "prefix", "last"])
+@pytest.mark.parametrize("kind", ["history", "next", "prefix", "last", "pairs"])
 @quick
 @given(users, windows, st.randoms(use_true_random=False))
 def test_training_examples(kind, rows, window, random):
@@ -69,7 +71,11 @@ def test_training_examples(kind, rows, window, random):
     assert batch.history.shape[1] == max((len(expected[i][0]) for i in indices), default=0), "no padding beyond need"
     assert batch.history.dtype == batch.target.dtype == torch.int64
     assert batch.seen is None
-    assert batch.key is None
+    if kind == "pairs":
+        owners = [user for user, row in enumerate(rows) for _ in {*row}]
+        assert batch.key.tolist() == [owners[i] for i in indices]
+    else:
+        assert batch.key is None
 
 
 def test_next_targets_stand_beside_the_item_before_them():
@@ -87,7 +93,7 @@ def test_a_closed_form_gets_one_empty_batch():
     assert batch.target.shape == (1, 0)
 
 
-@pytest.mark.parametrize("kind", ["history", "next", "prefix", "last"])
+@pytest.mark.parametrize("kind", ["history", "next", "prefix", "last", "pairs"])
 def test_no_training_example_holds_what_is_asked_later(kind):
     """Items occur once per user, so the row of an example is known by its items."""
     split = leave_one_out(synthetic(num_users=50, num_items=70, seed=2))

@@ -9,12 +9,17 @@ import sys
 import pytest
 
 from diffrec.errors import NotFoundError, UsageError
-from diffrec.models import DiffRec, DreamRec, SASRec
+from diffrec.models import BPRMF, DiffRec, DreamRec, FlowCF, LDiffRec, LightGCN, MultVAE, SASRec
 from diffrec.models.dreamrec import betas_of
 
 SIZES = {
+    BPRMF: ["num_items", "embedding_size"],
     DiffRec: ["num_items", "num_train_timesteps", "time_embedding_size"],
     DreamRec: ["num_items", "embedding_size", "max_history_length", "num_train_timesteps", "denoiser_layers"],
+    FlowCF: ["num_items", "num_train_timesteps", "time_embedding_size"],
+    LDiffRec: ["num_items", "num_clusters", "num_train_timesteps", "time_embedding_size"],
+    LightGCN: ["num_items", "embedding_size", "num_layers"],
+    MultVAE: ["num_items", "hidden_size", "latent_size", "anneal_steps"],
     SASRec: ["num_items", "embedding_size", "num_blocks", "num_heads", "max_history_length"],
 }
 
@@ -29,7 +34,16 @@ def test_sizes_are_positive(model, name, size):
 @pytest.mark.parametrize("value", [-0.1, 1.0, math.nan])
 @pytest.mark.parametrize(
     ("model", "name"),
-    [(DiffRec, "dropout"), (DreamRec, "dropout"), (DreamRec, "condition_dropout"), (SASRec, "dropout")],
+    [
+        (DiffRec, "dropout"),
+        (DreamRec, "dropout"),
+        (DreamRec, "condition_dropout"),
+        (SASRec, "dropout"),
+        (MultVAE, "dropout"),
+        (FlowCF, "dropout"),
+        (LDiffRec, "dropout"),
+        (LDiffRec, "autoencoder_dropout"),
+    ],
 )
 def test_dropout_lies_from_0_to_below_1(model, name, value):
     with pytest.raises(UsageError, match=f"^{name} must be a finite number from 0 to below 1, got {value}"):
@@ -63,6 +77,10 @@ def test_rates_are_not_negative(model, name):
         (DiffRec, {"time_embedding_size": 1}, "time_embedding_size must be a whole number from 2, got 1"),
         (DiffRec, {"noise_max": math.inf}, "noise_max must be a finite number from 0, got inf"),
         (DiffRec, {"noise_min": 9e3, "noise_max": 9e4}, "betas must lie strictly between 0 and 1"),
+        (FlowCF, {"num_inference_steps": 10}, r"num_inference_steps must lie in 1\.\.9, got 10"),
+        (LDiffRec, {"num_clusters": 10}, "num_clusters must be at most every width and the items, 9, got 10"),
+        (LDiffRec, {"encoder_dims": ()}, r"encoder_dims must be whole numbers, at least one, from 1, got \(\)"),
+        (LDiffRec, {"kl_batches": -1}, "kl_batches must be a whole number from 0, got -1"),
     ],
 )
 def test_what_would_fail_deep_in_torch_is_named(model, arguments, message):

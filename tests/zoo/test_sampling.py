@@ -9,7 +9,7 @@ import torch
 from diffusers import DPMSolverMultistepScheduler, HeunDiscreteScheduler
 
 from diffrec.errors import IntegrityError, UsageError
-from diffrec.models import DiffRec, DreamRec
+from diffrec.models import DiffRec, DreamRec, FlowCF
 from diffrec.zoo import load, save
 from diffrec.zoo.entry import CONFIG, manifest_bytes
 
@@ -61,6 +61,21 @@ def test_the_hidden_width_takes_another_scheduler_too(tmp_path):
     loaded = load(save(model, tmp_path / "entry"))
     assert same_lists(loaded, model)
     assert loaded.denoiser_calls == model.denoiser_calls == 9
+
+
+def test_a_process_with_steps_of_its_own_has_no_scheduler(tmp_path):
+    model = FlowCF(20, dims=(6,)).eval()
+    model.process.frequency.copy_(torch.linspace(0, 1, 20))
+    model.num_inference_steps, model.stochastic = 5, True
+    folder = save(model, tmp_path / "entry")
+    expected = {"num_inference_steps": 5, "guidance_scale": 1.0, "stochastic": True, "scheduler": None}
+    assert sampling(folder) == expected
+    loaded = load(folder)
+    assert same_lists(loaded, model)
+    assert torch.equal(loaded.process.frequency, model.process.frequency)
+    forge(folder, lambda config: config["sampling"].update(scheduler={"class": "DDIMScheduler", "settings": {}}))
+    with pytest.raises(IntegrityError, match="scheduler must be null for FlowCF"):
+        load(folder)
 
 
 def renamed(name):

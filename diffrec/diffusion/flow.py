@@ -1,0 +1,119 @@
+"""Discrete flow matching between a Bernoulli prior and interaction vectors, and its reverse steps.
+
+A step t = 0..T-1 stands at the time s = 1 - (t + 1) / T of the flow: t = T-1 is the prior (s = 0), and the step
+after t = 0 is the data (s = 1). Flow matching calls the prior X_0 and the data X_1; here x0 is clean, as everywhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.special import ndtr
+
+from diffrec.diffusion.noise import RequestNoise
+from diffrec.diffusion.objectives import mean_square
+from diffrec.errors import UsageError, check_sizes
+from diffrec.typing import Float, Int, Tensor
+
+
+@dataclass(frozen=True)
+class FlowSample:
+    """A clean vector and what the flow shows of it at step t. x0, x_t: (batch, items) of 0 and 1; t: (batch,)."""
+
+    x0: Float[Tensor, "batch items"]
+    t: Int[Tensor, " batch"]
+    x_t: Float[Tensor, "batch items"]
+
+
+@dataclass
+class FlowSteps:
+    """The last steps of the flow: the `ReverseSteps` of a Bernoulli flow. What is 1 at the start stays 1.
+
+    timesteps: the visited t, s-1..0; given: the vector that the walk started from.
+    """
+
+    timesteps: list[int]
+    given: Tensor | None = None
+
+    def enter(self, x: Float[Tensor, "batch items"]) -> Float[Tensor, "batch items"]:
+        """x itself."""
+        self.given = x
+        return x
+
+    def model_input(self, state: Float[Tensor, "batch items"], place: int) -> Float[Tensor, "batch items"]:
+        """The state itself."""
+        return state
+
+    def step(
+        self,
+        output: Float[Tensor, "batch items"],
+        state: Float[Tensor, "batch items"],
+        place: int,
+        draw: Callable[[], Tensor] | None,
+    ) -> Float[Tensor, "batch items"]:
+        """p = x + v / T with the velocity v = (x1_hat - x) / (1 - s); the more likely of 0 and 1, or one drawn by p.
+
+        The last step gives x1_hat itself, which ranks items where p has only two values.
+        """
+        if place == len(self.timesteps) - 1:
+            return output
+        p = state + (output - state) / (self.timesteps[place] + 1)  # 1 - s = (t + 1) / T
+        level = 0.5 if draw is None else ndtr(draw())
+        return ((p > level) | (self.given == 1)).to(state.dtype)
+
+
+class BernoulliFlow(nn.Module):
+    """x_t holds a coordinate of x0 with probability s, else one of the prior, Bernoulli(frequency).
+
+    frequency: (N,) shares of users who have each item, filled by the model; noise=False shows x0 at every t, the
+    control without a flow.
+    """
+
+    frequency: Tensor
+
+    def __init__(self, num_items: int, num_train_timesteps: int, noise: bool = True) -> None:
+        super().__init__()
+        check_sizes(num_items=num_items, num_train_timesteps=num_train_timesteps)
+        self.num_train_timesteps, self.noise = num_train_timesteps, noise
+        self.register_buffer("frequency", torch.zeros(num_items))
+
+    def corrupt(
+        self,
+        x0: Float[Tensor, "batch items"],
+        t: Int[Tensor, " batch"],
+        prior: Float[Tensor, "batch items"] | None = None,
+        uniform: Float[Tensor, "batch items"] | None = None,
+    ) -> FlowSample:
+        """x0 where uniform <= s, else the prior; both are drawn where they are not given."""
+        if not self.noise:
+            return FlowSample(x0, t, x0)
+        prior = torch.bernoulli(self.frequency.expand_as(x0)) if prior is None else prior
+        uniform = torch.rand_like(x0) if uniform is None else uniform
+        s = 1 - (t + 1) / self.num_train_timesteps
+        return FlowSample(x0, t, torch.where(uniform <= s[:, None], x0, prior))
+
+    def prior(self, shape: tuple[int, ...], noise: RequestNoise) -> Float[Tensor, "batch items"]:
+        """A sample of Bernoulli(frequency) for each request."""
+        return (ndtr(noise.normal(math.prod(shape))) < self.frequency).to(self.frequency.dtype)
+
+    def num_steps(self, num_inference_steps: int | None) -> int:
+        """How many steps are visited, None being all T; UsageError for a number outside of 1..T."""
+        steps = self.num_train_timesteps if num_inference_steps is None else num_inference_steps
+        if not 1 <= steps <= self.num_train_timesteps:
+            raise UsageError(f"num_inference_steps must lie in 1..{self.num_train_timesteps}, got {steps}")
+        return steps
+
+    def reverse_steps(self, num_inference_steps: int | None = None) -> FlowSteps:
+        """The last `num_inference_steps` of the grid: fewer steps start nearer to the data, not with longer strides."""
+        return FlowSteps(list(reversed(range(self.num_steps(num_inference_steps)))))
+
+
+class EndpointError(nn.Module):
+    """Mean over coordinates of (x0 - output)^2: the network tells where the flow ends."""
+
+    def forward(self, output: Float[Tensor, "batch items"], noised: FlowSample) -> Float[Tensor, " batch"]:
+        return mean_square(output, noised.x0)

@@ -1,0 +1,144 @@
+"""The graph of items that users link, as two filters of interaction vectors: one hop over it, and its smooth part."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from scipy.linalg import eigh
+from scipy.sparse.linalg import svds
+
+from diffrec.errors import check_sizes
+from diffrec.nn.fitted_shape import FittedShape
+from diffrec.nn.memory import refuse_without_memory
+from diffrec.nn.wide_linear import wide_linear
+from diffrec.typing import Float, Tensor
+
+_DENSE_UP_TO = 1 << 24  # cells of an items x items table: 64 MiB of float32
+
+
+class ItemGraph(FittedShape):
+    """P = R~^T R~ / lambda with R~ = D_U^-p R D_I^-1/2, and V, its first `rank` eigenvectors (columns).
+
+    R is the binary users x items matrix, D_U and D_I hold its sums over rows and columns, lambda is the largest
+    eigenvalue, which is 1 for p = 1/2. Before `fit`, no item is linked: P = 0 and V is empty.
+
+    Up to 4,096 items P is kept as `table` (N, N), which is faster there and tells nobody's interactions; above, R~ is
+    kept as the CSR parts `indptr`, `indices`, `values` of its users. `vectors` (N, rank). float32, indices int32.
+
+    user_power: p; rank: how many eigenvectors; of more than there are with an eigenvalue above 0, those.
+    """
+
+    table: Tensor
+    indptr: Tensor
+    indices: Tensor
+    values: Tensor
+    vectors: Tensor
+
+    def __init__(self, num_items: int, user_power: float = 0.5, rank: int = 0) -> None:
+        super().__init__()
+        check_sizes(num_items=num_items)
+        check_sizes(least=0, rank=rank)
+        self.num_items, self.user_power, self.rank = num_items, user_power, rank
+        self.register_buffer("table", torch.empty(0, 0))
+        self.register_buffer("indptr", torch.zeros(1, dtype=torch.int32))
+        self.register_buffer("indices", torch.empty(0, dtype=torch.int32))
+        self.register_buffer("values", torch.empty(0))
+        self.register_buffer("vectors", torch.empty(num_items, 0))
+
+    def fit(self, interactions: sp.csr_array) -> None:
+        """From a users x items matrix; whatever is filled is one interaction.
+
+        Raises UsageError where memory does not suffice for what is computed.
+        """
+        links = normalised(interactions, self.user_power)
+        values, vectors = leading(links, max(self.rank, 1))
+        links = links / values[0]
+        table, parts = np.empty((0, 0)), (np.zeros(1), np.empty(0), np.empty(0))
+        if self.num_items**2 <= _DENSE_UP_TO:
+            table = (links.T @ links).toarray()
+        else:
+            parts = (links.indptr, links.indices, links.data)
+        device = self.table.device
+        self.table, self.vectors = _float32(table, device), _float32(vectors[:, : self.rank], device)
+        self.indptr, self.indices = (torch.from_numpy(part.astype(np.int32)).to(device) for part in parts[:2])
+        self.values = _float32(parts[2], device)
+
+    def propagate(self, x: Float[Tensor, "batch items"]) -> Float[Tensor, "batch items"]:
+        """x P; nothing here is differentiable."""
+        if self.table.numel():
+            return wide_linear((x,), self.table, x.new_zeros(self.num_items))  # P is symmetric
+        if not self.values.numel():
+            return torch.zeros_like(x)
+        hop = _hop_on_cpu if x.device.type == "cpu" else _hop
+        return hop((self.indptr, self.indices, self.values), x)
+
+    def low_pass(self, x: Float[Tensor, "batch items"]) -> Float[Tensor, "batch items"]:
+        """x V V^T: the ideal low-pass filter."""
+        return (x @ self.vectors) @ self.vectors.T
+
+
+def _hop_on_cpu(links: tuple[Tensor, Tensor, Tensor], x: Float[Tensor, "batch items"]) -> Float[Tensor, "batch items"]:
+    """x R~^T R~ with scipy, which adds up rows that are as long as the batch; each number is its own sum."""
+    indptr, indices, values = (part.numpy() for part in links)
+    matrix = sp.csr_array((values, indices, indptr), shape=(len(indptr) - 1, x.shape[1]))
+    matrix.check_format(full_check=True)  # scipy multiplies without a look at indices, which may come from a file
+    by_item = np.ascontiguousarray(x.detach().numpy().T)
+    return torch.from_numpy(np.ascontiguousarray((matrix.T @ (matrix @ by_item)).T))
+
+
+def _hop(links: tuple[Tensor, Tensor, Tensor], x: Float[Tensor, "batch items"]) -> Float[Tensor, "batch items"]:
+    """The same with torch, on any device."""
+    matrix = torch.sparse_csr_tensor(*links, (len(links[0]) - 1, x.shape[1]), check_invariants=True)
+    return (matrix.transpose(0, 1) @ (matrix @ x.T)).T
+
+
+def _float32(array: np.ndarray, device: torch.device) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)).to(device)
+
+
+def normalised(interactions: sp.csr_array, user_power: float) -> sp.csr_array:
+    """R~ = D_U^-p R D_I^-1/2 (users, items) float64; empty rows and columns stay empty."""
+    links = sp.csr_array(interactions, dtype=np.float64, copy=True)
+    links.data[:] = 1
+    users, items = (np.maximum(links.sum(axis=axis), 1) for axis in (1, 0))
+    return sp.csr_array(sp.diags_array(users**-user_power) @ links @ sp.diags_array(items**-0.5))
+
+
+def leading(matrix: sp.csr_array, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The `count` largest singular values (count,), falling, and right singular vectors (columns, count).
+
+    Fewer where the rank is less. The same on every run: the start is fixed, and the largest entry of each vector is
+    positive. Works on the shorter side: in float32 with ARPACK, whose cost is that of reading its basis, or in float64
+    with LAPACK where half of all vectors or more are asked for. Raises UsageError where memory does not suffice.
+    """
+    users, items = cast("tuple[int, int]", matrix.shape)
+    shorter, longer = min(users, items), max(users, items)
+    few = 2 * count < shorter
+    needed = 4 * count * (4 * shorter + 3 * longer) if few else 8 * (3 * shorter + 2 * longer) * shorter
+    refuse_without_memory(f"a filter of rank {count} on {users} users and {items} items", needed, "use a lower rank")
+    values, vectors = (_by_arpack if few else _by_lapack)(matrix, count, users < items)
+    there = values**2 > values[0] ** 2 * shorter * np.finfo(np.float64).eps
+    values, vectors = values[there], vectors[:, there]
+    return values, vectors * np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(len(values))])
+
+
+def _by_arpack(matrix: sp.csr_array, count: int, wide: bool) -> tuple[np.ndarray, np.ndarray]:
+    users, items = cast("tuple[int, int]", matrix.shape)
+    start = np.random.default_rng(0).normal(size=users if wide else items).astype(np.float32)
+    found: Any = svds(matrix.astype(np.float32), k=count, v0=start, rng=np.random.default_rng(0))
+    _, values, vectors = found
+    return values[::-1], vectors[::-1].T
+
+
+def _by_lapack(matrix: sp.csr_array, count: int, wide: bool) -> tuple[np.ndarray, np.ndarray]:
+    gram = (matrix @ matrix.T if wide else matrix.T @ matrix).toarray()
+    size = len(gram)
+    squares, vectors = eigh(gram, subset_by_index=[max(size - count, 0), size - 1], overwrite_a=True)
+    values = np.sqrt(squares.clip(min=0))[::-1]
+    vectors = vectors[:, ::-1]
+    if wide:
+        vectors = matrix.T @ vectors / np.maximum(values, np.finfo(np.float64).tiny)
+    return values, vectors
