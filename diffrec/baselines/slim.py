@@ -63,7 +63,7 @@ class SLIM(ItemToItem):
     def _solved(self, problem: Problem, targets: Int[Tensor, " columns"]) -> sp.csr_array:
         """(columns, N): the columns of W for these targets, as rows."""
         columns = problem.solve(targets, self.max_iterations, self.tolerance)
-        return columns if self.neighbours is None else strongest_per_row(columns, self.neighbours)
+        return columns if self.neighbours is None else strongest_per_row(columns, self.num_items, self.neighbours)
 
 
 @dataclass(frozen=True, eq=False)
