@@ -36,10 +36,12 @@ class BSPM(ClosedFormRecommender):
     ideal_weight, ideal_rank: beta, and the columns of V (0: no low-pass); merge: "early" starts from
     S(0) = b + beta l, "late" from b and adds beta l to what comes out; combine: the mean of b and of S after each step
     in place of the last S. GF-CF is 0 steps with ideal_weight 0.3 and ideal_rank 256.
+
+    A row is worked out in float64: matrix products round by the number of their rows, which float32 scores of it do
+    not show.
     """
 
     asked_with = ("solver", "sharpening_steps", "sharpening_time", "merge", "combine", "ideal_weight")
-    rows_at_least = 16  # here they are multiplied, not added up one by one
     item_degrees: Tensor
 
     def __init__(
@@ -71,13 +73,13 @@ class BSPM(ClosedFormRecommender):
         self.item_degrees = torch.from_numpy(seen.sum(axis=0)).clamp(min=1).to(self.device)
 
     def score(self, history: History, *, noise: RequestNoise | None = None) -> Scores:
-        r = self.space.encode(history)
+        r = self.space.encode(history).double()
         blurred = self.graph.propagate(r)
         ideal = self._ideal(r)
         early = self.merge == "early"
         points = [blurred, *self._sharpened(blurred + ideal if early else blurred)]
         scores = torch.stack(points).mean(0) if self.combine else points[-1]
-        return scores if early else scores + ideal
+        return (scores if early else scores + ideal).float()
 
     def _ideal(self, r: Float[Tensor, "batch items"]) -> Float[Tensor, "batch items"]:
         """beta l."""

@@ -32,8 +32,9 @@ class IALS(ClosedFormRecommender):
     Buffers, float32: `items` (N, embedding_size), in coordinates where alpha0 sum_i h_i h_i^T is diagonal, and
     `spectrum` (embedding_size,), that diagonal.
 
-    epochs: steps over users and items each; init_std: of an item vector's expected length, so that a coordinate
-    has init_std / sqrt(embedding_size).
+    epochs: steps over the items, between which lie steps over the users; init_std: of the expected length that user
+    vectors start with, so that a coordinate has init_std / sqrt(embedding_size). Items start from nothing, so that
+    their numbers do not matter.
     Sources: Hu et al., "Collaborative filtering for implicit feedback datasets" (ICDM 2008); this objective and its
     scaling are of Rendle et al., "Revisiting the performance of iALS on item recommendation benchmarks" (2021).
     """
@@ -68,11 +69,10 @@ class IALS(ClosedFormRecommender):
     def solve(self, sequences: Ragged) -> None:
         seen = seen_matrix(sequences, self.num_items)
         by_user, by_item = (Rows.of_matrix(matrix, self.device) for matrix in (seen, seen.T.tocsr()))
-        draw = torch.randn(self.num_items, self.embedding_size, generator=torch.Generator().manual_seed(self.seed))
-        items = (draw * self.init_std / self.embedding_size**0.5).to(self.device)
-        for _ in range(self.epochs):
-            users = self._step(by_user, items)
-            items = self._step(by_item, users)
+        draw = torch.randn(len(sequences), self.embedding_size, generator=torch.Generator().manual_seed(self.seed))
+        items = self._step(by_item, (draw * self.init_std / self.embedding_size**0.5).to(self.device))
+        for _ in range(self.epochs - 1):
+            items = self._step(by_item, self._step(by_user, items))
         self.items, self.spectrum = diagonal(items, self.alpha0)
 
     def score(self, history: History, *, noise: RequestNoise | None = None) -> Scores:

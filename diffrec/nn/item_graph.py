@@ -69,15 +69,16 @@ class ItemGraph(FittedShape):
     def propagate(self, x: Float[Tensor, "batch items"]) -> Float[Tensor, "batch items"]:
         """x P; nothing here is differentiable."""
         if self.table.numel():
-            return wide_linear((x,), self.table, x.new_zeros(self.num_items))  # P is symmetric
+            return wide_linear((x,), self.table.to(x.dtype), x.new_zeros(self.num_items))  # P is symmetric
         if not self.values.numel():
             return torch.zeros_like(x)
         hop = _hop_on_cpu if x.device.type == "cpu" else _hop
-        return hop((self.indptr, self.indices, self.values), x)
+        return hop((self.indptr, self.indices, self.values.to(x.dtype)), x)
 
     def low_pass(self, x: Float[Tensor, "batch items"]) -> Float[Tensor, "batch items"]:
         """x V V^T: the ideal low-pass filter."""
-        return (x @ self.vectors) @ self.vectors.T
+        vectors = self.vectors.to(x.dtype)
+        return (x @ vectors) @ vectors.T
 
 
 def _hop_on_cpu(links: tuple[Tensor, Tensor, Tensor], x: Float[Tensor, "batch items"]) -> Float[Tensor, "batch items"]:

@@ -47,11 +47,11 @@ def dense_step(seen: np.ndarray, others: np.ndarray, alpha0: float, regularizati
 def test_scores_are_those_of_a_dense_alternation(sequences, dim, elements, monkeypatch):
     monkeypatch.setattr(ials, "_ELEMENTS", elements)
     seen = seen_of(sequences)
-    items = torch.randn(60, dim, generator=torch.Generator().manual_seed(3)).double().numpy() * 0.2 / dim**0.5
+    users = torch.randn(90, dim, generator=torch.Generator().manual_seed(3)).double().numpy() * 0.2 / dim**0.5
     for _ in range(4):
-        users = dense_step(seen, items, **SETTINGS)
         items = dense_step(seen.T, users, **SETTINGS)
-    expected = dense_step(seen, items, **SETTINGS) @ items.T
+        users = dense_step(seen, items, **SETTINGS)
+    expected = users @ items.T
     model = IALS(60, dim, epochs=4, init_std=0.2, seed=3, **SETTINGS)
     model.solve(sequences)
     got = model.score(torch.from_numpy(sequences.padded(np.arange(90))))

@@ -56,7 +56,7 @@ def test_each_item_of_the_history_keeps_its_nearest(closed_forms):
 
 def test_more_neighbours_than_items_keep_everything(closed_forms):
     full = cosine(closed_forms.sequences, 13, 0.0)
-    np.testing.assert_array_equal(strongest_per_row(full, 100).toarray(), full.toarray())
+    np.testing.assert_array_equal(strongest_per_row(full, 13, 100).toarray(), full.toarray())
 
 
 @pytest.mark.parametrize("wrong", [{"shrink": -1.0}, {"neighbours": 0}])
