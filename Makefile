@@ -8,7 +8,7 @@ demo: .venv/ready
 	$(BIN)/diffrec demo
 
 test: .venv/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: .venv/ready
 	$(BIN)/ruff check diffrec tests benchmarks

@@ -169,6 +169,7 @@ class Recommender(pl.LightningModule):
 
     def setup(self, stage: str) -> None:
         if stage == "fit":
+            self.to(self.trainer.strategy.root_device)  # Lightning moves a model after this; to prepare is work too
             self.prepare(self.trainer.datamodule.split.train)  # pyright: ignore[reportAttributeAccessIssue]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from scipy.linalg import get_lapack_funcs
 
 from diffrec.baselines.history import ItemToItem, seen_matrix
 from diffrec.data.ragged import Ragged
 from diffrec.errors import DiffrecError, UsageError
 from diffrec.nn.memory import refuse_without_memory
+from diffrec.typing import Float
 
 _BLOCK = 2048  # rows worked on at a time
 
@@ -34,12 +36,11 @@ class EASE(ItemToItem):
         tables = 2 * 4 * self.num_items**2  # one to work in and room around it
         instead = "use item-knn, whose matrix is sparse, or fewer items"
         refuse_without_memory(f"EASE on {self.num_items} items", tables, instead)
-        table = count_together(sequences, self.num_items)
-        table[np.diag_indices(self.num_items)] += self.regularization
-        invert_in_place(table)
+        table = torch.from_numpy(count_together(sequences, self.num_items)).to(self.device)
+        table.diagonal().add_(self.regularization)
+        table = inverse(table)
         table /= -table.diagonal()
-        np.fill_diagonal(table, 0.0)
-        self.keep_table(table)
+        self.keep_table(table.fill_diagonal_(0.0))
 
 
 def count_together(sequences: Ragged, num_items: int) -> np.ndarray:
@@ -52,16 +53,37 @@ def count_together(sequences: Ragged, num_items: int) -> np.ndarray:
     return table
 
 
-def invert_in_place(table: np.ndarray) -> None:
-    """Replace a symmetric positive definite matrix (float32, C order) by its inverse, by Cholesky."""
-    columns_first = table.T  # LAPACK writes into Fortran order without a copy; its lower triangle is our upper one
+def inverse(table: Float[torch.Tensor, "items items"]) -> Float[torch.Tensor, "items items"]:
+    """Of a symmetric positive definite matrix (float32), by Cholesky; the table is changed.
+
+    Raises DiffrecError where float32 finds it not positive definite.
+    """
+    return inverted_in_place(table) if table.device.type == "cpu" else inverted_by_torch(table)
+
+
+def inverted_in_place(table: Float[torch.Tensor, "items items"]) -> Float[torch.Tensor, "items items"]:
+    """The same memory, for large tables in main memory (C order)."""
+    rows = table.numpy()
+    columns_first = rows.T  # LAPACK writes into Fortran order without a copy; its lower triangle is our upper one
     factorise, invert = get_lapack_funcs(("potrf", "potri"), (columns_first,))
     _, failed = factorise(columns_first, lower=1, clean=0, overwrite_a=1)
+    _refuse_indefinite(failed)
+    invert(columns_first, lower=1, overwrite_c=1)
+    for start in range(0, len(rows), _BLOCK):
+        stop = start + _BLOCK
+        square = rows[start:stop, start:stop]
+        square[:] = np.triu(square) + np.triu(square, 1).T
+        rows[stop:, start:stop] = rows[start:stop, stop:].T
+    return table
+
+
+def inverted_by_torch(table: Float[torch.Tensor, "items items"]) -> Float[torch.Tensor, "items items"]:
+    """On any device, in three times the memory."""
+    factor, failed = torch.linalg.cholesky_ex(table)
+    _refuse_indefinite(int(failed))
+    return torch.cholesky_inverse(factor)
+
+
+def _refuse_indefinite(failed: int) -> None:
     if failed:
         raise DiffrecError("the item matrix is not positive definite in float32; use a larger regularization")
-    invert(columns_first, lower=1, overwrite_c=1)
-    for start in range(0, len(table), _BLOCK):
-        stop = start + _BLOCK
-        square = table[start:stop, start:stop]
-        square[:] = np.triu(square) + np.triu(square, 1).T
-        table[stop:, start:stop] = table[start:stop, stop:].T

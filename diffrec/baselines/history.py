@@ -98,12 +98,14 @@ class ItemToItem(ClosedFormRecommender):
         else:
             self._keep(np.empty((0, 0)), matrix.indptr, matrix.indices, matrix.data)
 
-    def keep_table(self, matrix: np.ndarray) -> None:
-        """Store S (N, N), without a copy where it is float32."""
+    def keep_table(self, matrix: np.ndarray | torch.Tensor) -> None:
+        """Store S (N, N), without a copy where it is float32 and on the device of the model."""
         self._keep(matrix, np.zeros(self.num_items + 1), np.empty(0), np.empty(0))
 
-    def _keep(self, table: np.ndarray, indptr: np.ndarray, indices: np.ndarray, values: np.ndarray) -> None:
-        self.table = torch.from_numpy(np.asarray(table, dtype=np.float32)).to(self.device)
-        self.indptr = torch.from_numpy(np.asarray(indptr, dtype=np.int32)).to(self.device)
-        self.indices = torch.from_numpy(np.asarray(indices, dtype=np.int32)).to(self.device)
-        self.values = torch.from_numpy(np.asarray(values, dtype=np.float32)).to(self.device)
+    def _keep(
+        self, table: np.ndarray | torch.Tensor, indptr: np.ndarray, indices: np.ndarray, values: np.ndarray
+    ) -> None:
+        self.table = torch.as_tensor(table, dtype=torch.float32, device=self.device)
+        self.indptr = torch.as_tensor(indptr, dtype=torch.int32, device=self.device)
+        self.indices = torch.as_tensor(indices, dtype=torch.int32, device=self.device)
+        self.values = torch.as_tensor(values, dtype=torch.float32, device=self.device)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-import numpy as np
-import scipy.sparse as sp
 import torch
-from scipy.sparse.linalg import aslinearoperator, svds
 from torch.nn.functional import embedding_bag
 
 from diffrec.baselines.history import item_weights, seen_matrix
 from diffrec.data.ragged import Ragged
 from diffrec.diffusion.noise import RequestNoise
 from diffrec.errors import UsageError, check_sizes, choose
+from diffrec.nn.singular_vectors import leading, normalised
 from diffrec.recommender import ClosedFormRecommender, Recommender
 from diffrec.typing import History, Scores
 
@@ -24,8 +22,8 @@ class PureSVD(ClosedFormRecommender):
     """score = x V V^T, with V the right singular vectors of the `rank` largest singular values.
 
     They are those of the binary users x items matrix X (`raw`), or of D_U^-1/2 X D_I^-1/2 (`symmetric`), where D
-    holds how many items a user and how many users an item has; x is the history as a row of X. There are at most
-    min(users, items) - 1 vectors. Buffer `vectors`: (N, rank) float32.
+    holds how many items a user and how many users an item has; x is the history as a row of X. There are no
+    more vectors than the rank of the matrix. Buffer `vectors`: (N, rank) float32.
 
     decay: in (0, 1], weighs x by decay^(number of events after the item's most recent one), V stays as it is; 1
     reads the history as a set.
@@ -49,34 +47,10 @@ class PureSVD(ClosedFormRecommender):
         self.register_buffer("vectors", torch.zeros(num_items, 1))
 
     def solve(self, sequences: Ragged) -> None:
-        matrix = sp.csr_array(seen_matrix(sequences, self.num_items), dtype=np.float64)
-        if self.normalisation == "symmetric":
-            matrix = symmetric(matrix)
-        vectors = right_singular_vectors(matrix, self.rank)
-        self.vectors = torch.from_numpy(vectors.astype(np.float32)).to(self.device)
+        seen = seen_matrix(sequences, self.num_items)
+        _, vectors = leading(normalised(seen, 0.5) if self.normalisation == "symmetric" else seen, self.rank)
+        self.vectors = torch.from_numpy(vectors).to(self.device, torch.float32).contiguous()
 
     def score(self, history: History, *, noise: RequestNoise | None = None) -> Scores:
         items, weights = (history - 1).clamp(min=0), item_weights(history, self.decay)
         return embedding_bag(items, self.vectors, mode="sum", per_sample_weights=weights) @ self.vectors.T
-
-
-def symmetric(matrix: sp.csr_array) -> sp.csr_array:
-    """D_U^-1/2 X D_I^-1/2 with the sums D of rows and columns; empty ones stay empty."""
-    users, items = (np.maximum(matrix.sum(axis=axis), 1) ** -0.5 for axis in (1, 0))
-    return sp.csr_array(sp.diags_array(users) @ matrix @ sp.diags_array(items))
-
-
-def right_singular_vectors(matrix: sp.csr_array, rank: int) -> np.ndarray:
-    """(columns, at most `rank`) float64, strongest first; the largest entry of each vector is positive.
-
-    UsageError for a matrix that is empty or has a single row or column.
-    """
-    operator = aslinearoperator(matrix)
-    smaller = min(operator.shape)
-    if smaller < 2 or not matrix.nnz:
-        raise UsageError(f"singular vectors need two users and two items at least, got {operator.shape}")
-    start = np.random.default_rng(0).standard_normal(smaller)  # a fixed one: the same bytes at every run
-    _, values, vectors = svds(operator, k=min(rank, smaller - 1), v0=start)
-    vectors = np.asarray(vectors)[np.argsort(-np.asarray(values))].T
-    largest = np.abs(vectors).argmax(axis=0)
-    return vectors * np.sign(vectors[largest, np.arange(vectors.shape[1])])

@@ -55,10 +55,11 @@ class SLIM(ItemToItem):
     def solve(self, sequences: Ragged) -> None:
         instead = "use item-knn, whose matrix is sparse, or fewer items"
         refuse_without_memory(f"SLIM on {self.num_items} items", 2 * 4 * self.num_items**2, instead)
-        problem = Problem(torch.from_numpy(count_together(sequences, self.num_items)), self.l1, self.l2)
+        together = torch.from_numpy(count_together(sequences, self.num_items)).to(self.device)
+        problem = Problem(together, self.l1, self.l2)
         common_first = problem.curvature.argsort(descending=True, stable=True)  # a block holds columns of a kind
         columns = sp.vstack([self._solved(problem, targets) for targets in common_first.split(_COLUMNS)], format="csr")
-        self.keep_sparse(sp.csr_array(columns)[common_first.argsort().numpy()].T.tocsr())
+        self.keep_sparse(sp.csr_array(columns)[common_first.argsort().cpu().numpy()].T.tocsr())
 
     def _solved(self, problem: Problem, targets: Int[Tensor, " columns"]) -> sp.csr_array:
         """(columns, N): the columns of W for these targets, as rows."""
@@ -84,7 +85,7 @@ class Problem:
 
     def solve(self, targets: Int[Tensor, " columns"], max_iterations: int, tolerance: float) -> sp.csr_array:
         """(columns, N): the solution for each target as a row; a column is left when no coordinate would move on."""
-        column = torch.arange(len(targets))
+        column = torch.arange(len(targets), device=targets.device)
         items, weights = targets.new_empty(0, len(targets)), self.together.new_empty(0, len(targets))
         moved, parts, shape = weights.new_zeros(len(targets)), [], (len(targets), len(self.together))
         for before in range(0, max_iterations, _SWEEPS):
@@ -154,6 +155,7 @@ def joined(parts: list[tuple[Tensor, Tensor, Tensor]], shape: tuple[int, int]) -
     """The weights above 0 of all parts: (columns,) numbers, (slots, columns) items, (slots, columns) weights."""
     there = [weights > 0 for _, _, weights in parts]
     columns, items, weights = (
-        torch.cat([part[i].expand_as(t)[t] for part, t in zip(parts, there, strict=True)]).numpy() for i in range(3)
+        torch.cat([part[i].expand_as(t)[t] for part, t in zip(parts, there, strict=True)]).cpu().numpy()
+        for i in range(3)
     )
     return sp.csr_array((weights, (columns, items)), shape=shape)

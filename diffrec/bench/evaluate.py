@@ -90,7 +90,7 @@ def measure_one(model: Recommender, cases: Cases, metric: str, *, batch_size: in
         for number in range(len(batches)):
             batch = batches[number].to(model.device)
             ranks = _ranks(model, batch, seed)
-            values[batches.rows(number)] = CUTOFF_METRICS[name](ranks.mean, k).numpy()
+            values[batches.rows(number)] = CUTOFF_METRICS[name](ranks.mean, k).cpu().numpy()
     return float(values[cases.target.lengths > 0].mean())
 
 

@@ -94,7 +94,8 @@ class Solver:
         if self.model is None or key != self.key:
             self.model = None  # the memory of the last one is needed
             with tempfile.TemporaryDirectory() as folder:
-                model = build(search.model.configs, search.overrides(settings), Path(folder)).model
+                run = build(search.model.configs, search.overrides(settings), Path(folder))
+            model = run.model.to(run.trainer.strategy.root_device)
             assert isinstance(model, ClosedFormRecommender)
             model.solve(train)
             self.model, self.key = model.eval(), key

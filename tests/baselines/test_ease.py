@@ -38,11 +38,11 @@ def test_decayed_scores_are_golden(closed_forms):
 
 
 @pytest.mark.usefixtures("block")
-def test_inverse_of_a_random_matrix():
+@pytest.mark.parametrize("inverse", [ease.inverse, ease.inverted_by_torch])
+def test_inverse_of_a_random_matrix(inverse):
     factor = np.random.default_rng(0).normal(size=(11, 30))
     matrix = factor @ factor.T + 5 * np.eye(11)
-    table = matrix.astype(np.float32)
-    ease.invert_in_place(table)
+    table = inverse(torch.from_numpy(matrix.astype(np.float32)))
     np.testing.assert_allclose(table, np.linalg.inv(matrix), rtol=1e-4, atol=1e-6)
 
 

@@ -142,6 +142,7 @@ def test_what_another_command_is_at_comes_last_and_its_result_is_taken(suite, wo
 
 
 def test_ctrl_c_stops_the_workers_and_says_what_is_finished(suite, workers, folders):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job is started without one
     lines, sleeping = [], folders.results / "sleeping"
     killer = threading.Thread(target=lambda: until(sleeping.exists) and os.kill(os.getpid(), signal.SIGINT))
     killer.start()

@@ -8,8 +8,9 @@ import scipy.sparse as sp
 import torch
 
 from diffrec.errors import UsageError
-from diffrec.nn import item_graph, memory
-from diffrec.nn.item_graph import ItemGraph, leading, normalised
+from diffrec.nn import item_graph
+from diffrec.nn.item_graph import ItemGraph
+from diffrec.nn.singular_vectors import normalised
 
 FORMS = {"dense": 1 << 24, "sparse": 0}
 
@@ -78,17 +79,6 @@ def test_no_more_vectors_than_the_rank(form, seen, x):
     np.testing.assert_allclose(graph.low_pass(x), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("shape", [(30, 13), (13, 30)])
-@pytest.mark.parametrize("count", [4, 11])
-def test_singular_vectors_of_wide_and_of_tall_matrices(shape, count):
-    matrix = np.random.default_rng(2).normal(size=shape)
-    values, vectors = leading(sp.csr_array(matrix), count)
-    _, expected, rows = np.linalg.svd(matrix, full_matrices=False)
-    np.testing.assert_allclose(values, expected[:count], rtol=1e-5)
-    np.testing.assert_allclose(np.abs((vectors * rows[:count].T).sum(0)), 1, rtol=1e-5)
-    assert (vectors.max(0) == np.abs(vectors).max(0)).all(), "the sign is fixed"
-
-
 def test_the_same_bytes_on_every_run(seen):
     first, again = (ItemGraph(13, rank=3) for _ in range(2))
     for graph in (first, again):
@@ -116,14 +106,6 @@ def test_a_graph_of_a_file_that_points_outside_is_not_multiplied(form, seen, x, 
     graph.get_buffer(name)[5] = value
     with pytest.raises(ValueError, match=r"ind(ex|ices|ptr)"):
         graph.propagate(x)
-
-
-def test_a_filter_without_memory_is_refused_before_it_is_computed(monkeypatch, seen):
-    monkeypatch.setattr(memory, "available_memory", lambda: 4 * 3 * (4 * 13 + 3 * 30) - 1)
-    with pytest.raises(UsageError, match=r"a filter of rank 3 on 30 users and 13 items needs .* use a lower rank"):
-        leading(normalised(seen, 0.5), 3)
-    monkeypatch.setattr(memory, "available_memory", lambda: 4 * 3 * (4 * 13 + 3 * 30))
-    leading(normalised(seen, 0.5), 3)
 
 
 def test_what_would_fail_deep_in_scipy_is_named():
