@@ -103,18 +103,22 @@ class Suite:
         """The rows without those that are made from the `controls` of another."""
         return (model for model in self.models if not model.twin)
 
-    def only(self, names: Sequence[str] = (), seeds: Sequence[int] = ()) -> Suite:
-        """The suite cut down to some models and seeds; nothing given means all.
+    def only(self, names: Sequence[str] = (), seeds: Sequence[int] = (), datasets: Sequence[str] = ()) -> Suite:
+        """The suite cut down to some models, seeds and datasets; nothing given means all.
 
         Rows that need no training by gradients keep their seeds where none of them is asked for: a table needs
         them. Raises UsageError for a seed that none of the other models has.
         """
-        known = [model.name for model in self.models]
+        self._refuse_unknown("model", names, [model.name for model in self.models])
+        self._refuse_unknown("dataset", datasets, [dataset.name for dataset in self.datasets])
+        models = tuple(model for model in self.models if not names or model.name in names)
+        kept = tuple(dataset for dataset in self.datasets if not datasets or dataset.name in datasets)
+        return replace(self, models=_with_seeds(self, models, seeds) if seeds else models, datasets=kept)
+
+    def _refuse_unknown(self, kind: str, names: Sequence[str], known: Sequence[str]) -> None:
         for name in names:
             if name not in known:
-                raise NotFoundError(f"suite {self.name} has no model {name!r}{near_match(name, known)}")
-        models = tuple(model for model in self.models if not names or model.name in names)
-        return replace(self, models=_with_seeds(self, models, seeds) if seeds else models)
+                raise NotFoundError(f"suite {self.name} has no {kind} {name!r}{near_match(name, known)}")
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,7 @@ def _add_run(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     run_parser.add_argument("--zoo", type=Path, metavar="DIR",
                             help="keep the first seed of each trained model there; runs what is missing")  # fmt: skip
     run_parser.add_argument("--only", nargs="+", default=[], metavar="MODEL", help="only these models")
+    run_parser.add_argument("--datasets", nargs="+", default=[], metavar="NAME", help="only these datasets")
     run_parser.add_argument("--seeds", nargs="+", type=int, default=[], metavar="SEED",
                             help="only these seeds; rows that need no training always stay")  # fmt: skip
     run_parser.add_argument("--controls", action="store_true",
@@ -93,7 +94,7 @@ def _run(args: argparse.Namespace) -> int:
 
     loaded = load_suite(find_suite(args.suite))
     suite = loaded.with_controls() if args.controls else loaded
-    suite = tuned(suite.only(args.only, args.seeds), args.tuning or shipped())
+    suite = tuned(suite.only(args.only, args.seeds, args.datasets), args.tuning or shipped())
     folders = Folders(args.results, args.runs)
 
     def force(cell: Cell) -> bool:

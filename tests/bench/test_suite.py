@@ -163,6 +163,17 @@ def test_only_keeps_models_and_seeds_and_names_the_near_match(suite_file):
         suite.only(["markow"])
 
 
+def test_only_keeps_datasets_and_names_the_near_match(suite_file, suite_text):
+    there = "  - {name: synthetic, protocol: loo-full-masked@1}\n"
+    assert there in suite_text
+    suite = load_suite(suite_file(suite_text.replace(there, there + there.replace("synthetic", "ml-100k"))))
+    kept = suite.only(["ease"], datasets=["ml-100k"])
+    assert [str(cell) for cell in kept.cells()] == ["ml-100k ease seed 0"]
+    assert len(list(suite.only(["ease"]).cells())) == 2
+    with pytest.raises(NotFoundError, match=r"suite tiny has no dataset 'ml-100'; did you mean 'ml-100k'\?"):
+        suite.only(datasets=["ml-100"])
+
+
 def test_rows_that_need_no_training_stay_whatever_the_seeds(suite_file, suite_text):
     trained = "  - {name: sasrec, configs: [model/sasrec], seeds: [0, 2]}\n"
     trained += "  - {name: diffrec, configs: [model/diffrec], seeds: [0, 3]}\n"
