@@ -57,12 +57,16 @@ def check_split(dataset: Dataset, protocol: str) -> None:
     """A target stands behind the history it is asked with, and in nothing that is known before it is asked.
 
     Other targets of the test may change neither training, validation, test histories nor what is masked;
-    other targets of the validation neither training nor the requests of the validation. Items may repeat:
-    what counts is the place in the dataset. Raises DiffrecError naming the protocol and what is wrong.
+    other targets of the validation neither training nor the requests of the validation, which a protocol that
+    trains on them does not choose by. Items may repeat: what counts is the place in the dataset. Raises DiffrecError
+    naming the protocol and what is wrong.
     """
     known = _with_spare_items(dataset)
     origin, before = _origins(known, protocol), get_protocol(protocol).apply(known)
-    for part, cases in (("validation", origin.valid), ("test", origin.test)):
+    asked = {"validation": origin.valid, "test": origin.test}
+    if get_protocol(protocol).selected_by is not None:
+        del asked["validation"]
+    for part, cases in asked.items():
         if late := _from_later(cases):
             raise DiffrecError(f"{protocol} asks {late} {part} cases with their target, or with what comes after it")
         after = get_protocol(protocol).apply(_replaced(known, cases.target.values))

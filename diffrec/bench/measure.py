@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,11 +34,14 @@ from diffrec.training.fit import FitResult
 REQUESTS, BATCHES = 15, 3  # how many are timed, after one that is not
 
 
-def measure(cell: Cell, run: Run, fitted: FitResult, memory: PeakMemory) -> tuple[Result, UserRanks]:
+def measure(
+    cell: Cell, run: Run, config: dict[str, Any], fitted: FitResult, memory: PeakMemory
+) -> tuple[Result, UserRanks]:
     """Validate and test a trained model in evaluation mode.
 
-    Draw d of the sampling noise has the seed `cell.seed + 2^32 d`; a model whose lists do not depend on noise is
-    tested once. Raises UsageError where no epoch was validated.
+    config: that of the cell, which the run may have been given more words than. Draw d of the sampling noise has the
+    seed `cell.seed + 2^32 d`; a model whose lists do not depend on noise is tested once. Raises UsageError where no
+    epoch was validated.
     """
     if fitted.best is None:
         raise UsageError(f"no epoch of {cell} was validated; lower trainer.check_val_every_n_epoch")
@@ -60,8 +64,8 @@ def measure(cell: Cell, run: Run, fitted: FitResult, memory: PeakMemory) -> tupl
         role=_role(cell, model),
         control_of=cell.model.control_of,
         seed=cell.seed,
-        config=run.config,
-        config_sha256=config_sha256(run.config),
+        config=config,
+        config_sha256=config_sha256(config),
         code_version=code_version(),
         packages=packages(),
         selection=_selection(fitted, model),

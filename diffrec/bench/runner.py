@@ -18,14 +18,16 @@ from diffrec.bench.provenance import config_sha256
 from diffrec.bench.ranks import UserRanks, to_parquet
 from diffrec.bench.result import Result, read_result, write_result
 from diffrec.bench.schedule import Board, Costs, Executor, Folders, Outcome, Task, stamp
-from diffrec.bench.suite import Cell, Suite, SuiteDataset, SuiteModel
+from diffrec.bench.suite import Cell, Suite, SuiteDataset, SuiteModel, training_free
 from diffrec.bench.training import Progress, training
 from diffrec.data.dataset import Dataset
+from diffrec.data.protocol import get_protocol
 from diffrec.data.sources import load_dataset
 from diffrec.errors import DiffrecError, IntegrityError
 from diffrec.paths import naming
 from diffrec.recommender import Recommender
 from diffrec.training.config import compose
+from diffrec.training.fit import FitResult
 
 
 @dataclass(frozen=True)
@@ -225,10 +227,34 @@ def run_cell(cell: Cell, runs: Path, progress: Progress | None = None) -> Traine
 
     A run of this cell that was interrupted after an epoch is taken up again, where nothing that numbers depend on
     has changed; the result is then that of an uninterrupted run, and its seconds of training are those of both.
+    Under a protocol that trains on its validation items, another run comes first and chooses the number of epochs.
     """
-    family = runs / cell.path.with_suffix("")
-    with training(cell.model.configs, overrides(cell), family, cell.seed, progress) as fitted:
-        run = fitted.run
-        result, ranks = measure(cell, run, fitted.result, fitted.memory)
+    family, words = runs / cell.path.with_suffix(""), overrides(cell)
+    config, chosen = compose(cell.model.configs, words), _chosen(cell, family, progress)
+    more = [] if chosen is None else _epochs(chosen.epoch)
+    with training(cell.model.configs, [*words, *more], family, cell.seed, progress) as fitted:
+        run, selected = fitted.run, fitted.result
+        if chosen is not None:
+            selected = replace(chosen, seconds=chosen.seconds + selected.seconds, checkpoint=selected.checkpoint)
+        result, ranks = measure(cell, run, config, selected, fitted.memory)
     log = next(logger for logger in run.trainer.loggers if isinstance(logger, CSVLogger)).log_dir
     return Trained(cell, result, ranks, run.model, run.data.dataset, unfinished.whole_log(Path(log) / "metrics.csv"))
+
+
+def _chosen(cell: Cell, family: Path, progress: Progress | None) -> FitResult | None:
+    """What the protocol that selects for this one comes to; None where validation is held out of training anyway.
+
+    A closed form has no epochs to choose.
+    """
+    by = get_protocol(cell.dataset.protocol).selected_by
+    if by is None or training_free(cell.model, cell.dataset):
+        return None
+    words = [*overrides(cell), f"--data.protocol={by}"]
+    with training(cell.model.configs, words, family.with_name(f"{family.name}-selection"), cell.seed, progress) as run:
+        return run.result
+
+
+def _epochs(number: int) -> list[str]:
+    """So many epochs, without a validation."""
+    last = [f"--trainer.max_epochs={number}", f"--trainer.check_val_every_n_epoch={number + 1}"]
+    return [*last, "--trainer.limit_val_batches=0"]

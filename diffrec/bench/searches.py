@@ -58,8 +58,9 @@ class Search:
 
     @property
     def protocol(self) -> Protocol:
-        """What splits and measures."""
-        return get_protocol(self.dataset.protocol)
+        """What splits and measures a trial."""
+        protocol = get_protocol(self.dataset.protocol)
+        return protocol if protocol.selected_by is None else get_protocol(protocol.selected_by)
 
     def overrides(self, settings: Settings) -> list[str]:
         """The words that a trial puts over the configurations of its row."""
@@ -67,7 +68,7 @@ class Search:
             *self.model.overrides_on(self.dataset.name),
             *words(settings),
             f"--data.dataset={self.dataset.name}",
-            f"--data.protocol={self.dataset.protocol}",
+            f"--data.protocol={self.protocol.id}",
             f"--seed_everything={SEED}",
             f"--data.seed={SEED}",
         ]

@@ -77,7 +77,7 @@ class Solver:
 
     def _data(self, search: Search) -> InteractionDataModule:
         if search.dataset not in self.data:
-            module = InteractionDataModule(search.dataset.name, search.dataset.protocol)
+            module = InteractionDataModule(search.dataset.name, search.protocol.id)
             others = [there for dataset, there in self.data.items() if dataset.name == search.dataset.name]
             if others:
                 module.__dict__["dataset"] = others[0].dataset

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from diffrec.errors import UsageError
 
@@ -87,10 +87,12 @@ def _print_config(configs: Sequence[str], overrides: Sequence[str]) -> int:
 
 def _fit(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     from diffrec.training.build import build
+    from diffrec.training.config import compose
     from diffrec.training.fit import fit, monitored
     from diffrec.training.progress import hush_lightning, progress_for
 
     hush_lightning()
+    _refuse_to_choose_by_what_was_trained_on(compose(args.config, overrides))
     run_dir, checkpoint = _resume_from(args, overrides)
     run = build(args.config, overrides, run_dir)
     if not args.quiet:
@@ -103,6 +105,18 @@ def _fit(args: argparse.Namespace, overrides: Sequence[str]) -> int:
         f"{run.data.dataset_name}, {run.data.protocol.id}\nrun {run.run_dir}\n"
     )
     return 0
+
+
+def _refuse_to_choose_by_what_was_trained_on(config: Mapping[str, Any]) -> None:
+    from diffrec.data.protocol import get_protocol
+
+    protocol = config["data"].get("protocol")
+    by = None if protocol is None else get_protocol(protocol).selected_by
+    if by is not None and not config["model"]["class_path"].startswith("diffrec.baselines."):  # these have no epochs
+        raise UsageError(
+            f"{protocol} trains on its validation items, which then choose nothing; train with --data.protocol={by}, "
+            f"or with 'diffrec bench run', which trains once more, for as many epochs as {by} chose"
+        )
 
 
 def _summary(run: Run) -> str:

@@ -27,7 +27,8 @@ class Protocol:
     """One way of measuring, named by `id`.
 
     split: dataset -> Split; masked: whether seen items leave the candidates; headline: the metric of
-    selection and of the leaderboard; cutoffs: the lengths of list that are reported.
+    selection and of the leaderboard; cutoffs: the lengths of list that are reported; selected_by: the id of the
+    protocol that chooses settings and the number of epochs, where this one trains on its validation items too.
     """
 
     id: str
@@ -36,6 +37,7 @@ class Protocol:
     masked: bool
     headline: str
     cutoffs: tuple[int, ...]
+    selected_by: str | None = None
 
     def apply(self, dataset: Dataset) -> Split:
         """Split `dataset`, with `seen` emptied where this protocol masks nothing.
@@ -83,6 +85,9 @@ PROTOCOLS: Mapping[str, Protocol] = {
         Protocol("cf-lightgcn@1", "published random train and test files, history = all of train, masked; validation "
                  "= published hold-out of train, or a tenth of it drawn by seed 0", random_files, True, "recall@20",
                  _COLLABORATIVE),
+        Protocol("cf-lightgcn-refit@1", "as cf-lightgcn@1, which chooses settings and epochs; then trained on all "
+                 "of the published train", partial(random_files, train_on_valid=True), True, "recall@20",
+                 _COLLABORATIVE, selected_by="cf-lightgcn@1"),
         Protocol("gts-last@1", "last item of each user in the last tenth of all interactions by time, the tenth "
                  "before it for validation; seen items masked, all items known by then ranked",
                  global_time, True, "ndcg@10", _SEQUENTIAL),

@@ -182,11 +182,12 @@ def _published(dataset: Dataset, needed: Sequence[str] = ("train", "valid", "tes
     return [dataset.parts[name] for name in needed]
 
 
-def fixed_files(dataset: Dataset, history_with_valid: bool = False) -> Split:
+def fixed_files(dataset: Dataset, history_with_valid: bool = False, train_on_valid: bool = False) -> Split:
     """The publisher's aligned train, validation and test items of each user.
 
     While testing, train and validation items are masked; the history is the training part, or both
-    with `history_with_valid`. Users without a target in a part are not asked there.
+    with `history_with_valid`. Users without a target in a part are not asked there. train_on_valid: training
+    sequences are both; what is then asked for validation has been trained on, and chooses nothing.
     """
     parts = _published(dataset)
     if not dataset.aligned:
@@ -197,28 +198,30 @@ def fixed_files(dataset: Dataset, history_with_valid: bool = False) -> Split:
     valid_cases = Cases(train, valid, train, key, users)
     test_cases = Cases(both if history_with_valid else train, test, both, key, users)
     return Split(
-        train,
+        both if train_on_valid else train,
         valid_cases.take(np.flatnonzero(valid.lengths)),
         test_cases.take(np.flatnonzero(test.lengths)),
     )
 
 
-def random_files(dataset: Dataset, valid: float = 0.1, seed: int = 0) -> Split:
+def random_files(dataset: Dataset, valid: float = 0.1, seed: int = 0, train_on_valid: bool = False) -> Split:
     """The publisher's aligned random train and test items of each user: all of train is the history at test.
 
     Validation is the published hold-out where the dataset has one. Those of LightGCN++ for Gowalla and Yelp2018
     are a part of the published train: a tenth of all items of a user, test included, rounded down (for 99.97
     and 99.64 % of the users). Without one, `valid` of every training row is drawn by `seed`, rounded up or down
-    by lot, but never all of it. Either way a model trains without the hold-out, which is masked at test.
+    by lot, but never all of it. Either way a model trains without the hold-out, which is masked at test, unless
+    `train_on_valid`.
     """
     if "valid" in dataset.parts:
-        return fixed_files(dataset, history_with_valid=True)
+        return fixed_files(dataset, history_with_valid=True, train_on_valid=train_on_valid)
     train, _ = _published(dataset, ("train", "test"))
     rng, lengths = np.random.default_rng(seed), train.items.lengths
     sizes = np.minimum((lengths * valid + rng.random(len(lengths))).astype(np.int64), np.maximum(lengths - 1, 0))
     held_out = _drawn(train.items, sizes, rng)
     parts = {"train": _filtered(train, ~held_out), "valid": _filtered(train, held_out)}
-    return fixed_files(replace(dataset, parts={**dataset.parts, **parts}), history_with_valid=True)
+    whole = replace(dataset, parts={**dataset.parts, **parts})
+    return fixed_files(whole, history_with_valid=True, train_on_valid=train_on_valid)
 
 
 def _drawn(items: Ragged, sizes: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -53,7 +53,7 @@ def _by_arpack(matrix: sp.csr_array, count: int, wide: bool) -> tuple[np.ndarray
 
 
 def _by_lapack(matrix: sp.csr_array, count: int, wide: bool) -> tuple[np.ndarray, np.ndarray]:
-    matrix = matrix.astype(np.float64)
+    matrix = sp.csr_array(matrix, dtype=np.float64)
     gram = (matrix @ matrix.T if wide else matrix.T @ matrix).toarray()
     size = len(gram)
     squares, vectors = eigh(gram, subset_by_index=[max(size - count, 0), size - 1], overwrite_a=True)

@@ -14,7 +14,9 @@ from diffrec.bench.lock import holding
 from diffrec.bench.result import TIMINGS, read_result, read_results
 from diffrec.bench.runner import Folders, Outdated, plan, run_cell, run_suite
 from diffrec.bench.suite import load_suite
+from diffrec.data.protocol import PROTOCOLS
 from diffrec.data.sources import load_dataset
+from diffrec.data.splits import leave_one_out
 from diffrec.errors import IntegrityError, NotFoundError, UsageError
 
 
@@ -289,3 +291,35 @@ def test_names_of_this_machine_stay_out_of_the_record(once):
         assert str(folder.parent) not in text
         assert str(Path.home()) not in text
         assert str(Path.cwd()) not in text
+
+
+REFIT = """
+  - {name: sasrec, configs: [model/sasrec], overrides: [--model.embedding_size=8, --model.lr=1e-2,
+     --trainer.max_epochs=4, --trainer.check_val_every_n_epoch=1]}
+"""
+
+
+def test_a_protocol_that_trains_on_validation_has_its_epochs_chosen_by_another(
+    suite_file, suite_text, folders, monkeypatch
+):
+    """The second training sees every item but the test items, for as many epochs, and validates nothing."""
+
+    def with_validation(dataset):
+        split = leave_one_out(dataset)
+        return replace(split, train=split.test.history)
+
+    before = PROTOCOLS["loo-full-masked@1"]
+    again = replace(before, id="loo-refit@1", split=with_validation, selected_by=before.id)
+    monkeypatch.setitem(PROTOCOLS, again.id, again)
+    suite = load_suite(suite_file(suite_text + REFIT)).only(["sasrec", "markov"], [0])
+    refitted = replace(suite, name="refit", datasets=(replace(suite.datasets[0], protocol=again.id),))
+    held_out, (closed, trained) = run_suite(suite, folders), run_suite(refitted, folders)
+    chosen = next(o.result for o in held_out if o.cell.model.name == "sasrec")
+    assert trained.error is closed.error is None
+    assert (trained.result.selection, trained.result.epochs) == (chosen.selection, chosen.epochs)
+    assert trained.result.split_counts["train_interactions"] == chosen.split_counts["train_interactions"] + 200
+    assert trained.result.weights_sha256 != chosen.weights_sha256
+    assert trained.result.config["trainer"]["max_epochs"] == 4
+    (run,) = (folders.runs / "refit" / "synthetic" / "sasrec" / "seed0").glob("version_*")
+    assert len((run / "logs" / "version_0" / "metrics.csv").read_text().splitlines()) == 1 + chosen.selection.epoch
+    assert all(outcome.reused for outcome in run_suite(refitted, folders))

@@ -111,6 +111,7 @@ def test_help_lists_the_recipes(call):
         (["fit", *SMALL, "--quite"], 2, "--quite"),
         (["fit", *SMALL, "--data.dataset=synthetc"], 4, "did you mean 'synthetic'"),
         (["fit", *SMALL, "--resume", "nowhere/checkpoints/last.ckpt"], 4, "no checkpoint"),
+        (["fit", *SMALL, "--data.protocol=cf-lightgcn-refit@1"], 2, "train with --data.protocol=cf-lightgcn@1"),
         (["test", *SMALL], 2, "--ckpt"),
         (["test", *SMALL, "--ckpt", "none.ckpt"], 4, "no checkpoint none.ckpt"),
         (["test", "--ckpt", "a/b/none.ckpt"], 2, "config.yaml"),

@@ -74,8 +74,8 @@ PLAIN = {"1": [("20", 5), ("10", 6)], "2": [("10", 7)]}
         ("user_id:token\titem_id:token\ttimestamp:float\n1\t10\t6.0\n2\t10\t7.0\n1\t20\t5.0\n", "inter"),
         ("stars,when,Product ID,Customer_ID,date\n3,x,10,1,6\n1,x,10,2,7\n2,x,20,1,5\n", "csv"),
         (",user_id,item_id,timestamp\n0,1,10,6\n1,2,10,7\n2,1,20,5\n", "csv"),
-        (gzip.compress(b"user_id,item_id,timestamp\n1,10,6\n2,10,7\n1,20,5\n"), "csv.gz"),
-        (gzip.compress(b"user_id\titem_id\ttimestamp\n1\t10\t6\n2\t10\t7\n1\t20\t5\n"), "data"),
+        (gzip.compress(b"user_id,item_id,timestamp\n1,10,6\n2,10,7\n1,20,5\n", mtime=0), "csv.gz"),
+        (gzip.compress(b"user_id\titem_id\ttimestamp\n1\t10\t6\n2\t10\t7\n1\t20\t5\n", mtime=0), "data"),
         ("user_id,item_id,timestamp\n1,10,6\n2,10,7\n1,20,5\n".encode("utf-16"), "csv"),
     ],
 )
@@ -265,7 +265,7 @@ def test_files_that_are_refused(bring, content, message):
 
 
 @pytest.mark.parametrize(
-    "content", [gzip.compress(b"user,item\n1,2\n" * 999)[:-9], b"\x1f\x8bxxxxxxxxxxxx", b"PAR1xxxx"]
+    "content", [gzip.compress(b"user,item\n1,2\n" * 999, mtime=0)[:-9], b"\x1f\x8bxxxxxxxxxxxx", b"PAR1xxxx"]
 )
 def test_files_that_are_damaged(bring, content):
     with pytest.raises(IntegrityError, match=r"file\.csv is"):
