@@ -36,7 +36,8 @@ class Row:
     """A model over its seeds. ms_per_user: one request at a time; costs are means over seeds.
 
     draws: of the sampling noise in each run; draw_spread: by metric, the standard deviation over draws as a mean
-    over seeds, None for a single draw; reported: what papers say of this row on these data.
+    over seeds, None for a single draw; reported: what papers say of this row on these data; device: `cpu`, or the
+    accelerators that its costs were measured on.
     """
 
     model: str
@@ -51,6 +52,7 @@ class Row:
     ms_per_user: float
     parameters: int
     train_seconds: float
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -205,6 +207,7 @@ def _row(results: Sequence[Result]) -> Row:
         ms_per_user=statistics.fmean(result.ms_per_user["1"] for result in results),
         parameters=first.parameters,
         train_seconds=statistics.fmean(result.train_seconds for result in results),
+        device=", ".join(sorted({result.device for result in results})),
     )
 
 

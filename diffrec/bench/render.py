@@ -16,7 +16,7 @@ _NAMES = {"ndcg": "NDCG", "recall": "Recall", "hit_rate": "Hit rate", "mrr": "MR
 LEGEND = (
     "± is the standard deviation over seeds. calls: denoiser calls per request. ms/user: one request at a "
     "time, ten items. ° needs no training by gradients; └ is a control for the row above it; ★ is the best row or not "
-    "distinguishable from it (paired bootstrap and Wilcoxon over users, Holm, .05)."
+    "distinguishable from it (paired bootstrap and Wilcoxon over users, Holm, .05). ‡ marks costs on an accelerator."
 )
 
 
@@ -39,7 +39,7 @@ def cells(row: Row, table: Table) -> tuple[str, ...]:
         str(len(row.seeds)),
         *(accuracy(row.metrics[column]) for column in table.columns),
         str(row.denoiser_calls),
-        _significant(row.ms_per_user),
+        _significant(row.ms_per_user) + ("" if row.device == "cpu" else "‡"),
         count(row.parameters),
         duration(row.train_seconds),
     )
@@ -146,6 +146,7 @@ def to_csv(tables: Sequence[Table]) -> str:
         "ms_per_user",
         "parameters",
         "train_seconds",
+        "device",
         *(c for m in metrics for c in (m, f"{m}_sd", f"{m}_draw_sd")),
     ]
     text = io.StringIO()

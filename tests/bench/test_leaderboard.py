@@ -189,6 +189,16 @@ def test_csv_and_json_hold_every_metric(board):
     assert loaded["dataset_sha256"] == "ab" * 32
 
 
+def test_costs_of_an_accelerator_are_marked(board, result):
+    (only,) = leaderboard([*board, result("sasrec", 0.9, role="model", device="NVIDIA H100")])
+    lines = {line.split()[1]: line for line in markdown([only]).splitlines() if line.startswith("| ")}
+    assert "| 0.42‡ |" in lines["sasrec"]
+    assert "| 0.42 |" in lines["ease°"]
+    assert {row["model"]: row["device"] for row in csv.DictReader(io.StringIO(to_csv([only])))}[
+        "sasrec"
+    ] == "NVIDIA H100"
+
+
 def test_names_cannot_leave_their_cell_of_the_markdown_table(board, result):
     hostile = result("<img src=x>|[a](b)`", 0.9, role="model")
     lines = [line for line in markdown(leaderboard([*board, hostile])).splitlines() if "src=x" in line]
