@@ -7,13 +7,16 @@ import pydoc
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from diffrec.baselines import BASELINES
 from diffrec.data.protocol import get_protocol
+from diffrec.data.ragged import Ragged
 from diffrec.models import MODELS
+from diffrec.recommender import DiffusionRecommender
 from diffrec.training.build import build
-from diffrec.training.config import compose, find_config, shipped_configs
+from diffrec.training.config import compose, controls, find_config, shipped_configs
 from diffrec.training.fit import fit
 
 NAMES = sorted(shipped_configs())
@@ -22,6 +25,7 @@ KINDS = {
 }
 ON_SYNTHETIC = ["--data.dataset=synthetic", "--data.protocol=loo-full-masked@1", "--trainer.fast_dev_run=true"]
 FEW_STEPS = ["--model.num_inference_steps=5"]
+CLASS_OF = {n: yaml.safe_load(find_config(n).read_text())["model"]["class_path"] for n in KINDS["model"]}
 BY_CLASS = {path.partition(":")[2]: name for name, path in {**MODELS, **BASELINES}.items()}
 WITH_RECENCY = ("tdiffrec", "ltdiffrec")  # rows of their own, of the classes DiffRec and LDiffRec
 
@@ -89,6 +93,35 @@ def test_a_recipe_names_its_model_and_dataset_and_only_what_differs(name):
         given = own.get(part, {}).get("init_args", {}) if part == "model" else own.get(part, {})
         known = below[part]["init_args"] if part == "model" else below[part]
         assert not {key for key, value in given.items() if known.get(key) == value and key != "callbacks"}
+
+
+def twin(name, control, tmp_path):
+    """The model of a control on generated data."""
+    return build([name, "data/synthetic"], controls([name])[control], tmp_path).model
+
+
+DIFFUSION = [n for n in KINDS["model"] if issubclass(pydoc.locate(CLASS_OF[n]), DiffusionRecommender)]
+FROM_HISTORY = sorted({*DIFFUSION} - {"model/dreamrec"})  # what starts from noise cannot do without it
+
+
+@pytest.mark.parametrize("name", FROM_HISTORY)
+def test_without_noise_the_network_sees_the_clean_state_once(name, tmp_path):
+    model = twin(name, "noise-off", tmp_path)
+    x0 = model.space.encode(torch.randint(1, model.num_items + 1, (6, 9)))
+    model.prepare(Ragged.from_rows([[1, 2, 3], [2, 3, 4], [1, 5]]))
+    for t in range(model.process.num_train_timesteps):
+        assert (model.process.corrupt(x0, torch.full((6,), t)).x_t - x0).abs().max() < 1e-6
+    assert model.denoiser_calls == model.process.num_train_timesteps == 1
+
+
+@pytest.mark.parametrize("name", DIFFUSION)
+def test_one_step_is_one_step(name, tmp_path):
+    model = twin(name, "one-step", tmp_path)
+    assert len(model.process.reverse_steps(model.num_inference_steps).timesteps) == 1
+
+
+def test_bspm_without_sharpening_only_blurs(tmp_path):
+    assert twin("model/bspm", "noise-off", tmp_path).sharpening_steps == 0
 
 
 @pytest.mark.real_data

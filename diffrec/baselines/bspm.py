@@ -76,7 +76,7 @@ class BSPM(ClosedFormRecommender):
         r = self.space.encode(history).double()
         blurred = self.graph.propagate(r)
         ideal = self._ideal(r)
-        early = self.merge == "early"
+        early = self.merge == "early" and self.sharpening_steps > 0  # else there is nothing to be merged into
         points = [blurred, *self._sharpened(blurred + ideal if early else blurred)]
         scores = torch.stack(points).mean(0) if self.combine else points[-1]
         return (scores if early else scores + ideal).float()
@@ -87,11 +87,10 @@ class BSPM(ClosedFormRecommender):
         return self.ideal_weight * self.graph.low_pass(r / roots) * roots
 
     def _sharpened(self, state: Float[Tensor, "batch items"]) -> list[Float[Tensor, "batch items"]]:
-        """S after each step from S(0) = state; S(0) itself where there are no steps."""
-        if not self.sharpening_steps:
-            return [state]
-        points, length = [state], self.sharpening_time / self.sharpening_steps
+        """S after each step from S(0) = state."""
+        points = [state]
         for _ in range(self.sharpening_steps):
+            length = self.sharpening_time / self.sharpening_steps
             points.append(SOLVERS[self.solver](lambda x: -self.graph.propagate(x), points[-1], length))
         return points[1:]
 

@@ -71,7 +71,7 @@ class LossAwareTimesteps(nn.Module):
     def draw(self, size: int, device: torch.device, generator: torch.Generator | None = None) -> TimestepDraw:
         """`size` steps and their weights 1 / (T p_t)."""
         p = self.probabilities()
-        t = torch.multinomial(p, size, replacement=True, generator=generator)
+        t = (_drawn if p.device.type == "cpu" else _drawn_one_by_one)(p, size, generator)
         return TimestepDraw(t.to(device), (1 / (p[t] * self.num_train_timesteps)).float().to(device))
 
     @torch.no_grad()
@@ -95,3 +95,14 @@ class LossAwareTimesteps(nn.Module):
         kept[row[fits], slot[fits]] = loss[order][fits].to(kept.dtype)
         self.losses.copy_(kept)
         self.filled.copy_((self.filled + arrivals).clamp(max=self.history_size))
+
+
+def _drawn(p: Float[Tensor, " steps"], size: int, generator: torch.Generator | None) -> Int[Tensor, " batch"]:
+    return torch.multinomial(p, size, replacement=True, generator=generator)
+
+
+def _drawn_one_by_one(
+    p: Float[Tensor, " steps"], size: int, generator: torch.Generator | None
+) -> Int[Tensor, " batch"]:
+    """The same from `size` rows, for CUDA: many draws of one row rest on a sum that it refuses to repeat exactly."""
+    return torch.multinomial(p.expand(size, -1), 1, generator=generator)[:, 0]

@@ -49,7 +49,8 @@ class LDiffRec(DiffusionRecommender):
     singular vectors of the training matrix, else a zoo entry by name or path whose model gives item_vectors() (N, dim);
     encoder_dims, decoder_dims, activation: see `LatentSpace`; dims: of the denoiser, see `VectorMLP`.
     diffusion_weight: lambda, which falls linearly to nothing over diffusion_weight_epochs but not below
-    diffusion_weight_floor (0 epochs: it does not fall); kl_weight: reached after kl_batches batches.
+    diffusion_weight_floor (0 epochs: it does not fall); the divergence weighs 1 / kl_batches more with every
+    batch, up to kl_weight (0 batches: kl_weight from the start).
     autoencoder_lr, lr: of the autoencoder and of the denoiser.
     """
 

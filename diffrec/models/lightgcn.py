@@ -82,6 +82,10 @@ class LightGCN(Recommender):
         tables = self._propagated()
         return self.users.choose(history, tables.users, tables.unknown(history)) @ tables.items.T
 
+    def item_vectors(self) -> Float[Tensor, "items dim"]:
+        """The means of the layers of all items: what L-DiffRec clusters, say."""
+        return self._propagated().items
+
     def _propagated(self) -> Propagated:
         """Computed once per state of the weights, not once per call."""
         tensors = (self.users.weight, self.items.table.weight, self.graph.neighbours)

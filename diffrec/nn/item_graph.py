@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sp
 import torch
+from torch.nn.functional import embedding_bag, pad
 
 from diffrec.errors import check_sizes
 from diffrec.nn.fitted_shape import FittedShape
 from diffrec.nn.singular_vectors import leading, normalised
 from diffrec.nn.wide_linear import wide_linear
-from diffrec.typing import Float, Tensor
+from diffrec.typing import Float, Int, Tensor
 
 _DENSE_UP_TO = 1 << 24  # cells of an items x items table: 64 MiB of float32
 
@@ -87,9 +88,21 @@ def _hop_on_cpu(links: tuple[Tensor, Tensor, Tensor], x: Float[Tensor, "batch it
 
 
 def _hop(links: tuple[Tensor, Tensor, Tensor], x: Float[Tensor, "batch items"]) -> Float[Tensor, "batch items"]:
-    """The same with torch, on any device."""
-    matrix = torch.sparse_csr_tensor(*links, (len(links[0]) - 1, x.shape[1]), check_invariants=True)
-    return (matrix.transpose(0, 1) @ (matrix @ x.T)).T
+    """The same with torch, on any device. Sums of rows, since the sparse products of CUDA round anew on every run."""
+    indptr, indices, values = links
+    num_users, num_items = len(indptr) - 1, x.shape[1]
+    torch.sparse_csr_tensor(*links, (num_users, num_items), check_invariants=True)  # a file may point outside
+    by_user = _weighted_sums(x.T.contiguous(), indices, values, indptr)
+    users = torch.arange(num_users, dtype=indptr.dtype, device=x.device).repeat_interleave(indptr.diff())
+    order = indices.argsort(stable=True)
+    starts = pad(indices.bincount(minlength=num_items).cumsum(0), (1, 0)).to(indptr.dtype)
+    return _weighted_sums(by_user, users[order], values[order], starts).T
+
+
+def _weighted_sums(
+    table: Float[Tensor, "rows batch"], rows: Int[Tensor, " links"], weights: Float[Tensor, " links"], starts: Tensor
+) -> Float[Tensor, "sums batch"]:
+    return embedding_bag(rows, table, starts, mode="sum", per_sample_weights=weights, include_last_offset=True)
 
 
 def _float32(array: np.ndarray, device: torch.device) -> Tensor:

@@ -95,9 +95,13 @@ def test_combined_scores_are_the_mean_of_what_was_computed(history, rows, graph)
     close(got, expected)
 
 
-def test_without_sharpening_it_is_gf_cf(history, rows, graph):
+@pytest.mark.parametrize("combine", [False, True])
+@pytest.mark.parametrize("merge", ["early", "late"])
+def test_without_sharpening_it_is_gf_cf(history, rows, graph, merge, combine):
+    """Only points that were computed are combined: the low-pass is added whole to the mean of the blur."""
     hop, ideal = graph
-    close(scores(history, sharpening_steps=0, ideal_weight=0.3, ideal_rank=2), rows @ (hop + 0.3 * ideal[2]))
+    got = scores(history, sharpening_steps=0, merge=merge, combine=combine, ideal_weight=0.3, ideal_rank=2)
+    close(got, rows @ (hop + 0.3 * ideal[2]))
 
 
 def test_a_solved_model_may_be_asked_with_other_settings(history):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from diffrec.diffusion import timesteps
 from diffrec.diffusion.gaussian import GaussianProcess
 from diffrec.diffusion.objectives import MeanSquaredError, SNRWeightedError
 from diffrec.diffusion.sampler import sample
@@ -172,3 +173,12 @@ def test_loss_aware_weights_undo_the_skew():
     share = torch.bincount(draw.t, minlength=4) / 100_000
     torch.testing.assert_close(share.double(), sampler.probabilities(), atol=0.01, rtol=0)
     assert draw.weight.mean().item() == pytest.approx(1, abs=0.02)
+
+
+def test_the_way_of_drawing_steps_on_cuda_has_the_same_probabilities():
+    """For steps that were never drawn, too: their rows are not one draw that all share."""
+    p = torch.tensor([0.5, 0.0, 0.125, 0.375], dtype=torch.float64)
+    t = timesteps._drawn_one_by_one(p, 40_000, torch.Generator().manual_seed(0))
+    shares = t.bincount(minlength=4).double() / len(t)
+    assert shares[1] == 0
+    torch.testing.assert_close(shares, p, rtol=0, atol=0.01)

@@ -15,7 +15,8 @@ from diffrec.data.synthetic import synthetic
 from diffrec.diffusion.sampler import sample
 from diffrec.diffusion.timesteps import TimestepDraw
 from diffrec.errors import UsageError
-from diffrec.models import LDiffRec
+from diffrec.models import LDiffRec, LightGCN
+from diffrec.spaces.item_clusters import k_means
 from diffrec.zoo import load, save
 
 RUNS = ["T5", "T40"]
@@ -183,6 +184,15 @@ def test_vectors_of_another_model_may_be_clustered(monkeypatch):
     assert torch.equal(of_item == of_item[39], torch.arange(40) >= 30)
     with pytest.raises(UsageError, match="other has 39 items, the data have 40"):
         small(item_vectors="other").prepare(Ragged.from_rows([[1, 2]]))
+
+
+def test_items_are_clustered_by_an_entry_of_lightgcn(tmp_path, data):
+    source = LightGCN(40, embedding_size=4)
+    source.prepare(data.split.train)
+    model = small(item_vectors=str(save(source, tmp_path / "entry")))
+    model.prepare(data.split.train)
+    expected = k_means(source.item_vectors().numpy(), model.space.num_clusters, model.cluster_seed)
+    assert model.space.encoder[0].of_input.tolist() == expected.tolist()
 
 
 def test_an_entry_without_item_vectors_is_refused(tmp_path, data):

@@ -61,10 +61,21 @@ def test_both_filters_are_those_of_dense_matrices(form, seen, x, user_power, ran
 
 
 @pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
-def test_any_device_multiplies_alike(seen, x):
+@pytest.mark.parametrize(("dtype", "rtol"), [(torch.float32, 1e-5), (torch.float64, 1e-13)])
+def test_any_device_multiplies_alike(seen, x, dtype, rtol):
+    links, x = normalised(seen, 0.5), x.to(dtype)
+    parts = (torch.from_numpy(links.indptr), torch.from_numpy(links.indices), torch.from_numpy(links.data).to(dtype))
+    np.testing.assert_allclose(item_graph._hop(parts, x), item_graph._hop_on_cpu(parts, x), rtol=rtol, atol=rtol / 10)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
+@pytest.mark.parametrize(("part", "value"), [(1, 13), (1, -1), (0, 9_999)])
+def test_no_device_multiplies_what_points_outside(seen, x, part, value):
     links = normalised(seen, 0.5)
     parts = (torch.from_numpy(links.indptr), torch.from_numpy(links.indices), torch.from_numpy(links.data).float())
-    np.testing.assert_allclose(item_graph._hop(parts, x), item_graph._hop_on_cpu(parts, x), rtol=1e-5, atol=1e-6)
+    parts[part][5] = value
+    with pytest.raises(RuntimeError, match=r"indices|compressed"):
+        item_graph._hop(parts, x)
 
 
 def test_no_more_vectors_than_the_rank(form, seen, x):
