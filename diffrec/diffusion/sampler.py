@@ -97,22 +97,29 @@ def sample(
     with eta = 1.
     """
     steps = process.reverse_steps(num_inference_steps)
-    compact = _compact(denoiser, x, noisy=noise is not None)
-    network, state = (denoiser, x) if compact is None else (compact, compact.start)
-    draw = None if noise is None else _draw(noise, compact, x)
+    with torch.autocast(x.device.type, enabled=False):  # coordinates add up to vectors and need all their digits
+        compact = _compact(denoiser, x, noisy=noise is not None)
+        if compact is not None:
+            return compact.expand(_walk(compact, steps, compact.start, _draw(noise, compact, x)))
+    return _walk(denoiser, steps, x, _draw(noise, None, x))
+
+
+def _walk(network: Denoise, steps: ReverseSteps, state: Tensor, draw: Callable[[], Tensor] | None) -> Tensor:
     state = steps.enter(state)
     for place, t in enumerate(steps.timesteps):
-        output = network(steps.model_input(state, place), torch.tensor([t], device=x.device))
+        output = network(steps.model_input(state, place), torch.tensor([t], device=state.device))
         state = steps.step(output, state, place, draw)
-    return state if compact is None else compact.expand(state)
+    return state
 
 
 def _compact(denoiser: object, x: Tensor, noisy: bool) -> Compact | None:
     return denoiser.compact(x, noisy) if isinstance(denoiser, Compactable) else None
 
 
-def _draw(noise: Callable[[int], Tensor], compact: Compact | None, x: Tensor) -> Callable[[], Tensor]:
-    """Noise for one step, on what is stepped: the vectors (batch, ...) or their coordinates."""
+def _draw(noise: Callable[[int], Tensor] | None, compact: Compact | None, x: Tensor) -> Callable[[], Tensor] | None:
+    """Noise for one step, on what is stepped: the vectors (batch, ...) or their coordinates; None without noise."""
+    if noise is None:
+        return None
     if compact is not None:
         return lambda: compact.noise(noise)
     return lambda: noise(x.shape[1:].numel()).to(x.dtype).view_as(x)
