@@ -18,7 +18,7 @@ from diffrec.data.ragged import Ragged
 from diffrec.data.vocabulary import Vocabulary
 from diffrec.diffusion.gaussian import GaussianProcess
 from diffrec.diffusion.noise import RequestNoise
-from diffrec.diffusion.sampler import Denoise, Guided, Process, sample
+from diffrec.diffusion.sampler import Denoise, DrawsNoise, Guided, Process, sample
 from diffrec.diffusion.schedulers import Scheduler
 from diffrec.diffusion.timesteps import TimestepSampler
 from diffrec.errors import DiffrecError, UsageError, check_numbers, check_sizes
@@ -255,10 +255,10 @@ class Space(Protocol):
 
 @runtime_checkable
 class HistoryConditioner(Protocol):
-    """What the denoiser is told of the history; `null` (1, dim) stands for an unknown one."""
+    """What the denoiser is told of the history; `null` (1, dim) stands for an unknown one, None: nothing does."""
 
     @property
-    def null(self) -> Tensor: ...
+    def null(self) -> Tensor | None: ...
 
     def __call__(self, history: History, embed: Callable[[Tensor], Tensor]) -> Tensor: ...
 
@@ -275,8 +275,9 @@ class DiffusionRecommender(Recommender):
     start: "history" denoises the encoded history itself, "noise" generates the target from the prior;
     detach_target: what is encoded as x_0 gets no gradient, so that a learned space cannot lower the
     loss by shrinking.
-    num_inference_steps (None: all T), guidance_scale (1: none) and `scheduler` may be changed at any
-    time; stochastic turns posterior noise on in the reverse loop.
+    stochastic: posterior noise in the reverse loop. num_inference_steps (None: all T), guidance_scale (1: none),
+    num_samples (how many are generated for a request, whose scores are averaged), `scheduler` and `eta` may be
+    changed at any time.
     """
 
     def __init__(
@@ -294,18 +295,21 @@ class DiffusionRecommender(Recommender):
         detach_target: bool = False,
         num_inference_steps: int | None = None,
         guidance_scale: float = 1.0,
+        num_samples: int = 1,
         stochastic: bool = True,
         lr: float = 1e-3,
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(num_items, max_history_length)
+        check_sizes(num_samples=num_samples)
         check_numbers(guidance_scale=guidance_scale)
         check_numbers(low=0.0, lr=lr, weight_decay=weight_decay)
         process.num_steps(num_inference_steps)
         self.space, self.process, self.denoiser, self.conditioner = space, process, denoiser, conditioner
         self.timesteps, self.objective, self.start = timesteps, objective, start
         self.detach_target = detach_target
-        self.num_inference_steps, self.guidance_scale, self.stochastic = num_inference_steps, guidance_scale, stochastic
+        self.num_inference_steps, self.guidance_scale = num_inference_steps, guidance_scale
+        self.num_samples, self.stochastic = num_samples, stochastic
         self.lr, self.weight_decay = lr, weight_decay
 
     @property
@@ -323,13 +327,31 @@ class DiffusionRecommender(Recommender):
         self.process.scheduler = scheduler
 
     @property
+    def eta(self) -> float | None:
+        """Of the steps of DDIM: 1 are those of DDPM, 0 takes the noise out; None for a process that is not Gaussian."""
+        return self.process.eta if isinstance(self.process, GaussianProcess) else None
+
+    @eta.setter
+    def eta(self, eta: float) -> None:
+        if not isinstance(self.process, GaussianProcess):
+            raise UsageError(f"{type(self).__name__} has steps of its own and takes no eta")
+        if not 0 <= eta <= 1:
+            raise UsageError(f"eta must lie from 0 to 1, got {eta}")
+        self.process.eta = eta
+
+    @property
+    def takes_guidance(self) -> bool:
+        """Whether the denoiser knows what to do without the history, so that guidance_scale has a meaning."""
+        return self.conditioner is not None and self.conditioner.null is not None
+
+    @property
     def denoiser_calls(self) -> int:
         steps = len(self.process.reverse_steps(self.num_inference_steps).timesteps)
-        return steps * (2 if self.conditioner is not None and self.guidance_scale != 1 else 1)
+        return steps * (2 if self.takes_guidance and self.guidance_scale != 1 else 1) * self.num_samples
 
     @property
     def uses_noise(self) -> bool:
-        return self.stochastic or self.start == "noise"
+        return self.start == "noise" or (self.stochastic and self.eta != 0)
 
     def training_loss(self, batch: Batch) -> Float[Tensor, ""]:
         """Encode, corrupt, denoise, compare; one draw of t and noise per example."""
@@ -347,26 +369,29 @@ class DiffusionRecommender(Recommender):
         return (loss * draw.weight).mean()
 
     def score(self, history: History, *, noise: RequestNoise | None = None) -> Scores:
-        """Run the reverse loop and compare what comes out with every item."""
+        """Run the reverse loop and compare what comes out with every item; the mean over `num_samples` walks."""
         noise = noise or RequestNoise.from_history(history)
+        denoise = self._denoise(history, noise)
+        scores = self._scores_of_a_walk(history, denoise, noise)
+        for _ in range(self.num_samples - 1):
+            scores = scores + self._scores_of_a_walk(history, denoise, noise)
+        return scores / self.num_samples if self.num_samples > 1 else scores
+
+    def _scores_of_a_walk(self, history: History, denoise: Denoise, noise: RequestNoise) -> Scores:
         x = self.space.encode(history) if self.start == "history" else self.process.prior(self.space.shape, noise)
-        x0 = sample(
-            self._denoise(history),
-            self.process,
-            x,
-            num_inference_steps=self.num_inference_steps,
-            noise=noise.normal if self.stochastic else None,
-        )
+        draw = noise.normal if self.stochastic else None
+        x0 = sample(denoise, self.process, x, num_inference_steps=self.num_inference_steps, noise=draw)
         return self.space.score(x0)
 
-    def _denoise(self, history: History) -> Denoise:
+    def _denoise(self, history: History, noise: RequestNoise) -> Denoise:
         """The denoiser for one request: the history is encoded here, once, not in every step."""
         if self.conditioner is None:
             return self.denoiser
-        condition = self.conditioner(history, self.space.encode)
-        if self.guidance_scale == 1:
-            return lambda x, t: self.denoiser(x, t, condition)
-        return Guided(self.denoiser, condition, self.conditioner.null, self.guidance_scale)
+        denoiser = self.denoiser.drawing(noise.slots) if isinstance(self.denoiser, DrawsNoise) else self.denoiser
+        condition, null = self.conditioner(history, self.space.encode), self.conditioner.null
+        if self.guidance_scale == 1 or null is None:
+            return lambda x, t: denoiser(x, t, condition)
+        return Guided(denoiser, condition, null, self.guidance_scale)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=True)
@@ -374,7 +399,9 @@ class DiffusionRecommender(Recommender):
 
 def count_parameters(model: Recommender) -> int:
     """Numbers that were learnt: trainable ones, or the stored ones of a closed form."""
-    return sum(p.numel() for p in model.parameters()) or sum(t.numel() for t in model.state_dict().values())
+    return sum(p.numel() for p in model.parameters() if p.requires_grad) or sum(
+        t.numel() for t in model.state_dict().values()
+    )
 
 
 @contextmanager

@@ -6,6 +6,8 @@ length: history slots; targets: true items of one request; dim: width; codes: di
 
 from __future__ import annotations
 
+from typing import Literal
+
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -16,4 +18,8 @@ Vectors = Float[Tensor, "batch dim"]
 PerExample = Float[Tensor, " batch"]
 Timesteps = Int[Tensor, " batch"]
 
-__all__ = ["Bool", "Float", "History", "Int", "PerExample", "Scores", "Targets", "Tensor", "Timesteps", "Vectors"]
+Fidelity = Literal["fixed", "original"]  # "original": with the quirks of the official code that its numbers need
+
+__all__ = [
+    "Bool", "Fidelity", "Float", "History", "Int", "PerExample", "Scores", "Targets", "Tensor", "Timesteps", "Vectors",
+]  # fmt: skip

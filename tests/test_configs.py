@@ -24,7 +24,7 @@ KINDS = {
     kind: [name for name in NAMES if name.startswith(f"{kind}/")] for kind in ("model", "data", "recipe", "logger")
 }
 ON_SYNTHETIC = ["--data.dataset=synthetic", "--data.protocol=loo-full-masked@1", "--trainer.fast_dev_run=true"]
-FEW_STEPS = ["--model.num_inference_steps=5"]
+FEW_STEPS, NARROW = ["--model.num_inference_steps=5"], ["--model.embedding_size=16"]
 CLASS_OF = {n: yaml.safe_load(find_config(n).read_text())["model"]["class_path"] for n in KINDS["model"]}
 BY_CLASS = {path.partition(":")[2]: name for name, path in {**MODELS, **BASELINES}.items()}
 WITH_RECENCY = ("tdiffrec", "ltdiffrec")  # rows of their own, of the classes DiffRec and LDiffRec
@@ -67,8 +67,10 @@ def test_a_model_file_states_every_argument(name):
 @pytest.mark.parametrize("name", KINDS["model"] + KINDS["recipe"])
 def test_every_model_and_recipe_trains_validates_and_tests(name, tmp_path):
     data = ["data/synthetic"] if name.startswith("model/") else []
-    generative = compose([name, *data])["model"]["class_path"].endswith(("DreamRec", "DiffRec"))
-    run = build([name, *data], [*ON_SYNTHETIC, *FEW_STEPS * generative], tmp_path)
+    model = compose([name, *data])["model"]
+    generative = model["class_path"].endswith(("DreamRec", "DiffRec", "PreferDiff", "DiffuRec"))
+    wide = model.get("init_args", {}).get("embedding_size", 0) > 1000
+    run = build([name, *data], [*ON_SYNTHETIC, *FEW_STEPS * generative, *NARROW * wide], tmp_path)
     result = fit(run)
     assert result.metric == f"valid/{run.data.protocol.headline}" or names_callbacks(find_config(name))
     assert result.best is not None

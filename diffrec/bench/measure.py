@@ -113,7 +113,7 @@ def _selection(fitted: FitResult, model: Recommender) -> Selection:
         value=fitted.best,
         epoch=fitted.epoch,
         num_inference_steps=model.process.num_steps(model.num_inference_steps) if iterates else None,
-        guidance_scale=float(model.guidance_scale) if iterates and model.conditioner is not None else None,
+        guidance_scale=float(model.guidance_scale) if iterates and model.takes_guidance else None,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from diffrec.bench.leaderboard import Row, Table
 from diffrec.bench.render import accuracy, metric_name
+from diffrec.bench.tradeoff import Point, Tradeoff, frontier
 from diffrec.errors import UsageError
 from diffrec.paths import naming
 
@@ -43,6 +44,12 @@ STYLES = {
     "training-free": Style("needs no training", "#555555", "s", False),
 }
 _STAR: dict[str, Any] = {"marker": "*", "markersize": 13, "color": "#D55E00", "linestyle": "none"}
+_SAMPLER_MARKS = {
+    "ddpm": ("#0072B2", "o"), "ddim": ("#D55E00", "D"), "dpm-solver++": ("#009E73", "s"), "unipc": ("#CC79A7", "^"),
+    "euler": ("#E69F00", "v"), "heun": ("#56B4E9", "P"), "posterior-mean": ("#555555", "X"),
+}  # fmt: skip
+_OTHER_MARK = ("#000000", "p")
+_FRONTIER: dict[str, Any] = {"color": "#999999", "linewidth": 4, "alpha": 0.4}
 _HEIGHTS = (0.0, *(float(sign * height) for height in range(12, 121, 12) for sign in (1, -1)))
 
 
@@ -100,6 +107,61 @@ def cost_chart(table: Table, path: Path) -> list[Path]:
     columns = ("model", "role", metric, "denoiser_calls", "ms_per_user")
     values = [(r.model, r.role, r.metrics[metric].mean, r.denoiser_calls, r.ms_per_user) for r in rows]
     return [path, _write_csv(path, columns, values)]
+
+
+def tradeoff_chart(result: Tradeoff, path: Path) -> list[Path]:
+    """The metric against denoiser calls and against milliseconds: a line a sampler and guidance scale, two frontiers.
+
+    Filled marks are those of the model's own guidance scale; the star is how it samples by itself.
+    """
+    own = next(point for point in result.points if point.own)
+    with _style():
+        figure, panels = _figure(11.0, 5.6, panels=2)
+        values = [point.value for point in result.points]
+        for axes, cost in zip(panels, ("denoiser_calls", "ms_per_user"), strict=True):
+            for (sampler, scale), points in _lines(result).items():
+                colour, marker = _SAMPLER_MARKS.get(sampler, _OTHER_MARK)
+                face = colour if scale == own.guidance_scale else "white"
+                where = [getattr(point, cost) for point in points], [point.value for point in points]
+                axes.plot(*where, color=colour, marker=marker, markerfacecolor=face, linewidth=0.8, alpha=0.9)
+            costs = [float(getattr(point, cost)) for point in result.points]
+            on = frontier(costs, values)
+            best = sorted(pair for *pair, best in zip(costs, values, on, strict=True) if best)
+            axes.plot(*zip(*best, strict=True), drawstyle="steps-post", zorder=0, **_FRONTIER)
+            axes.plot(getattr(own, cost), own.value, zorder=4, **_STAR)
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
+            axes.grid(color="#DDDDDD", zorder=0)
+        panels[0].set_xlabel("denoiser calls per request (logarithmic)")
+        panels[1].set_xlabel(f"milliseconds per user, {result.batch_size} at a time (logarithmic)")
+        panels[0].set_ylabel(f"{metric_name(result.metric)}, {result.split}")
+        panels[0].set_ylim(bottom=0)
+        _finish_tradeoff(figure, result, path)
+    columns = [field.name for field in fields(own)]
+    return [path, _write_csv(path, columns, [[getattr(point, name) for name in columns] for point in result.points])]
+
+
+def _lines(result: Tradeoff) -> dict[tuple[str, float | None], list[Point]]:
+    """The points of each sampler and guidance scale, fewest calls first."""
+    groups: dict[tuple[str, float | None], list[Point]] = {}
+    for point in sorted(result.points, key=lambda point: point.denoiser_calls):
+        groups.setdefault((point.sampler, point.guidance_scale), []).append(point)
+    return groups
+
+
+def _finish_tradeoff(figure: Figure, result: Tradeoff, path: Path) -> None:
+    used = dict.fromkeys(point.sampler for point in result.points)
+    marks = {name: _SAMPLER_MARKS.get(name, _OTHER_MARK) for name in used}
+    handles = [Line2D([], [], color=colour, marker=marker, label=name) for name, (colour, marker) in marks.items()]
+    handles += [Line2D([], [], label="as the model samples", **_STAR)]
+    handles += [Line2D([], [], label="frontier", **_FRONTIER)]
+    scales = sorted({point.guidance_scale for point in result.points if point.guidance_scale is not None})
+    guidance = f" · guidance {', '.join(f'{scale:g}' for scale in scales)}" if scales else ""
+    figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False)
+    title = f"{result.model} · {result.dataset} · {result.protocol} · {result.cases:,} cases{guidance}"
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    _save(figure, path)
 
 
 def reported_chart(tables: Sequence[Table], path: Path) -> list[Path]:

@@ -234,7 +234,7 @@ def _about_the_model(
             yield f"config: {name} is {short(value)}, the model was built with {short(built.get(name))}"
     iterates = isinstance(model, DiffusionRecommender)
     steps = model.process.num_steps(model.num_inference_steps) if iterates else None
-    guidance = float(model.guidance_scale) if iterates and model.conditioner is not None else None
+    guidance = float(model.guidance_scale) if iterates and model.takes_guidance else None
     weights = weights_sha256(model) if exact or arguments is not None else result.weights_sha256  # else solved here
     for name, seen, expected in (
         ("weights_sha256", result.weights_sha256, weights),

@@ -41,6 +41,7 @@ COMMANDS = {
         Command("recommend", "diffrec.cli.recommend", "items for a history, by title or id"),
         Command("zoo", "diffrec.cli.zoo", "pretrained models and their metrics"),
         Command("bench", "diffrec.cli.bench", "run a suite: models x datasets x seeds"),
+        Command("tradeoff", "diffrec.cli.tradeoff", "accuracy against cost: samplers x steps x guidance"),
         Command("leaderboard", "diffrec.cli.leaderboard", "the table of all results"),
         Command("submit", "diffrec.cli.submit", "bundle a result, or the lists of another system"),
         Command("verify", "diffrec.cli.verify", "recompute the numbers of a bundle"),

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from diffrec.errors import IntegrityError, UsageError, check_sizes, choose
+from diffrec.cli.subjects import subject_of_entry
+from diffrec.errors import UsageError, check_sizes, choose
 
 if TYPE_CHECKING:
-    from diffrec.bench.probes import Lists, Memorisation, Order, Report, Shuffled, Slice, Slices, Steps, Subject
+    from diffrec.bench.probes import Lists, Memorisation, Order, Report, Shuffled, Slice, Slices, Steps
     from diffrec.zoo.entry import Entry
 
 HELP = "ask a trained model what its number rests on: order, memory, popular items, steps"
@@ -55,7 +56,8 @@ def run(args: argparse.Namespace) -> int:
         if args.only and getattr(args, option) is not None and probe not in args.only:
             raise UsageError(f"--{option} belongs to the probe {probe}, which --only {','.join(args.only)} leaves out")
     entry = find_entry(args.entry)
-    subject = _subject(entry, args)
+    check_sizes(batch_size=args.batch_size)
+    subject = subject_of_entry(entry, args.dataset, args.protocol, args.seed, args.batch_size)
     report = examine(
         subject,
         args.only,
@@ -83,38 +85,6 @@ def _numbers(text: str) -> list[int]:
 
 def _tell(name: str) -> None:
     sys.stderr.write(f"{name} ...\n")
-
-
-def _subject(entry: Entry, args: argparse.Namespace) -> Subject:
-    """The model of the entry on the dataset and protocol that were asked for, else on its own.
-
-    Raises UsageError where neither says which, IntegrityError where the entry's own dataset has changed.
-    """
-    from diffrec.bench.probes import Subject
-    from diffrec.data.protocol import get_protocol
-    from diffrec.data.sources import load_dataset
-    from diffrec.zoo import load
-    from diffrec.zoo.config import Config, Measured
-    from diffrec.zoo.entry import CONFIG, METRICS
-
-    check_sizes(batch_size=args.batch_size)
-    config = Config.parse(entry.read(CONFIG), str(entry.folder / CONFIG))
-    trained_on = config.dataset and config.dataset.name
-    name = _stated("dataset", args.dataset or trained_on, entry)
-    protocol = get_protocol(_stated("protocol", args.protocol or config.protocol, entry))
-    dataset = load_dataset(name)
-    if config.dataset is not None and name == trained_on and dataset.sha256 != config.dataset.sha256:
-        told = f"the entry was trained on {config.dataset.sha256[:12]}"
-        raise IntegrityError(f"the dataset {name} here has sha256 {dataset.sha256[:12]}, {told}")
-    trained = Measured.parse(entry.read(METRICS), str(entry.folder / METRICS)).training
-    seed = args.seed if args.seed is not None else trained.seed or 0
-    return Subject(load(entry.folder, offline=True), dataset, protocol, seed, args.batch_size)
-
-
-def _stated(option: str, value: str | None, entry: Entry) -> str:
-    if value is None:
-        raise UsageError(f"{entry.folder} does not say under which {option} it was measured; give --{option}")
-    return value
 
 
 def _json(name: str, entry: Entry, report: Report) -> str:

@@ -18,11 +18,12 @@ from torch import nn
 
 from diffrec.diffusion.noise import RequestNoise
 from diffrec.diffusion.schedulers import Scheduler, check_scheduler, check_steps
-from diffrec.diffusion.schedules import Betas, respaced, trailing_timesteps
+from diffrec.diffusion.schedules import Betas, Grid, respaced, trailing_grid
 from diffrec.errors import UsageError, choose
 from diffrec.typing import Float, Int, Tensor
 
 PredictionType = Literal["sample", "epsilon", "v_prediction"]
+VarianceType = Literal["fixed_small", "fixed_large"]
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,15 @@ class NoisedSample:
 class SchedulerSteps:
     """A fresh diffusers scheduler on the visited steps: the `ReverseSteps` of a Gaussian process.
 
-    timesteps: what the network is told, noisy first; indices: what the scheduler is told at the same place.
+    timesteps: what the network is told, noisy first; indices: what the scheduler is told at the same place;
+    eta: of DDIM; noise_scales: by which its noise is larger than that of the posterior, by index.
     """
 
     scheduler: Scheduler
     timesteps: list[int]
     indices: Tensor
+    eta: float
+    noise_scales: list[float]
 
     def enter(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
         """x_{T-1} as this scheduler scales it: Euler, Heun and LMS step x / sqrt(alpha_bar)."""
@@ -61,12 +65,12 @@ class SchedulerSteps:
         place: int,
         draw: Callable[[], Tensor] | None,
     ) -> Float[Tensor, "batch dim"]:
-        """One step back. DDIM gives the posterior mean (eta = 1), plus what `draw` gives but for the last step."""
+        """One step back. With eta = 1 DDIM gives the posterior mean, plus what `draw` gives but for the last step."""
         extra: dict[str, Any] = {}
         if isinstance(self.scheduler, DDIMScheduler):
-            last = place == len(self.timesteps) - 1
-            noise = state.new_zeros(()) if draw is None or last else draw()
-            extra = {"eta": 1.0, "variance_noise": noise}
+            extra = {"eta": self.eta, "variance_noise": state.new_zeros(())}
+            if draw is not None and self.eta > 0 and place < len(self.timesteps) - 1:
+                extra["variance_noise"] = draw() * self.noise_scales[int(self.indices[place])]
         index: Any = self.indices[place]  # some stubs want an int, all take the tensor
         return self.scheduler.step(output, index, state, **extra, return_dict=False)[0]
 
@@ -74,7 +78,9 @@ class SchedulerSteps:
 class GaussianProcess(nn.Module):
     """Corruption, training target and reverse steps of one schedule.
 
-    betas: (T,) float64; prediction_type: what the network outputs, in diffusers' words.
+    betas: (T,) float64; prediction_type: what the network outputs, in diffusers' words; eta: 1 makes the steps of
+    DDIM those of DDPM, 0 takes all noise out of them; variance_type: of that noise, that of the posterior
+    ("fixed_small") or beta_t; grid: which steps are visited, given T and their number.
     `scheduler` is a template; another one of `schedulers.SCHEDULERS`, made from its config, may replace it.
     """
 
@@ -82,12 +88,22 @@ class GaussianProcess(nn.Module):
     signal: Tensor
     sigma: Tensor
 
-    def __init__(self, betas: Betas, prediction_type: PredictionType = "sample") -> None:
+    def __init__(
+        self,
+        betas: Betas,
+        prediction_type: PredictionType = "sample",
+        *,
+        eta: float = 1.0,
+        variance_type: VarianceType = "fixed_small",
+        grid: Callable[[int, int], Grid] = trailing_grid,
+    ) -> None:
         super().__init__()
         choose("prediction type", prediction_type, get_args(PredictionType))
+        choose("variance type", variance_type, get_args(VarianceType))
         if not ((betas > 0) & (betas < 1)).all():
             raise UsageError(f"betas must lie strictly between 0 and 1, got {betas.min():.3g}..{betas.max():.3g}")
         self.betas, self.prediction_type = betas, prediction_type
+        self.eta, self.variance_type, self.grid = eta, variance_type, grid
         alpha_bar = np.cumprod(1 - betas)
         tables = {"alphas_cumprod": alpha_bar, "signal": alpha_bar**0.5, "sigma": (1 - alpha_bar) ** 0.5}
         for name, table in tables.items():
@@ -161,13 +177,13 @@ class GaussianProcess(nn.Module):
         return noise.normal(math.prod(shape)).unflatten(1, shape)
 
     def reverse_steps(self, num_inference_steps: int | None = None) -> SchedulerSteps:
-        """A fresh scheduler for one call (schedulers keep state), on a trailing grid of that many steps.
+        """A fresh scheduler for one call (schedulers keep state), on the grid of that many steps.
 
         The grid becomes a process of its own (`schedules.respaced`), so steps are exact on every grid.
         """
-        num_steps = self.num_steps(num_inference_steps)
+        visited, told = self.grid(self.num_train_timesteps, self.num_steps(num_inference_steps))
+        num_steps = len(visited)
         check_steps(self.scheduler, num_steps)
-        visited = trailing_timesteps(self.num_train_timesteps, num_steps)
         betas = respaced(self.betas, visited)
         # trained_betas and the spacing are ours whatever the template says, and nothing is clipped: diffusers'
         # defaults are for pictures in [-1, 1]; everything else is the template's
@@ -182,8 +198,15 @@ class GaussianProcess(nn.Module):
         use_float64_tables(scheduler, betas)
         scheduler.set_timesteps(num_steps)
         # Heun visits a step twice, Euler counts in floats
-        told = visited[scheduler.timesteps.round().long().numpy()].tolist()
-        return SchedulerSteps(scheduler, told, scheduler.timesteps)
+        timesteps = told[scheduler.timesteps.round().long().numpy()].tolist()
+        scales = noise_scales(betas) if self.variance_type == "fixed_large" else np.ones(num_steps)
+        return SchedulerSteps(scheduler, timesteps, scheduler.timesteps, self.eta, scales.tolist())
+
+
+def noise_scales(betas: Betas) -> Betas:
+    """sqrt(beta_t / posterior variance) = sqrt((1 - alpha_bar_t) / (1 - alpha_bar_{t-1})), 1 at t = 0."""
+    sigma = np.sqrt(1 - np.cumprod(1 - betas))
+    return np.concatenate([[1.0], sigma[1:] / sigma[:-1]])
 
 
 def use_float64_tables(scheduler: Scheduler, betas: Betas) -> None:

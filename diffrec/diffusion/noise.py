@@ -48,14 +48,18 @@ class RequestNoise:
 
     def normal(self, size: int, dtype: torch.dtype = torch.float32) -> Float[Tensor, "batch size"]:
         """The next (batch, size) standard normal numbers."""
+        return self.slots(1, size, dtype)[:, 0]
+
+    def slots(self, length: int, size: int, dtype: torch.dtype = torch.float32) -> Float[Tensor, "batch length size"]:
+        """The next (batch, length, size) standard normal numbers; the first slots are the same for every length."""
         self.draws += 1
         half = (size + 1) // 2
-        column = torch.arange(half, device=self.state.device) + (self.draws << 32)
+        column = torch.arange(length * half, device=self.state.device) + (self.draws << 32)
         bits = _mix(self.state[:, None] + column * _GOLDEN)
         radius = _logical_shift(bits, 32).to(torch.float64).add_(0.5).div_(1 << 32).log_().mul_(-2).sqrt_()
         angle = (bits & 0xFFFFFFFF).to(torch.float64).mul_(2 * math.pi / (1 << 32))
-        pairs = torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)
-        return pairs[:, :size].to(dtype)
+        pairs = torch.stack([radius * angle.cos(), radius * angle.sin()], dim=1)  # (batch, 2, length * half)
+        return pairs.unflatten(2, (length, half)).transpose(1, 2).flatten(2)[..., :size].to(dtype)
 
     def take(self, rows: Int[Tensor, " chosen"]) -> RequestNoise:
         """The same noise for some requests, in the given order; repeats allowed."""

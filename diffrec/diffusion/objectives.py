@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.nn.functional import mse_loss
+from torch.nn.functional import cosine_similarity, mse_loss
 
 from diffrec.diffusion.gaussian import GaussianProcess, NoisedSample
 from diffrec.typing import Float, Tensor
@@ -24,6 +24,17 @@ class MeanSquaredError(nn.Module):
 
     def forward(self, output: Float[Tensor, "batch dim"], noised: NoisedSample) -> Float[Tensor, " batch"]:
         return mean_square(output, self.process.target(noised))
+
+
+class SquaredCosineError(nn.Module):
+    """(1 - cos(target, output))^2, which does not see how long the vectors are."""
+
+    def __init__(self, process: GaussianProcess) -> None:
+        super().__init__()
+        self.process = process
+
+    def forward(self, output: Float[Tensor, "batch dim"], noised: NoisedSample) -> Float[Tensor, " batch"]:
+        return (1 - cosine_similarity(self.process.target(noised), output, dim=1)).square()
 
 
 class SNRWeightedError(nn.Module):

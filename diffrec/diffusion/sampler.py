@@ -125,6 +125,16 @@ def _draw(noise: Callable[[int], Tensor] | None, compact: Compact | None, x: Ten
     return lambda: noise(x.shape[1:].numel()).to(x.dtype).view_as(x)
 
 
+@runtime_checkable
+class DrawsNoise(Protocol):
+    """A denoiser that draws noise of its own, as DiffuRec's does; `drawing(normal)` is the same with given noise.
+
+    normal: (length, size) -> (batch, length, size) standard normal numbers, such as those of the requests.
+    """
+
+    def drawing(self, normal: Callable[[int, int], Tensor]) -> Callable[[Tensor, Tensor, Tensor], Tensor]: ...
+
+
 class Guided:
     """Classifier-free guidance in one batched call: f(null) + g (f(condition) - f(null)).
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Betas = NDArray[np.float64]
+Grid = tuple[NDArray[np.int64], NDArray[np.int64]]  # the visited steps, rising, and what the network is told there
 
 
 def linear(num_train_timesteps: int, beta_start: float = 1e-4, beta_end: float = 0.02) -> Betas:
@@ -48,6 +49,29 @@ def exponential(num_train_timesteps: int, rate_min: float = 0.1, rate_max: float
     return 1 - np.exp(-rate_min / num_train_timesteps - x * 0.5 * (rate_max - rate_min) / num_train_timesteps**2)
 
 
+def truncated_linear(num_train_timesteps: int) -> Betas:
+    """beta rises linearly from 1e-4 r + 0.01 to 0.02 r + 0.01, r = 1000 / T (DiffuRec, eq. 20).
+
+    Where the end would pass 1 it is 1e-3 r + 0.01 instead.
+    """
+    r = 1000 / num_train_timesteps
+    end = 0.02 * r + 0.01
+    return np.linspace(1e-4 * r + 0.01, end if end <= 1 else 1e-3 * r + 0.01, num_train_timesteps, dtype=np.float64)
+
+
+def rescaled_to_zero_snr(betas: Betas) -> Betas:
+    """The same schedule stretched so that nothing of the signal is left at T-1 (Lin et al. 2024, algorithm 1).
+
+    sqrt(alpha_bar) is shifted and scaled: its first value stays, its last becomes 2^-12, for solvers divide by it.
+    """
+    root = np.sqrt(np.cumprod(1 - betas))
+    if len(root) > 1:
+        root = (root - root[-1]) * root[0] / (root[0] - root[-1])
+        root[-1] = 2**-12
+    alpha_bar = root**2
+    return 1 - alpha_bar / np.concatenate([[1.0], alpha_bar[:-1]])
+
+
 def respaced(betas: Betas, timesteps: NDArray[np.int64]) -> Betas:
     """Betas of the process that visits only `timesteps` (rising), with the same alpha_bar there.
 
@@ -61,3 +85,19 @@ def trailing_timesteps(num_train_timesteps: int, num_inference_steps: int) -> ND
     """The visited steps, rising, always with T-1 last (Lin et al. 2024, table 2, "trailing")."""
     grid = np.arange(1, num_inference_steps + 1) * (num_train_timesteps / num_inference_steps)
     return np.round(grid).astype(np.int64) - 1
+
+
+def trailing_grid(num_train_timesteps: int, num_inference_steps: int) -> Grid:
+    """`trailing_timesteps`, and the network is told where it is."""
+    visited = trailing_timesteps(num_train_timesteps, num_inference_steps)
+    return visited, visited
+
+
+def preferdiff_grid(num_train_timesteps: int, num_inference_steps: int) -> Grid:
+    """Step 0 and the last of every stride s = T / steps, where the network is told 0, s, 2s, ..., T.
+
+    All but the first are told one step more than they are at, and T is more than training ever told (PreferDiff).
+    """
+    stride = num_train_timesteps // num_inference_steps
+    told = np.arange(0, num_train_timesteps + 1, stride)
+    return np.maximum(told - 1, 0), told

@@ -10,6 +10,8 @@ MODELS: dict[str, str] = {
     "multvae": "diffrec.models.multvae:MultVAE",
     "diffrec": "diffrec.models.diffrec:DiffRec",
     "dreamrec": "diffrec.models.dreamrec:DreamRec",
+    "diffurec": "diffrec.models.diffurec:DiffuRec",
+    "preferdiff": "diffrec.models.preferdiff:PreferDiff",
     "flowcf": "diffrec.models.flowcf:FlowCF",
     "giffcf": "diffrec.models.giffcf:GiffCF",
     "ldiffrec": "diffrec.models.ldiffrec:LDiffRec",

@@ -15,23 +15,24 @@ Differs from the original in:
 
 Kept: the table of target embeddings is trained through the loss, which it can lower by shrinking. On
 MovieLens 100K it does, and the lists end up at chance: `detach_target=True` prevents it, and the
-leaderboard has both rows. alpha_bar_{T-1} is .006 while sampling starts at N(0, I).
+leaderboard has both rows. alpha_bar_{T-1} is .006 while sampling starts at N(0, I), which `zero_terminal_snr` mends.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast
 
+from diffrec.data.ragged import Ragged
 from diffrec.diffusion.gaussian import GaussianProcess
 from diffrec.diffusion.objectives import MeanSquaredError
-from diffrec.diffusion.schedules import Betas, cosine, exponential, linear
+from diffrec.diffusion.schedules import Betas, cosine, exponential, linear, rescaled_to_zero_snr
 from diffrec.diffusion.timesteps import UniformTimesteps
 from diffrec.errors import UsageError, check_numbers, check_sizes, choose
 from diffrec.nn.concat_denoiser import ConcatDenoiser
 from diffrec.nn.conditioner import NullableConditioner
 from diffrec.nn.history_encoder import SelfAttentionEncoder
 from diffrec.recommender import DiffusionRecommender
-from diffrec.spaces.embedding import EmbeddingSpace
+from diffrec.spaces.embedding import EmbeddingSpace, Readout, read_vectors
 
 Schedule = Literal["linear", "cosine", "exponential"]
 
@@ -41,8 +42,10 @@ class DreamRec(DiffusionRecommender):
 
     schedule: "linear" (Zhihu), "cosine" (KuaiRec) or "exponential" (YooChoose) in the released settings;
     guidance_scale: g = 1 + w; denoiser_layers: 1 (released) or 2; condition_dropout: how often training
-    hides the history; detach_target: the table learns from histories only, not from being the target;
-    num_inference_steps: None for all T, fewer for few-step sampling.
+    hides the history; zero_terminal_snr: nothing of the signal is left at T-1, where sampling starts;
+    detach_target: the table learns from histories only, not from being the target; item_vectors: None learns the
+    table, else the path of a safetensors file, see `read_vectors`, whose whitened vectors are a frozen one; unit_norm,
+    readout: see `EmbeddingSpace`; num_inference_steps: None for all T, fewer for few-step sampling.
     """
 
     examples = "prefix"
@@ -58,8 +61,13 @@ class DreamRec(DiffusionRecommender):
         condition_dropout: float = 0.1,
         dropout: float = 0.1,
         denoiser_layers: int = 1,
+        zero_terminal_snr: bool = False,
         detach_target: bool = False,
+        item_vectors: str | None = None,
+        unit_norm: bool = False,
+        readout: Readout = "inner_product",
         num_inference_steps: int | None = None,
+        num_samples: int = 1,
         lr: float = 1e-3,
         weight_decay: float = 0.0,
     ) -> None:
@@ -69,12 +77,14 @@ class DreamRec(DiffusionRecommender):
             raise UsageError(f"embedding_size must be even and at least 4, got {embedding_size}")
         if denoiser_layers not in (1, 2):
             raise UsageError(f"denoiser_layers must be 1 or 2, got {denoiser_layers}")
-        process = GaussianProcess(betas_of(schedule, num_train_timesteps), "sample")
+        betas = betas_of(schedule, num_train_timesteps)
+        process = GaussianProcess(rescaled_to_zero_snr(betas) if zero_terminal_snr else betas, "sample")
         encoder = SelfAttentionEncoder(embedding_size, max_history_length, num_heads=1, dropout=dropout)
+        frozen = item_vectors is not None
         super().__init__(
             num_items,
             max_history_length,
-            space=EmbeddingSpace(num_items, embedding_size, init_std=1.0),
+            space=EmbeddingSpace(num_items, embedding_size, frozen=frozen, unit_norm=unit_norm, readout=readout),
             process=process,
             denoiser=ConcatDenoiser(embedding_size, denoiser_layers),
             timesteps=UniformTimesteps(num_train_timesteps),
@@ -84,9 +94,16 @@ class DreamRec(DiffusionRecommender):
             detach_target=detach_target,
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
+            num_samples=num_samples,
             lr=lr,
             weight_decay=weight_decay,
         )
+        self.item_vectors = item_vectors
+
+    def prepare(self, sequences: Ragged) -> None:
+        """The frozen table, where there is one."""
+        if self.item_vectors is not None:
+            cast(EmbeddingSpace, self.space).fill(read_vectors(self.item_vectors))
 
 
 def betas_of(schedule: str, num_train_timesteps: int) -> Betas:

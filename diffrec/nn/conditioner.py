@@ -7,7 +7,33 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from diffrec.nn.dropout import Dropout
 from diffrec.typing import Float, History, Tensor
+
+
+class SlotConditioner(nn.Module):
+    """(batch, length, dim + 1): LN(Dropout(embedding)) of every slot, and behind it 1 where the slot is real.
+
+    pad_to: every history gets so many slots, for denoisers that look at the empty ones; None: as many as the batch.
+    There is no stand-in for an unknown history.
+    """
+
+    null = None
+
+    def __init__(self, dim: int, dropout: float, pad_to: int | None = None) -> None:
+        super().__init__()
+        self.dropout, self.norm, self.pad_to = Dropout(dropout), nn.LayerNorm(dim, eps=1e-12), pad_to
+
+    def forward(self, history: History, embed: Callable[[Tensor], Tensor]) -> Float[Tensor, "batch slots dim_and_one"]:
+        """The states of all slots."""
+        if self.pad_to is not None:
+            history = nn.functional.pad(history, (0, self.pad_to - history.shape[1]))
+        states = self.norm(self.dropout(embed(history)))
+        return torch.cat([states, (history > 0).to(states.dtype)[..., None]], dim=2)
+
+    def dropped(self, history: History, embed: Callable[[Tensor], Tensor]) -> Float[Tensor, "batch slots dim_and_one"]:
+        """The same: no history is hidden."""
+        return self(history, embed)
 
 
 class NullableConditioner(nn.Module):

@@ -1,4 +1,4 @@
-"""The history encoder of DreamRec (and of PreferDiff and PreferGrow, which reuse it)."""
+"""The history encoder of DreamRec, PreferDiff and PreferGrow."""
 
 from __future__ import annotations
 
@@ -16,11 +16,15 @@ class SelfAttentionEncoder(nn.Module):
     Queries come from the normalised sequence, keys and values from the sequence as it is, scores are
     divided by the square root of the full width, and the residual goes to the normalised sequence.
     Only the last item asks, for nothing else is read: the original computes every state and drops all but one.
+    double_residual: the item itself is added behind the attention, and what comes in behind the feed-forward layer,
+    as in PreferDiff.
     """
 
-    def __init__(self, dim: int, max_length: int, num_heads: int = 1, dropout: float = 0.1) -> None:
+    def __init__(
+        self, dim: int, max_length: int, num_heads: int = 1, dropout: float = 0.1, double_residual: bool = False
+    ) -> None:
         super().__init__()
-        self.dim, self.num_heads = dim, num_heads
+        self.dim, self.num_heads, self.double_residual = dim, num_heads, double_residual
         self.position = nn.Embedding(max_length, dim)
         self.norm_in, self.norm_mid, self.norm_out = nn.LayerNorm(dim), nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.query, self.key, self.value = nn.Linear(dim, dim), nn.Linear(dim, dim), nn.Linear(dim, dim)
@@ -32,10 +36,14 @@ class SelfAttentionEncoder(nn.Module):
     ) -> Float[Tensor, "batch dim"]:
         sequence = self.dropout(embedded + self.position.weight[: embedded.shape[1]]) * real[..., None]
         rows, last = torch.arange(len(real), device=real.device), (real.sum(1) - 1).clamp(min=0)
-        query = self.norm_in(sequence[rows, last])
+        item = sequence[rows, last]
+        query = self.norm_in(item)
         visible = torch.arange(real.shape[1], device=real.device) <= last[:, None]
-        state = self.norm_mid(self._attend(query, sequence, visible) + query)
-        return self.norm_out(self._feed_forward(state) * real[:, :1])  # an empty history has the state 0
+        state = self._attend(query, sequence, visible) + query
+        if self.double_residual:
+            state = state + item
+            return self.norm_out(state + self._feed_forward(self.norm_mid(state)) * real[:, :1])
+        return self.norm_out(self._feed_forward(self.norm_mid(state)) * real[:, :1])  # 0 for an empty history
 
     def _attend(self, query: Tensor, sequence: Tensor, visible: Tensor) -> Float[Tensor, "batch dim"]:
         """What the last item (batch, dim) sees of the visible slots (batch, length)."""

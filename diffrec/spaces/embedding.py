@@ -2,27 +2,92 @@
 
 from __future__ import annotations
 
-from torch import nn
+from pathlib import Path
+from typing import Literal, get_args
 
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from torch.nn.functional import normalize
+
+from diffrec.errors import NotFoundError, UsageError, choose
 from diffrec.typing import Float, Int, Scores, Tensor
+
+Readout = Literal["inner_product", "cosine", "euclidean"]
 
 
 class EmbeddingSpace(nn.Module):
-    """x_0 is a row of a learned table (N + 1, dim), row 0 being padding; the score is the inner product.
+    """x_0 is a row of a table (N + 1, dim), row 0 being padding; the score compares it with every row.
 
-    init_std: standard deviation of the normal initial table.
+    init_std: standard deviation of the normal initial table; unit_norm: rows are used at length 1.
+    frozen: the table is not learned but filled, once, by `fill`.
+    readout: "inner_product"; "cosine"; or "euclidean", the negative squared distance, up to what all items share.
     """
 
-    def __init__(self, num_items: int, dim: int, init_std: float = 1.0) -> None:
+    def __init__(
+        self,
+        num_items: int,
+        dim: int,
+        init_std: float = 1.0,
+        *,
+        frozen: bool = False,
+        unit_norm: bool = False,
+        readout: Readout = "inner_product",
+    ) -> None:
         super().__init__()
+        choose("readout", readout, get_args(Readout))
         self.table = nn.Embedding(num_items + 1, dim)
         nn.init.normal_(self.table.weight, std=init_std)
+        self.table.weight.requires_grad_(not frozen)
+        self.unit_norm, self.readout = unit_norm, readout
         self.shape = (dim,)
 
     def encode(self, items: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape dim"]:
         """Rows of the table; padding is row 0, which is never a candidate."""
-        return self.table(items)
+        return self._as_used(self.table(items))
 
     def score(self, x0: Float[Tensor, "batch dim"]) -> Scores:
-        """(batch, N) inner products with every item."""
-        return x0 @ self.table.weight[1:].T
+        """(batch, N) comparisons with every item."""
+        items = self._as_used(self.table.weight[1:])
+        if self.readout == "cosine":
+            return normalize(x0) @ normalize(items).T
+        if self.readout == "euclidean":
+            return x0 @ items.T - items.square().sum(1) / 2
+        return x0 @ items.T
+
+    def _as_used(self, rows: Float[Tensor, "*shape dim"]) -> Float[Tensor, "*shape dim"]:
+        return normalize(rows, dim=-1) if self.unit_norm else rows
+
+    @torch.no_grad()
+    def fill(self, vectors: Float[Tensor, "items raw"]) -> None:
+        """Fill the table with the whitened vectors (N, raw) of items 1..N; raw is at least the width of the space."""
+        items, dim = len(self.table.weight) - 1, self.table.embedding_dim
+        if len(vectors) != items or vectors.shape[1] < dim:
+            needed = f"{items} items and a width of at least {dim}"
+            raise UsageError(f"vectors of {needed} are needed, got {len(vectors)} of width {vectors.shape[1]}")
+        self.table.weight[1:] = whitened(vectors, dim).to(self.table.weight)
+
+
+def whitened(vectors: Float[Tensor, "items raw"], dim: int) -> Float[Tensor, "items dim"]:
+    """(e - mean) U diag(eigenvalue + 1e-7)^-1/2 over the `dim` largest eigenvalues of the covariance, in float64."""
+    centred = vectors.double() - vectors.double().mean(0)
+    values, directions = torch.linalg.eigh(centred.T @ centred / (len(vectors) - 1))
+    return centred @ directions[:, -dim:] / (values[-dim:].clamp(min=0) + 1e-7).sqrt()
+
+
+def read_vectors(path: str | Path) -> Float[Tensor, "items raw"]:
+    """The tensor `vectors` of a safetensors file: one row an item, in the order of the item numbers 1..N.
+
+    Raises NotFoundError for a missing file, UsageError for one that holds something else.
+    """
+    if not Path(path).is_file():
+        raise NotFoundError(f"no file {str(path)!r} with item vectors")
+    try:
+        tensors = load_file(path)
+    except Exception as error:  # safetensors has an exception of its own for each fault
+        raise UsageError(f"{path} is no safetensors file: {error}") from None
+    vectors = tensors.get("vectors")
+    if vectors is None or vectors.ndim != 2 or not vectors.is_floating_point():
+        held = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        raise UsageError(f"{path} needs a tensor 'vectors' (items, width) of floats, it holds {held}")
+    return vectors

@@ -6,13 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from diffrec.diffusion.schedulers import Scheduler, scheduler_class, settings, with_settings
-from diffrec.errors import IntegrityError
+from diffrec.errors import IntegrityError, check_sizes
 from diffrec.recommender import DiffusionRecommender, Recommender
 from diffrec.strict_json import record
 from diffrec.zoo.arguments import checked_arguments, plain
 
 _NONE = type(None)
-_KINDS = {"num_inference_steps": (int, _NONE), "guidance_scale": float, "stochastic": bool, "scheduler": (dict, _NONE)}
+_KINDS = {
+    "num_inference_steps": (int, _NONE), "guidance_scale": float, "stochastic": bool, "scheduler": (dict, _NONE),
+    "eta": float, "num_samples": int,
+}  # fmt: skip
+_USUAL = {"eta": 1.0, "num_samples": 1}  # not written where it is so: older entries know nothing of it
 _SCHEDULER = {"class": str, "settings": dict}
 
 
@@ -23,11 +27,13 @@ def sampling_of(model: Recommender) -> dict[str, Any] | None:
     """
     if not isinstance(model, DiffusionRecommender):
         return None
+    later = {"eta": _USUAL["eta"] if model.eta is None else float(model.eta), "num_samples": model.num_samples}
     return {
         "num_inference_steps": plain(model.num_inference_steps),
         "guidance_scale": plain(float(model.guidance_scale)),
         "stochastic": plain(model.stochastic),
         "scheduler": None if model.scheduler is None else _kept(model.scheduler),
+        **{name: plain(value) for name, value in later.items() if value != _USUAL[name]},
     }
 
 
@@ -44,11 +50,14 @@ def set_sampling(model: Recommender, sampling: Mapping[str, Any] | None, where: 
         if sampling is not None:
             raise IntegrityError(f"{where} must be null, for {type(model).__name__} is no diffusion model")
         return
-    fields = record(sampling, where, _KINDS)
+    fields = record({**_USUAL, **sampling} if isinstance(sampling, dict) else sampling, where, _KINDS)
     try:
         _set_scheduler(model, fields["scheduler"], where)
-        for name in ("num_inference_steps", "guidance_scale", "stochastic"):
+        check_sizes(num_samples=fields["num_samples"])
+        for name in ("num_inference_steps", "guidance_scale", "stochastic", "num_samples"):
             setattr(model, name, fields[name])
+        if model.eta is not None or fields["eta"] != _USUAL["eta"]:
+            model.eta = fields["eta"]
         model.process.reverse_steps(model.num_inference_steps)
     except IntegrityError:
         raise

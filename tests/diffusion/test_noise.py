@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from scipy import stats
 
@@ -43,3 +44,12 @@ def test_seed_and_draw_change_everything():
     a, b, c = first.normal(8), first.normal(8), second.normal(8)
     assert not (a == b).any()
     assert not (a == c).any()
+
+
+def test_slots_do_not_depend_on_how_many_there_are():
+    few, many = (RequestNoise.from_keys(torch.arange(50)).slots(length, 5) for length in (3, 40))
+    assert torch.equal(few, many[:, :3])
+    assert torch.equal(few[:, 0], RequestNoise.from_keys(torch.arange(50)).normal(5))
+    assert many.std().item() == pytest.approx(1, abs=0.03)
+    assert many.flatten(0, 1).T.corrcoef().fill_diagonal_(0).abs().max() < 0.1
+    assert many.transpose(0, 1).flatten(1).corrcoef().fill_diagonal_(0).abs().max() < 0.3

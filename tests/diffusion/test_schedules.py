@@ -97,3 +97,19 @@ def test_scale_zero_is_no_noise(steps):
     noised = process.corrupt(x0, torch.arange(steps), torch.randn(steps, 50))
     torch.testing.assert_close(noised.x_t, x0, rtol=0, atol=2e-6)
     torch.testing.assert_close(sample(lambda x, t: truth, process, torch.zeros(2, 50)), truth)
+
+
+@pytest.mark.parametrize("schedule", [schedules.linear, schedules.cosine, schedules.exponential])
+def test_nothing_of_the_signal_is_left_after_rescaling(schedule):
+    betas = schedule(50)
+    rescaled = schedules.rescaled_to_zero_snr(betas)
+    before, after = (np.sqrt(np.cumprod(1 - b)) for b in (betas, rescaled))
+    assert after[0] == pytest.approx(before[0])
+    assert after[-1] == pytest.approx(2**-12)
+    # between the ends the curve is the same but for a shift and a scale
+    np.testing.assert_allclose(np.diff(after[:-1]) / np.diff(before[:-1]), before[0] / (before[0] - before[-1]))
+    GaussianProcess(rescaled)
+
+
+def test_one_step_cannot_be_rescaled():
+    np.testing.assert_allclose(schedules.rescaled_to_zero_snr(schedules.linear(1)), schedules.linear(1))

@@ -9,19 +9,35 @@ import sys
 import pytest
 
 from diffrec.errors import NotFoundError, UsageError
-from diffrec.models import BPRMF, DiffRec, DreamRec, FlowCF, LDiffRec, LightGCN, MultVAE, SASRec
+from diffrec.models import (
+    BPRMF,
+    DiffRec,
+    DiffuRec,
+    DreamRec,
+    FlowCF,
+    LDiffRec,
+    LightGCN,
+    MultVAE,
+    PreferDiff,
+    SASRec,
+)
 from diffrec.models.dreamrec import betas_of
 
 SIZES = {
     BPRMF: ["num_items", "embedding_size"],
     DiffRec: ["num_items", "num_train_timesteps", "time_embedding_size"],
-    DreamRec: ["num_items", "embedding_size", "max_history_length", "num_train_timesteps", "denoiser_layers"],
+    DiffuRec: ["num_items", "embedding_size", "num_blocks", "num_heads", "max_history_length", "num_train_timesteps",
+               "num_samples", "lr_decay_epochs"],
+    DreamRec: ["num_items", "embedding_size", "max_history_length", "num_train_timesteps", "denoiser_layers",
+               "num_samples"],
     FlowCF: ["num_items", "num_train_timesteps", "time_embedding_size"],
     LDiffRec: ["num_items", "num_clusters", "num_train_timesteps", "time_embedding_size"],
     LightGCN: ["num_items", "embedding_size", "num_layers"],
     MultVAE: ["num_items", "hidden_size", "latent_size", "anneal_steps"],
+    PreferDiff: ["num_items", "embedding_size", "num_heads", "max_history_length", "num_train_timesteps",
+                 "num_samples"],
     SASRec: ["num_items", "embedding_size", "num_blocks", "num_heads", "max_history_length"],
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("size", [0, -2])
@@ -38,6 +54,10 @@ def test_sizes_are_positive(model, name, size):
         (DiffRec, "dropout"),
         (DreamRec, "dropout"),
         (DreamRec, "condition_dropout"),
+        (PreferDiff, "dropout"),
+        (PreferDiff, "condition_dropout"),
+        (DiffuRec, "dropout"),
+        (DiffuRec, "embedding_dropout"),
         (SASRec, "dropout"),
         (MultVAE, "dropout"),
         (FlowCF, "dropout"),
@@ -65,6 +85,11 @@ def test_rates_are_not_negative(model, name):
             {"embedding_size": 64, "num_heads": 3},
             "embedding_size must be a multiple of num_heads, got 64 and 3",
         ),
+        (PreferDiff, {"embedding_size": 7}, "embedding_size must be even, at least 4 and a multiple of num_heads = 2"),
+        (PreferDiff, {"embedding_size": 8, "num_heads": 3}, "embedding_size must be .* a multiple of num_heads = 3"),
+        (PreferDiff, {"embedding_size": 8, "sharpness": -1.0}, "sharpness must be a finite number from 0, got -1"),
+        (DiffuRec, {"embedding_size": 6}, "embedding_size must be a multiple of num_heads, got 6 and 4"),
+        (DiffuRec, {"lambda_std": -1.0}, "lambda_std must be a finite number from 0, got -1"),
         (DreamRec, {"embedding_size": 7}, "embedding_size must be even and at least 4, got 7"),
         (DreamRec, {"embedding_size": 2}, "embedding_size must be even and at least 4, got 2"),
         (DreamRec, {"denoiser_layers": 3}, "denoiser_layers must be 1 or 2, got 3"),
@@ -103,9 +128,11 @@ def test_unknown_words_name_the_nearest():
     """In a process of its own, where no hook checks annotations first."""
     script = """
         from diffrec.baselines import ItemKNN, SequentialRules
-        from diffrec.models import DiffRec, DreamRec
+        from diffrec.models import DiffRec, DreamRec, PreferDiff
         for model, arguments in (
             (DreamRec, {"schedule": "cosin"}),
+            (DreamRec, {"readout": "cosinus"}),
+            (PreferDiff, {"fidelity": "origin"}),
             (DiffRec, {"prediction_type": "epsilom"}),
             (SequentialRules, {"normalisation": "cosine"}),
             (ItemKNN, {"neighbours_of": "histories"}),
@@ -118,9 +145,11 @@ def test_unknown_words_name_the_nearest():
     lines = subprocess.check_output([sys.executable, "-c", "if True:" + script], text=True).splitlines()
     assert [line.split("; there are: ")[0] for line in lines] == [
         "NotFoundError no schedule 'cosin'",
+        "NotFoundError no readout 'cosinus'",
+        "NotFoundError no fidelity 'origin'",
         "NotFoundError no prediction type 'epsilom'",
         "NotFoundError no normalisation 'cosine'",
         "NotFoundError no kind of neighbours_of 'histories'",
     ]
-    near = [line.split("did you mean ")[1] for line in lines[:2]]
-    assert near == ["'cosine'?", "'epsilon'?"]
+    near = [line.split("did you mean ")[1] for line in lines[:4]]
+    assert near == ["'cosine'?", "'cosine'?", "'original'?", "'epsilon'?"]

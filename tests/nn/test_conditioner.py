@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from diffrec.nn.conditioner import NullableConditioner
+from diffrec.nn.conditioner import NullableConditioner, SlotConditioner
 
 DIM = 4
 
@@ -57,3 +57,22 @@ def test_asking_hides_nothing():
     history = torch.tensor([[1, 2]])
     assert torch.equal(model.train()(history, table), model.eval()(history, table))
     assert not torch.equal(model(history, table), model.null)
+
+
+@pytest.mark.parametrize("pad_to", [None, 5])
+def test_every_slot_and_whether_it_is_real(pad_to):
+    torch.manual_seed(0)
+    model, table = SlotConditioner(DIM, 0.5, pad_to).eval(), nn.Embedding(10, DIM)
+    got = model(torch.tensor([[3, 7, 0], [5, 0, 0]]), table)
+    slots = pad_to or 3
+    assert got.shape == (2, slots, DIM + 1)
+    assert got[..., -1].tolist() == [[1.0, 1.0] + [0.0] * (slots - 2), [1.0] + [0.0] * (slots - 1)]
+    torch.testing.assert_close(got[0, 1, :-1], nn.functional.layer_norm(table.weight[7], (DIM,), eps=1e-12))
+    torch.testing.assert_close(got[:, -1, :-1], nn.functional.layer_norm(table.weight[[0, 0]], (DIM,), eps=1e-12))
+
+
+def test_slots_are_dropped_out_in_training_only():
+    model, table = SlotConditioner(DIM, 0.5), nn.Embedding(10, DIM)
+    history = torch.tensor([[1, 2, 3, 4]])
+    assert not torch.equal(model.train().dropped(history, table), model.dropped(history, table))
+    assert torch.equal(model.eval().dropped(history, table), model(history, table))

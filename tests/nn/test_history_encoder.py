@@ -13,9 +13,9 @@ from diffrec.nn.history_encoder import SelfAttentionEncoder
 DIM, LENGTH = 6, 5
 
 
-def encoder(num_heads: int = 1, dropout: float = 0.2) -> SelfAttentionEncoder:
+def encoder(num_heads: int = 1, dropout: float = 0.2, double_residual: bool = False) -> SelfAttentionEncoder:
     torch.manual_seed(0)
-    return SelfAttentionEncoder(DIM, LENGTH + 3, num_heads, dropout).double().eval()
+    return SelfAttentionEncoder(DIM, LENGTH + 3, num_heads, dropout, double_residual).double().eval()
 
 
 def batch(lengths: list[int], width: int = LENGTH) -> tuple[torch.Tensor, torch.Tensor]:
@@ -36,22 +36,27 @@ def slow_state(model: SelfAttentionEncoder, items: torch.Tensor) -> torch.Tensor
         at = slice(head * size, (head + 1) * size)
         logits = torch.stack([query[at] @ k[at] for k in key]) / math.sqrt(DIM)
         parts.append(sum(w * v[at] for w, v in zip(logits.softmax(0), value, strict=True)))
-    state = model.norm_mid(torch.cat(parts) + normed[-1])
-    fed = model.feed_out(torch.relu(model.feed_in(state))) + state
-    return model.norm_out(model.norm_feed(fed))
+    attended = torch.cat(parts) + normed[-1]
+    if model.double_residual:
+        attended = attended + sequence[-1]
+    state = model.norm_mid(attended)
+    fed = model.norm_feed(model.feed_out(torch.relu(model.feed_in(state))) + state)
+    return model.norm_out(fed + attended if model.double_residual else fed)
 
 
+@pytest.mark.parametrize("double_residual", [False, True])
 @pytest.mark.parametrize("num_heads", [1, 2, 3])
-def test_the_state_of_the_last_item(num_heads):
-    model = encoder(num_heads)
+def test_the_state_of_the_last_item(num_heads, double_residual):
+    model = encoder(num_heads, double_residual=double_residual)
     lengths = [5, 1, 3]
     embedded, real = batch(lengths)
     expected = torch.stack([slow_state(model, row[:length]) for row, length in zip(embedded, lengths, strict=True)])
     torch.testing.assert_close(model(embedded, real), expected, rtol=1e-10, atol=1e-10)
 
 
-def test_padding_changes_nothing():
-    model = encoder()
+@pytest.mark.parametrize("double_residual", [False, True])
+def test_padding_changes_nothing(double_residual):
+    model = encoder(double_residual=double_residual)
     state = model(*batch([5, 1, 3, 0]))
     torch.testing.assert_close(model(*batch([5, 1, 3, 0], width=LENGTH + 3)), state, rtol=0, atol=1e-12)
     embedded, real = batch([5, 1, 3, 0])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
+from torch.nn.functional import cosine_similarity
 
-from diffrec.spaces.embedding import EmbeddingSpace
+from diffrec.spaces.embedding import EmbeddingSpace, Readout
 
 
 @pytest.fixture
@@ -61,3 +64,32 @@ def test_both_ways_train_the_table(space):
     space.table.weight.grad = None
     space.score(torch.ones(1, 4)).sum().backward()
     assert space.table.weight.grad.abs().sum(1).gt(0).tolist() == [False, *[True] * 6]
+
+
+@pytest.mark.parametrize("unit_norm", [False, True])
+@pytest.mark.parametrize("readout", get_args(Readout))
+def test_readouts(readout, unit_norm):
+    torch.manual_seed(0)
+    space = EmbeddingSpace(6, 4, unit_norm=unit_norm, readout=readout)
+    x0, items = torch.randn(3, 4), space.encode(torch.arange(1, 7))
+    if unit_norm:
+        torch.testing.assert_close(items.norm(dim=1), torch.ones(6))
+        torch.testing.assert_close(items.sum(1) > 0, space.table.weight[1:].sum(1) > 0)
+    expected = {
+        "inner_product": x0 @ items.T,
+        "cosine": cosine_similarity(x0[:, None], items[None], dim=2),
+        "euclidean": (x0.square().sum(1, keepdim=True) - torch.cdist(x0, items).square()) / 2,
+    }[readout]
+    torch.testing.assert_close(space.score(x0), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_frozen_table_keeps_the_widest_directions_of_its_vectors():
+    torch.manual_seed(0)
+    vectors = torch.randn(200, 5) * torch.tensor([9.0, 1.0, 6.0, 0.1, 3.0]) + 4
+    space = EmbeddingSpace(200, 3, frozen=True)
+    space.fill(vectors)
+    table = space.table.weight[1:]
+    assert not table.requires_grad
+    torch.testing.assert_close(table.T.cov(), torch.eye(3), rtol=1e-4, atol=1e-4)
+    strongest = torch.stack([table.T, vectors[:, [0, 2, 4]].T.flip(0)]).flatten(0, 1).corrcoef()[:3, 3:].abs()
+    assert (strongest.max(1).values > 0.95).all()

@@ -8,8 +8,10 @@ import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, HeunDiscreteScheduler
 
+from diffrec.diffusion.noise import RequestNoise
+from diffrec.diffusion.schedulers import scheduler_class
 from diffrec.errors import IntegrityError, UsageError
-from diffrec.models import DiffRec, DreamRec, FlowCF
+from diffrec.models import DiffRec, DiffuRec, DreamRec, FlowCF, PreferDiff
 from diffrec.zoo import load, save
 from diffrec.zoo.entry import CONFIG, manifest_bytes
 
@@ -45,10 +47,12 @@ def test_a_sampler_changed_after_construction_comes_back(tmp_path):
     model = dreamrec()
     model.scheduler = DPMSolverMultistepScheduler.from_config(model.scheduler.config, solver_order=3)
     model.num_inference_steps, model.guidance_scale, model.stochastic = 5, 1.5, False
+    model.eta, model.num_samples = 0.5, 3
     assert not same_lists(model, dreamrec())
     loaded = load(save(model, tmp_path / "entry"))
     assert same_lists(loaded, model)
     assert (loaded.num_inference_steps, loaded.guidance_scale, loaded.stochastic) == (5, 1.5, False)
+    assert (loaded.eta, loaded.num_samples) == (0.5, 3)
     assert loaded.scheduler.config["solver_order"] == 3
     assert loaded.init_args == model.init_args
     again = save(loaded, tmp_path / "again")
@@ -76,6 +80,59 @@ def test_a_process_with_steps_of_its_own_has_no_scheduler(tmp_path):
     forge(folder, lambda config: config["sampling"].update(scheduler={"class": "DDIMScheduler", "settings": {}}))
     with pytest.raises(IntegrityError, match="scheduler must be null for FlowCF"):
         load(folder)
+    forge(folder, lambda config: config["sampling"].update(scheduler=None, eta=0.5))
+    with pytest.raises(IntegrityError, match="FlowCF has steps of its own and takes no eta"):
+        load(folder)
+
+
+def test_averaged_samples_follow_one_another(tmp_path):
+    """Sample k of a request is what it draws after k - 1 others."""
+    model = dreamrec()
+    noise = RequestNoise.from_history(HISTORIES)
+    one_by_one = torch.stack([model.score(HISTORIES, noise=noise) for _ in range(3)]).mean(0)
+    calls = model.denoiser_calls
+    model.num_samples = 3
+    torch.testing.assert_close(model.score(HISTORIES), one_by_one)
+    assert model.denoiser_calls == 3 * calls
+
+
+def test_eta_0_takes_the_noise_of_the_steps_out():
+    model, other = dreamrec(), dreamrec()
+    model.eta = other.eta = 0.0
+    other.stochastic = False
+    assert same_lists(model, other)
+    assert not same_lists(model, dreamrec())
+
+
+MODELS = {
+    DreamRec: {"embedding_size": 8, "num_train_timesteps": 12},
+    PreferDiff: {"embedding_size": 8, "num_train_timesteps": 12, "num_inference_steps": 12},
+    DiffuRec: {"embedding_size": 8, "num_train_timesteps": 12, "num_blocks": 1},
+}
+
+
+@pytest.mark.parametrize("cls", MODELS)
+@pytest.mark.parametrize(
+    "name",
+    ["DDIMScheduler", "DPMSolverMultistepScheduler", "UniPCMultistepScheduler", "EulerDiscreteScheduler",
+     "HeunDiscreteScheduler"],
+)  # fmt: skip
+def test_any_solver_takes_any_number_of_steps_and_comes_near_the_others(cls, name, tmp_path):
+    """The probability flow has one end, which all come near in many steps; its noise-free DDIM is the reference."""
+    torch.manual_seed(0)
+    model = cls(20, **MODELS[cls]).eval()
+    model.num_inference_steps, model.eta = None, 0.0
+    if model.takes_guidance:
+        model.guidance_scale = 1.2
+    reference = model.score(HISTORIES)
+    model.scheduler = scheduler_class(name).from_config(model.scheduler.config)
+    for steps in (1, 2, 5, None):
+        model.num_inference_steps = steps
+        scores = model.score(HISTORIES)
+        assert torch.isfinite(scores).all()
+    near = torch.corrcoef(torch.stack([scores.flatten(), reference.flatten()]))[0, 1]
+    assert near > 0.9
+    assert same_lists(load(save(model, tmp_path / "entry")), model)
 
 
 def renamed(name):
@@ -112,6 +169,8 @@ FORGED = {
     "an extra key": (lambda s: s.update(callback="os.system"), "unexpected or missing"),
     "no scheduler": (lambda s: s.update(scheduler=None), "scheduler must be an object for"),
     "a scheduler by name only": (lambda s: s.update(scheduler="DDIMScheduler"), "scheduler has the wrong type str"),
+    "noise that grows": (lambda s: s.update(eta=1.5), r"eta must lie from 0 to 1, got 1\.5"),
+    "no samples": (lambda s: s.update(num_samples=0), "num_samples must be a whole number from 1, got 0"),
     "too many steps": (lambda s: s.update(num_inference_steps=13), r"must lie in 1\.\.12, got 13"),
     "no steps": (lambda s: s.update(num_inference_steps=0), r"must lie in 1\.\.12, got 0"),
     "a guidance in words": (lambda s: s.update(guidance_scale="3"), "guidance_scale has the wrong type str"),

@@ -1,0 +1,240 @@
+"""Accuracy against cost: one trained diffusion model, sampled in many ways."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from diffrec.bench.evaluate import Evaluation, evaluate, per_user
+from diffrec.bench.probes import Subject
+from diffrec.bench.provenance import code_version, device_name
+from diffrec.data.splits import Cases
+from diffrec.diffusion.gaussian import GaussianProcess
+from diffrec.diffusion.schedulers import scheduler_class
+from diffrec.errors import UsageError, check_numbers, check_sizes, choose
+from diffrec.recommender import DiffusionRecommender
+
+STEPS = (1, 4, 16)  # beside the number that the model itself takes
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A way to go back on a Gaussian process: a scheduler of diffusers, its eta, and whether steps draw noise."""
+
+    scheduler: str
+    eta: float = 1.0
+    stochastic: bool = False
+
+
+SAMPLERS: Mapping[str, Sampler] = {
+    "ddpm": Sampler("DDIMScheduler", 1.0, stochastic=True),
+    "ddim": Sampler("DDIMScheduler", 0.0),
+    "dpm-solver++": Sampler("DPMSolverMultistepScheduler"),
+    "unipc": Sampler("UniPCMultistepScheduler"),
+    "euler": Sampler("EulerDiscreteScheduler"),
+    "heun": Sampler("HeunDiscreteScheduler"),
+    "posterior-mean": Sampler("DDIMScheduler", 1.0),
+}
+AS_SET = "as set"  # the sampler of a model that has none of these
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way to sample. guidance_scale: None for a model that takes none."""
+
+    sampler: str
+    num_inference_steps: int
+    guidance_scale: float | None
+
+
+@dataclass(frozen=True)
+class Point:
+    """What a setting costs and is worth.
+
+    value, standard_error: mean of the metric over the cases, and how far that mean is off by their choice;
+    denoiser_calls: network evaluations a request; ms_per_user: scoring and ranking, in batches; own: whether the
+    model samples so by itself; frontier: whether no other point reaches more with as few calls.
+    """
+
+    sampler: str
+    num_inference_steps: int
+    guidance_scale: float | None
+    denoiser_calls: int
+    ms_per_user: float
+    value: float
+    standard_error: float
+    own: bool
+    frontier: bool = False
+
+
+@dataclass(frozen=True)
+class Tradeoff:
+    """All points of one model, with what they rest on. split: "validation" or "test"; cases: how many were asked."""
+
+    model: str
+    dataset: str
+    dataset_sha256: str
+    protocol: str
+    split: str
+    cases: int
+    metric: str
+    seed: int
+    num_samples: int
+    batch_size: int
+    code_version: str
+    device: str
+    threads: int
+    points: tuple[Point, ...]
+
+
+def tradeoff(
+    subject: Subject,
+    *,
+    samplers: Sequence[str] | None = None,
+    steps: Sequence[int] | None = None,
+    guidance_scales: Sequence[float] | None = None,
+    metric: str = "ndcg@10",
+    test: bool = False,
+    max_cases: int | None = None,
+    report: Callable[[Setting], None] = lambda setting: None,
+) -> Tradeoff:
+    """Measure every sampler x number of steps x guidance scale, and the model as it is, on validation or test cases.
+
+    By default all samplers of `SAMPLERS` but the last, `STEPS` and the model's own number of them, and its own
+    guidance scale beside 1. max_cases: of all cases, evenly spread; None for all. The model is left as it was.
+    Raises UsageError for a model that takes no steps, NotFoundError for a sampler or metric that there is not.
+    """
+    model = subject.model
+    if not isinstance(model, DiffusionRecommender):
+        raise UsageError(f"{type(model).__name__} is no diffusion model, so it is sampled in one way only")
+    settings = _settings(model, samplers, steps, guidance_scales)
+    cases = _some(subject.split.test if test else subject.split.valid, max_cases)
+    measured = [_point(subject, model, setting, cases, metric, report) for setting in _warm(subject, settings, cases)]
+    best = frontier([point.denoiser_calls for point in measured], [point.value for point in measured])
+    return Tradeoff(
+        model=type(model).__name__,
+        dataset=subject.dataset.name,
+        dataset_sha256=subject.dataset.sha256,
+        protocol=subject.protocol.id,
+        split="test" if test else "validation",
+        cases=len(cases),
+        metric=metric,
+        seed=subject.seed,
+        num_samples=model.num_samples,
+        batch_size=subject.batch_size,
+        code_version=code_version(),
+        device=device_name(model.device),
+        threads=torch.get_num_threads(),
+        points=tuple(replace(point, frontier=on) for point, on in zip(measured, best, strict=True)),
+    )
+
+
+def frontier(costs: Sequence[int | float], values: Sequence[float]) -> list[bool]:
+    """Whether no other point is worth more at the same or a lower cost, nor as much at a lower one."""
+    points = list(zip(costs, values, strict=True))
+    return [
+        not any((c <= cost and v > value) or (c < cost and v == value) for c, v in points) for cost, value in points
+    ]
+
+
+def own_setting(model: DiffusionRecommender) -> Setting:
+    """How the model samples by itself."""
+    sampler = Sampler(type(model.scheduler).__name__, 1.0 if model.eta is None else model.eta, model.stochastic)
+    noisy = sampler.scheduler == "DDIMScheduler" and sampler.eta > 0  # elsewhere steps draw no noise anyway
+    ways = [sampler, Sampler(sampler.scheduler, sampler.eta if sampler.scheduler == "DDIMScheduler" else 1.0)]
+    name = next((n for n, s in SAMPLERS.items() if s == ways[not noisy]), AS_SET)
+    guidance = float(model.guidance_scale) if model.takes_guidance else None
+    return Setting(name, model.process.num_steps(model.num_inference_steps), guidance)
+
+
+def _settings(
+    model: DiffusionRecommender,
+    samplers: Sequence[str] | None,
+    steps: Sequence[int] | None,
+    guidance_scales: Sequence[float] | None,
+) -> list[Setting]:
+    """The own setting first."""
+    own = own_setting(model)
+    if not isinstance(model.process, GaussianProcess):
+        if samplers is not None:
+            raise UsageError(f"{type(model).__name__} has steps of its own and takes no sampler")
+        samplers = [own.sampler]
+    for name in samplers or ():
+        choose("sampler", name, [*SAMPLERS, own.sampler])
+    if guidance_scales is not None and own.guidance_scale is None:
+        raise UsageError(f"{type(model).__name__} takes no guidance scale")
+    check_numbers(**{f"guidance scale {number}": scale for number, scale in enumerate(guidance_scales or (), 1)})
+    largest = model.process.num_train_timesteps
+    numbers = steps or [*(number for number in STEPS if number < largest), own.num_inference_steps]
+    for number in numbers:
+        model.process.num_steps(number)
+    scales = guidance_scales or ([None] if own.guidance_scale is None else [1.0, own.guidance_scale])
+    names = samplers or list(SAMPLERS)[:-1]
+    grid = [Setting(*parts) for parts in itertools.product(names, sorted(set(numbers)), dict.fromkeys(scales))]
+    return list(dict.fromkeys([own, *grid]))
+
+
+def _some(cases: Cases, most: int | None) -> Cases:
+    if most is None or most >= len(cases):
+        return cases
+    check_sizes(max_cases=most)
+    return cases.take(np.linspace(0, len(cases) - 1, most).astype(np.int64))
+
+
+def _warm(subject: Subject, settings: list[Setting], cases: Cases) -> list[Setting]:
+    """The same, after one batch that nobody times: the first is slow."""
+    _evaluate(subject, cases.take(np.arange(min(len(cases), subject.batch_size))))
+    return settings
+
+
+def _evaluate(subject: Subject, cases: Cases) -> Evaluation:
+    cutoffs = subject.protocol.cutoffs
+    return evaluate(subject.model, cases, cutoffs, batch_size=subject.batch_size, seed=subject.seed)
+
+
+def _point(
+    subject: Subject,
+    model: DiffusionRecommender,
+    setting: Setting,
+    cases: Cases,
+    metric: str,
+    report: Callable[[Setting], None],
+) -> Point:
+    report(setting)
+    own = setting == own_setting(model)
+    with sampling(model, setting):
+        asked, calls = _evaluate(subject, cases), model.denoiser_calls
+    values = per_user(asked, metric)
+    values = values[~np.isnan(values)]
+    error = float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+    return Point(
+        setting.sampler, setting.num_inference_steps, setting.guidance_scale, calls, asked.ms_per_user,
+        float(values.mean()), error, own,
+    )  # fmt: skip
+
+
+@contextmanager
+def sampling(model: DiffusionRecommender, setting: Setting) -> Iterator[None]:
+    """Let the model sample as `setting` says, and afterwards as before."""
+    names = ["num_inference_steps", "guidance_scale", "stochastic"]
+    names += ["scheduler", "eta"] if isinstance(model.process, GaussianProcess) else []
+    before = {name: getattr(model, name) for name in names}
+    try:
+        if setting.sampler in SAMPLERS and model.scheduler is not None:
+            sampler = SAMPLERS[setting.sampler]
+            if type(model.scheduler).__name__ != sampler.scheduler:  # its own keeps its settings
+                model.scheduler = scheduler_class(sampler.scheduler).from_config(model.scheduler.config)
+            model.eta, model.stochastic = sampler.eta, sampler.stochastic
+        model.num_inference_steps = setting.num_inference_steps
+        if setting.guidance_scale is not None:
+            model.guidance_scale = setting.guidance_scale
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(model, name, value)

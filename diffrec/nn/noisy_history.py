@@ -1,0 +1,116 @@
+"""The denoiser of DiffuRec: a bidirectional transformer over the history, into which x_t is mixed at every slot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import nn
+
+from diffrec.nn.dropout import Dropout
+from diffrec.nn.time_embedding import cosine_sine
+from diffrec.typing import Bool, Float, Int, Tensor
+
+Normal = Callable[[int, int], Tensor]
+
+
+class HistoryBlock(nn.Module):
+    """Pre-norm and bidirectional: x + Drop(Attn(LN x)), then x + Drop(FFN(LN x)) with a tanh-GELU layer of 4 d.
+
+    attend_padding: False leaves empty slots out; True is the mask of the original: they are read by all, and
+    themselves see every slot alike. An empty history reads its first, empty slot.
+    """
+
+    def __init__(self, dim: int, num_heads: int, dropout: float, attend_padding: bool = False) -> None:
+        super().__init__()
+        self.num_heads, self.attention_dropout, self.attend_padding = num_heads, dropout, attend_padding
+        self.norm_attention, self.norm_feed = nn.LayerNorm(dim, eps=1e-12), nn.LayerNorm(dim, eps=1e-12)
+        self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+        self.feed_in, self.feed_out = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim)
+        self.dropout = Dropout(dropout)
+        for layer in (self.out, self.feed_in, self.feed_out):
+            nn.init.xavier_normal_(layer.weight)
+
+    def forward(
+        self, x: Float[Tensor, "batch slots dim"], real: Bool[Tensor, "batch slots"]
+    ) -> Float[Tensor, "batch slots dim"]:
+        q, k, v = (
+            part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            for part in self.qkv(self.norm_attention(x)).chunk(3, dim=-1)
+        )
+        if self.attend_padding:
+            q, visible = q * real[:, None, :, None], None  # a query of zeros scores all slots alike
+        else:
+            visible = torch.cat([torch.ones_like(real[:, :1]), real[:, 1:]], dim=1)[:, None, None]
+        dropout = self.attention_dropout if self.training else 0.0
+        attended = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=visible, dropout_p=dropout)
+        x = x + self.dropout(self.out(attended.transpose(1, 2).flatten(-2)))
+        wide = nn.functional.gelu(self.feed_in(self.norm_feed(x)), approximate="tanh")
+        return x + self.dropout(self.feed_out(self.dropout(wide)))
+
+
+class NoisyHistoryTransformer(nn.Module):
+    """(x_t, t, slots) -> the state at the last real slot of blocks over h_i + lambda_i * (x_t + time(t)).
+
+    slots: (batch, length, dim + 1) of a `SlotConditioner`; lambda ~ N(lambda_mean, lambda_std^2) anew for every slot,
+    coordinate and call, in training and afterwards. There are no positions. num_train_timesteps: T; the network is
+    told 1000 t / T.
+    attend_padding: see `HistoryBlock`.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_blocks: int,
+        num_heads: int,
+        dropout: float,
+        num_train_timesteps: int,
+        lambda_mean: float = 0.001,
+        lambda_std: float = 0.001,
+        attend_padding: bool = False,
+    ) -> None:
+        super().__init__()
+        self.dim, self.num_train_timesteps = dim, num_train_timesteps
+        self.lambda_mean, self.lambda_std = lambda_mean, lambda_std
+        self.time = nn.Sequential(nn.Linear(dim, 4 * dim), nn.SiLU(), nn.Linear(4 * dim, dim))
+        self.blocks = nn.ModuleList(HistoryBlock(dim, num_heads, dropout, attend_padding) for _ in range(num_blocks))
+        self.dropout, self.norm = Dropout(dropout), nn.LayerNorm(dim, eps=1e-12)
+
+    def forward(
+        self,
+        x_t: Float[Tensor, "batch dim"],
+        t: Int[Tensor, "#batch"],
+        slots: Float[Tensor, "batch slots dim_and_one"],
+        normal: Normal | None = None,
+    ) -> Float[Tensor, "batch dim"]:
+        """t: (batch,), or (1,) where the whole batch is at one step; normal: (slots, dim) -> numbers for lambda."""
+        strength = self._strength(x_t, slots.shape[1], normal)
+        return self.denoise(x_t, t, slots, strength)
+
+    def drawing(self, normal: Normal) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+        """The same network with lambdas from `normal`."""
+        return partial(self, normal=normal)
+
+    def denoise(
+        self,
+        x_t: Float[Tensor, "batch dim"],
+        t: Int[Tensor, "#batch"],
+        slots: Float[Tensor, "batch slots dim_and_one"],
+        strength: Float[Tensor, "#batch #slots #dim"],
+    ) -> Float[Tensor, "batch dim"]:
+        """The output for given lambdas."""
+        states, real = slots[..., :-1], slots[..., -1] > 0
+        time = self.time(cosine_sine(t * (1000 / self.num_train_timesteps), self.dim))
+        states = states + strength * (x_t + time)[:, None]
+        for block in self.blocks:
+            states = block(states, real)
+        last = (real.sum(1) - 1).clamp(min=0)
+        return self.norm(self.dropout(states[torch.arange(len(states), device=states.device), last]))
+
+    def _strength(self, x_t: Tensor, length: int, normal: Normal | None) -> Float[Tensor, "#batch #slots #dim"]:
+        if self.lambda_std == 0:
+            return x_t.new_full((1, 1, 1), self.lambda_mean)
+        shape = (len(x_t), length, self.dim)
+        numbers = torch.randn(shape, device=x_t.device) if normal is None else normal(*shape[1:])
+        return self.lambda_mean + self.lambda_std * numbers.to(x_t.dtype)
