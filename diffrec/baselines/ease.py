@@ -13,6 +13,7 @@ from diffrec.nn.memory import refuse_without_memory
 from diffrec.typing import Float
 
 _BLOCK = 2048  # rows worked on at a time
+_IN_PLACE_UP_TO = 30_000  # items; from 32,700 on, OpenBLAS ended the process in a factorisation with two threads
 
 
 class EASE(ItemToItem):
@@ -33,7 +34,8 @@ class EASE(ItemToItem):
         self.regularization = regularization
 
     def solve(self, sequences: Ragged) -> None:
-        tables = 2 * 4 * self.num_items**2  # one to work in and room around it
+        in_place = solved_in_place(self.num_items, self.device)
+        tables = (2 if in_place else 3) * 4 * self.num_items**2  # one to work in and room around it, or three
         instead = "use item-knn, whose matrix is sparse, or fewer items"
         refuse_without_memory(f"EASE on {self.num_items} items", tables, instead)
         table = torch.from_numpy(count_together(sequences, self.num_items)).to(self.device)
@@ -58,7 +60,12 @@ def inverse(table: Float[torch.Tensor, "items items"]) -> Float[torch.Tensor, "i
 
     Raises DiffrecError where float32 finds it not positive definite.
     """
-    return inverted_in_place(table) if table.device.type == "cpu" else inverted_by_torch(table)
+    return (inverted_in_place if solved_in_place(len(table), table.device) else inverted_by_torch)(table)
+
+
+def solved_in_place(num_items: int, device: torch.device) -> bool:
+    """Whether the inverse takes the place of its table, or two more of its size."""
+    return device.type == "cpu" and num_items <= _IN_PLACE_UP_TO
 
 
 def inverted_in_place(table: Float[torch.Tensor, "items items"]) -> Float[torch.Tensor, "items items"]:

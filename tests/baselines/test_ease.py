@@ -54,6 +54,19 @@ def test_too_many_items_are_refused_before_anything_is_computed(monkeypatch):
         model.solve(Ragged.empty(3))
 
 
+def test_a_large_table_is_solved_beside_itself(monkeypatch, closed_forms):
+    solved = EASE(13)
+    solved.solve(closed_forms.sequences)
+    monkeypatch.setattr(ease, "_IN_PLACE_UP_TO", 12)
+    monkeypatch.setattr(ease, "inverted_in_place", None)
+    beside = EASE(13)
+    beside.solve(closed_forms.sequences)
+    torch.testing.assert_close(beside.table, solved.table)
+    monkeypatch.setattr(memory, "available_memory", lambda: 3 * 4 * 13**2 - 1)
+    with pytest.raises(UsageError, match="EASE on 13 items needs"):
+        beside.solve(closed_forms.sequences)
+
+
 def test_exactly_enough_memory_is_enough(monkeypatch, closed_forms):
     monkeypatch.setattr(memory, "available_memory", lambda: 2 * 4 * 13**2)
     EASE(13).solve(closed_forms.sequences)
