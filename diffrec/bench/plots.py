@@ -13,7 +13,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from diffrec.bench.leaderboard import Row, Table
 from diffrec.bench.render import accuracy, metric_name
@@ -130,6 +130,7 @@ def tradeoff_chart(result: Tradeoff, path: Path) -> list[Path]:
             axes.plot(*zip(*best, strict=True), drawstyle="steps-post", zorder=0, **_FRONTIER)
             axes.plot(getattr(own, cost), own.value, zorder=4, **_STAR)
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))  # a range of less than ten has labels too
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             axes.xaxis.set_minor_formatter(NullFormatter())
             axes.grid(color="#DDDDDD", zorder=0)
