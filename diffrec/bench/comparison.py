@@ -112,6 +112,7 @@ def compare_rows(results: Sequence[Result], folder: Path) -> Comparison | None:
     """The comparison of the rows of one table; None without ranks, or where there is one row or one user only."""
     import numpy as np
 
+    from diffrec.bench.leaderboard import REQUIRED  # which reads comparisons
     from diffrec.bench.significance import RESAMPLES, best_group, gate
 
     there = hashes(results)
@@ -122,7 +123,8 @@ def compare_rows(results: Sequence[Result], folder: Path) -> Comparison | None:
         return None
     group = best_group(values)
     roles = {result.model: result.role for result in results}
-    counting = [name for name, role in roles.items() if role == "training-free"]
+    expected = {**REQUIRED, **roles}  # a required row that is absent was not beaten
+    counting = [name for name, role in expected.items() if role == "training-free"]
     badges = {}
     for model in (name for name, role in roles.items() if role == "model"):
         verdicts = gate(

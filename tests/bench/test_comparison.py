@@ -31,6 +31,7 @@ def folder(result, tmp_path):
     rows = [
         (result("popularity"), 0.05, 1),
         (result("markov"), 0.2, 2),
+        *((result(name), 0.1, 10 + place) for place, name in enumerate(("sequential-rules", "item-knn", "ease"))),
         (result("good", role="model"), 0.74, 3),
         (result("good", role="model", seed=1), 0.74, 4),
         (result("even", role="model"), 0.69, 5),
@@ -54,6 +55,12 @@ def test_the_best_group_and_the_badges(folder):
     }
     (_, strong, _) = found.badges["good"]
     assert "sasrec" in strong.missing
+
+
+def test_a_required_row_that_is_absent_was_not_beaten(folder):
+    found = compare_rows([result for result in read_results(folder) if result.model != "ease"], folder)
+    (counting, *_) = found.badges["good"]
+    assert (counting.granted, counting.missing) == (False, ("ease",))
 
 
 def test_it_is_written_once_and_read_while_the_results_are_the_same(folder, result):
@@ -94,7 +101,8 @@ def test_tables_show_it(folder):
     assert with_comparison(plain, None) == plain
     shown = with_comparison(plain, compare_rows(results, folder))
     names = {cells(row, shown)[0] for row in shown.rows}
-    assert names == {"└ good-broken", "good★", "even★", "└ even-noise-off★", "markov°", "popularity°"}
+    free = {"sequential-rules°", "item-knn°", "ease°", "markov°", "popularity°"}
+    assert names == {"└ good-broken", "good★", "even★", "└ even-noise-off★"} | free
     assert "beats counting: even, good; diffusion helps: no row" in caption(shown)
     assert "★" not in caption(plain)
     assert "beats counting: even, good" in markdown([shown])
