@@ -6,7 +6,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from diffrec.baselines.history import ItemToItem, seen_matrix
-from diffrec.baselines.neighbours import item_products
+from diffrec.data.neighbours import item_products
 from diffrec.data.ragged import Ragged
 from diffrec.errors import check_numbers, check_sizes
 

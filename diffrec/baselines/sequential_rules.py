@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-import numpy as np
 import scipy.sparse as sp
 
 from diffrec.baselines.history import ItemToItem, event_weights
 from diffrec.data.ragged import Ragged
+from diffrec.data.rules import count_rules
 from diffrec.errors import UsageError, choose
 from diffrec.typing import Float, History, Tensor
 
@@ -42,18 +42,6 @@ class SequentialRules(ItemToItem):
 
     def weights(self, history: History) -> Float[Tensor, "batch length"]:
         return event_weights(history, self.decay)
-
-
-def count_rules(sequences: Ragged, num_items: int, window: int) -> sp.csr_array:
-    """S (N, N) float64: pairs of events up to `window` apart, each worth one over its distance."""
-    rules = sp.csr_array((num_items, num_items))
-    items, rows = sequences.values.astype(np.int64) - 1, sequences.row_of_entry
-    for distance in range(1, window + 1):
-        together = rows[:-distance] == rows[distance:]
-        pairs = items[:-distance][together], items[distance:][together]
-        worth = np.full(len(pairs[0]), 1 / distance)
-        rules = rules + sp.coo_array((worth, pairs), shape=rules.shape).tocsr()
-    return rules
 
 
 def normalised(rules: sp.csr_array, normalisation: Normalisation) -> sp.csr_array:

@@ -11,7 +11,7 @@ from torch.nn.functional import embedding_bag, pad
 
 from diffrec.baselines.ease import count_together
 from diffrec.baselines.history import ItemToItem
-from diffrec.baselines.neighbours import strongest_per_row
+from diffrec.data.neighbours import strongest_per_row
 from diffrec.data.ragged import Ragged
 from diffrec.errors import UsageError, check_numbers, check_sizes
 from diffrec.nn.memory import refuse_without_memory

@@ -44,6 +44,23 @@ class UniformTimesteps(nn.Module):
         """Nothing is learned from losses."""
 
 
+class LateTimesteps(UniformTimesteps):
+    """t = floor(T u^(1 / power)) with u uniform: the larger `power`, the more of training is spent near T - 1.
+
+    For walks of few steps, whose first network call decides most: power 1 is uniform.
+    """
+
+    def __init__(self, num_train_timesteps: int, power: float) -> None:
+        super().__init__(num_train_timesteps)
+        self.power = power
+
+    def draw(self, size: int, device: torch.device, generator: torch.Generator | None = None) -> TimestepDraw:
+        """`size` steps with weight 1: what is drawn more often counts more."""
+        u = torch.rand(size, device=device, generator=generator) ** (1 / self.power)
+        t = (u * self.num_train_timesteps).long().clamp(max=self.num_train_timesteps - 1)
+        return TimestepDraw(t, torch.ones(size, device=device))
+
+
 class LossAwareTimesteps(nn.Module):
     """Steps are drawn in proportion to the root mean square of their last losses.
 

@@ -15,6 +15,7 @@ MODELS: dict[str, str] = {
     "flowcf": "diffrec.models.flowcf:FlowCF",
     "giffcf": "diffrec.models.giffcf:GiffCF",
     "ldiffrec": "diffrec.models.ldiffrec:LDiffRec",
+    "rule-bridge": "diffrec.models.rule_bridge:RuleBridge",
     "sasrec": "diffrec.models.sasrec:SASRec",
 }
 

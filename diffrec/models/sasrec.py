@@ -21,7 +21,7 @@ from diffrec.diffusion.noise import RequestNoise
 from diffrec.errors import UsageError, check_numbers, check_sizes
 from diffrec.nn.cross_entropy import cross_entropy_over_items
 from diffrec.nn.dropout import Dropout
-from diffrec.nn.transformer import CausalTransformer, last_state
+from diffrec.nn.transformer import CausalTransformer, last_state, places_from_end
 from diffrec.recommender import Recommender
 from diffrec.spaces.embedding import EmbeddingSpace
 from diffrec.typing import Float, History, Scores, Tensor
@@ -58,10 +58,7 @@ class SASRec(Recommender):
 
     def states(self, history: History) -> Float[Tensor, "batch length dim"]:
         """The state after every item."""
-        sizes = (history > 0).sum(1, keepdim=True)
-        slots = torch.arange(history.shape[1], device=history.device)
-        from_start = self.position.num_embeddings - sizes + slots
-        positions = from_start.clamp(max=self.position.num_embeddings - 1)
+        positions = places_from_end(history, self.position.num_embeddings)
         return self.transformer(self.dropout(self.items.encode(history) + self.position(positions)))
 
     def training_loss(self, batch: Batch) -> Float[Tensor, ""]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,41 +14,58 @@ _LOGITS_AT_ONCE = 1 << 22  # 16 MiB of float32: inside a processor's cache, whic
 
 
 def cross_entropy_over_items(
-    states: Float[Tensor, "positions dim"], table: Float[Tensor, "items dim"], target: Int[Tensor, " positions"]
+    states: Float[Tensor, "positions dim"],
+    table: Float[Tensor, "items dim"],
+    target: Int[Tensor, " positions"],
+    prior: Callable[[slice], Tensor] | None = None,
+    weight: Float[Tensor, ""] | None = None,
 ) -> Float[Tensor, ""]:
-    """mean of -log softmax(states @ table.T)[target]; target: column 0..items-1.
+    """mean of -log softmax(states @ table.T + weight * prior)[target]; target: column 0..items-1.
 
+    prior: the fixed logits (rows, items) of a slice of the positions, asked for chunk by chunk; `weight` goes with it.
     Logits exist for one chunk of positions at a time, and the gradient is computed along with the loss.
     """
-    return _ChunkedCrossEntropy.apply(states, table, target)
+    return _ChunkedCrossEntropy.apply(states, table, target, prior, weight)
 
 
 class _ChunkedCrossEntropy(Function):
     """d loss / d logits = (softmax - onehot) / positions, formed in place chunk by chunk."""
 
     @staticmethod
-    def forward(ctx: Any, states: Tensor, table: Tensor, target: Tensor) -> Tensor:
+    def forward(
+        ctx: Any,
+        states: Tensor,
+        table: Tensor,
+        target: Tensor,
+        prior: Callable[[slice], Tensor] | None,
+        weight: Tensor | None,
+    ) -> Tensor:
         rows = max(1, _LOGITS_AT_ONCE // len(table))
         grad_states, grad_table = torch.empty_like(states), torch.zeros_like(table)
-        total = states.new_zeros(())
+        total, grad_weight = states.new_zeros(()), states.new_zeros(())
         memory = states.new_empty(min(rows, len(states)), len(table))
         for start in range(0, len(states), rows):
             here = slice(start, start + rows)
             picked = target[here, None]
             logits = torch.mm(states[here], table.T, out=memory[: len(picked)])
+            known = None if prior is None or weight is None else prior(here)
+            if known is not None:
+                logits.addcmul_(known, weight)
             at_target = logits.gather(1, picked)
             highest, where = logits.max(1, keepdim=True)
             slope = torch.softmax(logits, dim=1, out=logits)
             # the probability of the best item is at least 1 / items, so its logarithm is safe
             total += (highest - slope.gather(1, where).log() - at_target).sum()
             slope.scatter_add_(1, picked, torch.full_like(at_target, -1.0))
+            if known is not None:
+                grad_weight += torch.linalg.vecdot(slope, known).sum()
             torch.mm(slope, table, out=grad_states[here])
             grad_table.addmm_(slope.T, states[here])
-        ctx.save_for_backward(grad_states, grad_table)
-        ctx.positions = len(states)
+        ctx.save_for_backward(grad_states, grad_table, grad_weight)
+        ctx.positions, ctx.weighted = len(states), weight is not None
         return total / len(states)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        grad_states, grad_table = ctx.saved_tensors
-        return grad_states * (grad / ctx.positions), grad_table * (grad / ctx.positions), None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, Tensor | None]:
+        grad_states, grad_table, grad_weight = (part * (grad / ctx.positions) for part in ctx.saved_tensors)
+        return grad_states, grad_table, None, None, grad_weight if ctx.weighted else None

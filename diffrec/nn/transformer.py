@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from diffrec.nn.dropout import Dropout
-from diffrec.typing import Float, Tensor
+from diffrec.typing import Float, History, Int, Tensor
 
 
 class TransformerBlock(nn.Module):
@@ -51,3 +51,9 @@ class CausalTransformer(nn.Module):
 def last_state(states: Float[Tensor, "batch length dim"], lengths: torch.Tensor) -> Float[Tensor, "batch dim"]:
     """The state at the last real slot; lengths: (batch,) at least 1."""
     return states[torch.arange(len(states), device=states.device), lengths - 1]
+
+
+def places_from_end(history: History, window: int) -> Int[Tensor, "batch length"]:
+    """Slots of a window whose last one, window - 1, holds the last item; padding has that slot too."""
+    sizes = (history > 0).sum(1, keepdim=True)
+    return (window - sizes + torch.arange(history.shape[1], device=history.device)).clamp(max=window - 1)

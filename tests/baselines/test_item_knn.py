@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from diffrec.baselines.item_knn import ItemKNN, cosine
-from diffrec.baselines.neighbours import strongest_per_row
+from diffrec.data.neighbours import strongest_per_row
 from diffrec.errors import UsageError
 
 GOLDEN = [("s0kall", 0.0, None), ("s50kall", 50.0, None), ("s10k4", 10.0, 4), ("s0k3", 0.0, 3)]

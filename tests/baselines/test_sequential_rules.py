@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from diffrec.baselines.sequential_rules import SequentialRules, count_rules, normalised
+from diffrec.baselines.sequential_rules import SequentialRules, normalised
+from diffrec.data.rules import count_rules
 from diffrec.errors import UsageError
 
 

@@ -63,3 +63,17 @@ def test_inputs_are_left_alone():
     before = [part.detach().clone() for part in (states, table, target)]
     cross_entropy_over_items(states, table, target).backward()
     assert all(torch.equal(part, old) for part, old in zip((states, table, target), before, strict=True))
+
+
+@pytest.mark.parametrize("positions_at_once", [1, 7, 1000])
+def test_known_logits_with_a_learned_weight(positions_at_once, monkeypatch):
+    monkeypatch.setattr(module, "_LOGITS_AT_ONCE", positions_at_once * ITEMS)
+    states, table, target = inputs()
+    known = torch.rand(POSITIONS, ITEMS, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    weight = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    loss = cross_entropy_over_items(states, table, target, lambda part: known[part], weight)
+    expected = cross_entropy(states @ table.T + weight * known, target)
+    torch.testing.assert_close(loss, expected, rtol=1e-13, atol=0)
+    ours, theirs = (torch.autograd.grad(2 * value, (states, table, weight)) for value in (loss, expected))
+    for got, wanted in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-11, atol=1e-14)

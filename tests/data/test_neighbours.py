@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from diffrec.baselines import neighbours
-from diffrec.baselines.neighbours import item_products, strongest_per_row
+from diffrec.data import neighbours
+from diffrec.data.neighbours import item_products, strongest_per_row
 
 
 @pytest.fixture(params=[(1 << 24, 0), (50, 0), (50, 2)], ids=["one block", "ten blocks", "entries sorted"])
