@@ -67,7 +67,7 @@ class RuleBridge(Recommender):
         dropout: float = 0.3,
         bridge: bool = True,
         num_train_timesteps: int = 4,
-        num_inference_steps: int | None = 2,
+        num_inference_steps: int | None = 1,
         variance: float = 0.5,
         late: float = 3.0,
         regression: float = 0.1,
@@ -130,7 +130,8 @@ class RuleBridge(Recommender):
 
     @property
     def uses_noise(self) -> bool:
-        return self.denoiser is not None and self.num_draws > 0
+        steps = self.process.num_steps(self.num_inference_steps)
+        return self.denoiser is not None and self.num_draws > 0 and steps > 1  # the last step draws nothing
 
     def states(self, history: History) -> Float[Tensor, "batch length dim"]:
         """The condition after every item."""
@@ -141,7 +142,8 @@ class RuleBridge(Recommender):
         self, x_t: Float[Tensor, "batch dim"], t: Tensor, condition: Float[Tensor, "batch dim"]
     ) -> Float[Tensor, "batch dim"]:
         """The next item's vector, as what the state at t adds to the condition."""
-        assert self.denoiser is not None and self.norm is not None
+        assert self.denoiser is not None
+        assert self.norm is not None
         return self.norm(condition + self.denoiser(x_t, t, condition))
 
     def directions(self) -> Float[Tensor, "rows dim"]:

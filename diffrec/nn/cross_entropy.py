@@ -48,8 +48,9 @@ class _ChunkedCrossEntropy(Function):
             here = slice(start, start + rows)
             picked = target[here, None]
             logits = torch.mm(states[here], table.T, out=memory[: len(picked)])
-            known = None if prior is None or weight is None else prior(here)
-            if known is not None:
+            known = None
+            if prior is not None and weight is not None:
+                known = prior(here)
                 logits.addcmul_(known, weight)
             at_target = logits.gather(1, picked)
             highest, where = logits.max(1, keepdim=True)

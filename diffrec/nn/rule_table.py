@@ -68,7 +68,9 @@ class RuleTable(nn.Module):
         flat = embedding_bag(
             rules.items.flatten(0, 1), table, mode="sum", per_sample_weights=rules.strength.flatten(0, 1)
         )
-        sums = torch.cat([flat.view(*rules.items.shape[:2], table.shape[1]), rules.strength.sum(-1, keepdim=True)], dim=-1)
+        sums = torch.cat(
+            [flat.view(*rules.items.shape[:2], table.shape[1]), rules.strength.sum(-1, keepdim=True)], dim=-1
+        )
         back = torch.arange(sums.shape[1], device=sums.device)
         back = back[:, None] - back
         faded = torch.where((back >= 0) & (back < self.reach), self.decay ** back.clamp(min=0).float(), 0.0) @ sums

@@ -19,6 +19,7 @@ from diffrec.models import (
     LightGCN,
     MultVAE,
     PreferDiff,
+    RuleBridge,
     SASRec,
 )
 from diffrec.models.dreamrec import betas_of
@@ -36,6 +37,10 @@ SIZES = {
     MultVAE: ["num_items", "hidden_size", "latent_size", "anneal_steps"],
     PreferDiff: ["num_items", "embedding_size", "num_heads", "max_history_length", "num_train_timesteps",
                  "num_samples"],
+    RuleBridge: [
+        "num_items", "embedding_size", "num_blocks", "num_heads", "max_history_length", "num_train_timesteps",
+        "rule_window", "rules_per_item", "rule_reach",
+    ],
     SASRec: ["num_items", "embedding_size", "num_blocks", "num_heads", "max_history_length"],
 }  # fmt: skip
 
@@ -59,6 +64,7 @@ def test_sizes_are_positive(model, name, size):
         (DiffuRec, "dropout"),
         (DiffuRec, "embedding_dropout"),
         (SASRec, "dropout"),
+        (RuleBridge, "dropout"),
         (MultVAE, "dropout"),
         (FlowCF, "dropout"),
         (LDiffRec, "dropout"),
@@ -103,6 +109,15 @@ def test_rates_are_not_negative(model, name):
         (DiffRec, {"noise_max": math.inf}, "noise_max must be a finite number from 0, got inf"),
         (DiffRec, {"noise_min": 9e3, "noise_max": 9e4}, "betas must lie strictly between 0 and 1"),
         (FlowCF, {"num_inference_steps": 10}, r"num_inference_steps must lie in 1\.\.9, got 10"),
+        (
+            RuleBridge,
+            {"embedding_size": 9},
+            "embedding_size must be an even multiple of num_heads and at least 4, got 9",
+        ),
+        (RuleBridge, {"num_inference_steps": 5}, r"num_inference_steps must lie in 1\.\.4, got 5"),
+        (RuleBridge, {"variance": -1.0}, "variance must be a finite number from 0, got -1"),
+        (RuleBridge, {"rule_floor": 0.0}, "rule_floor must be a positive number, got 0"),
+        (RuleBridge, {"num_draws": -1}, "num_draws must be a whole number from 0, got -1"),
         (LDiffRec, {"num_clusters": 10}, "num_clusters must be at most every width and the items, 9, got 10"),
         (LDiffRec, {"encoder_dims": ()}, r"encoder_dims must be whole numbers, at least one, from 1, got \(\)"),
         (LDiffRec, {"kl_batches": -1}, "kl_batches must be a whole number from 0, got -1"),

@@ -103,7 +103,7 @@ def test_only_the_joint_readout_learns_its_weight():
 
 
 def test_the_walk_depends_on_where_it_starts_and_draws_are_averaged():
-    history, model = torch.tensor([[1, 2, 3]]), built(SEQUENCES, readout="none", num_draws=2)
+    history, model = torch.tensor([[1, 2, 3]]), built(SEQUENCES, readout="none", num_draws=2, num_inference_steps=2)
     assert model.uses_noise
     assert model.denoiser_calls == 4
     with torch.no_grad():
