@@ -57,6 +57,7 @@ class Recommender(pl.LightningModule):
     """
 
     examples: ClassVar[Examples] = "next"
+    sampling_settings: ClassVar[tuple[str, ...]] = ()  # attributes that may change after training; an entry keeps them
     predicted_items: int = 10  # length of the lists of `Trainer.predict`
     rows_at_least: ClassVar[int] = 16  # smaller matrix products round differently: lists would depend on the batch
     init_args: Mapping[str, object]

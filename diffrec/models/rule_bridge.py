@@ -56,6 +56,7 @@ class RuleBridge(Recommender):
     """
 
     examples = "next"
+    sampling_settings = ("num_inference_steps", "num_draws")
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from diffrec.diffusion.schedulers import Scheduler, scheduler_class, settings, with_settings
-from diffrec.errors import IntegrityError, check_sizes
+from diffrec.errors import IntegrityError, UsageError, check_sizes
 from diffrec.recommender import DiffusionRecommender, Recommender
 from diffrec.strict_json import record
 from diffrec.zoo.arguments import checked_arguments, plain
@@ -14,8 +14,9 @@ from diffrec.zoo.arguments import checked_arguments, plain
 _NONE = type(None)
 _KINDS = {
     "num_inference_steps": (int, _NONE), "guidance_scale": float, "stochastic": bool, "scheduler": (dict, _NONE),
-    "eta": float, "num_samples": int,
+    "eta": float, "num_samples": int, "num_draws": int,
 }  # fmt: skip
+_DIFFUSION = {name: kind for name, kind in _KINDS.items() if name != "num_draws"}
 _USUAL = {"eta": 1.0, "num_samples": 1}  # not written where it is so: older entries know nothing of it
 _SCHEDULER = {"class": str, "settings": dict}
 
@@ -26,7 +27,7 @@ def sampling_of(model: Recommender) -> dict[str, Any] | None:
     Raises NotFoundError for a scheduler that cannot be kept, TypeError for a value that cannot.
     """
     if not isinstance(model, DiffusionRecommender):
-        return None
+        return {name: plain(getattr(model, name)) for name in model.sampling_settings} or None
     later = {"eta": _USUAL["eta"] if model.eta is None else float(model.eta), "num_samples": model.num_samples}
     return {
         "num_inference_steps": plain(model.num_inference_steps),
@@ -47,10 +48,9 @@ def _kept(scheduler: Scheduler) -> dict[str, Any]:
 def set_sampling(model: Recommender, sampling: Mapping[str, Any] | None, where: str) -> None:
     """Let `model` sample as `sampling_of` told; IntegrityError for what it would not have told."""
     if not isinstance(model, DiffusionRecommender):
-        if sampling is not None:
-            raise IntegrityError(f"{where} must be null, for {type(model).__name__} is no diffusion model")
+        _set_plain(model, sampling, where)
         return
-    fields = record({**_USUAL, **sampling} if isinstance(sampling, dict) else sampling, where, _KINDS)
+    fields = record({**_USUAL, **sampling} if isinstance(sampling, dict) else sampling, where, _DIFFUSION)
     try:
         _set_scheduler(model, fields["scheduler"], where)
         check_sizes(num_samples=fields["num_samples"])
@@ -62,6 +62,22 @@ def set_sampling(model: Recommender, sampling: Mapping[str, Any] | None, where: 
     except IntegrityError:
         raise
     except Exception as error:  # whatever a scheduler makes of settings from a file, the file is at fault
+        raise IntegrityError(f"{where} cannot be used: {error}") from error
+
+
+def _set_plain(model: Recommender, sampling: Mapping[str, Any] | None, where: str) -> None:
+    """The settings of a model that samples in a way of its own, if it does."""
+    if not model.sampling_settings:
+        if sampling is not None:
+            raise IntegrityError(f"{where} must be null, for {type(model).__name__} is no diffusion model")
+        return
+    fields = record(sampling, where, {name: _KINDS[name] for name in model.sampling_settings})
+    for name, value in fields.items():
+        setattr(model, name, value)
+    try:
+        check_sizes(least=0, **{name: value for name, value in fields.items() if value is not None})
+        _ = model.denoiser_calls
+    except UsageError as error:
         raise IntegrityError(f"{where} cannot be used: {error}") from error
 
 

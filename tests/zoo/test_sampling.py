@@ -11,7 +11,7 @@ from diffusers import DPMSolverMultistepScheduler, HeunDiscreteScheduler
 from diffrec.diffusion.noise import RequestNoise
 from diffrec.diffusion.schedulers import scheduler_class
 from diffrec.errors import IntegrityError, UsageError
-from diffrec.models import DiffRec, DiffuRec, DreamRec, FlowCF, PreferDiff
+from diffrec.models import DiffRec, DiffuRec, DreamRec, FlowCF, PreferDiff, RuleBridge
 from diffrec.zoo import load, save
 from diffrec.zoo.entry import CONFIG, manifest_bytes
 
@@ -205,4 +205,31 @@ def test_only_diffusion_models_have_a_sampler(tmp_path, popularity):
     folder = save(dreamrec(), tmp_path / "dreamrec")
     forge(folder, lambda config: config.update(sampling=None))
     with pytest.raises(IntegrityError, match="sampling must be an object, got NoneType"):
+        load(folder)
+
+
+@pytest.mark.parametrize(("steps", "draws"), [(2, 3), (None, 0)])
+def test_a_bridge_keeps_its_walk(steps, draws, tmp_path):
+    model = RuleBridge(20, embedding_size=8).eval()
+    model.num_inference_steps, model.num_draws = steps, draws
+    folder = save(model, tmp_path / "entry")
+    assert sampling(folder) == {"num_inference_steps": steps, "num_draws": draws}
+    loaded = load(folder)
+    assert loaded.denoiser_calls == model.denoiser_calls
+    assert same_lists(loaded, model)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("num_inference_steps", 5, "sampling cannot be used: num_inference_steps must lie in 1..4, got 5"),
+        ("num_draws", -1, "sampling cannot be used: num_draws must be a whole number from 0, got -1"),
+        ("num_draws", None, "num_draws"),
+        ("guidance_scale", 1.0, "guidance_scale"),
+    ],
+)
+def test_a_forged_walk_is_refused(name, value, message, tmp_path):
+    folder = save(RuleBridge(20, embedding_size=8).eval(), tmp_path / "entry")
+    forge(folder, lambda config: config["sampling"].update({name: value}))
+    with pytest.raises(IntegrityError, match=message):
         load(folder)
