@@ -17,6 +17,8 @@ MODELS: dict[str, str] = {
     "ldiffrec": "diffrec.models.ldiffrec:LDiffRec",
     "rule-bridge": "diffrec.models.rule_bridge:RuleBridge",
     "sasrec": "diffrec.models.sasrec:SASRec",
+    "sasrec-ss": "diffrec.models.sasrec:SASRecSS",
+    "sasrec-bce": "diffrec.models.sasrec:SASRecBCE",
 }
 
 _BY_CLASS = {path.split(":")[1]: path.split(":")[0] for path in MODELS.values()}

@@ -25,10 +25,11 @@ from diffrec.diffusion.gaussian import GaussianProcess
 from diffrec.diffusion.objectives import MeanSquaredError
 from diffrec.diffusion.schedules import truncated_linear
 from diffrec.diffusion.timesteps import UniformTimesteps
-from diffrec.errors import UsageError, check_numbers, check_sizes, choose
+from diffrec.errors import check_numbers, check_sizes, choose
 from diffrec.nn.conditioner import SlotConditioner
 from diffrec.nn.cross_entropy import cross_entropy_over_items
 from diffrec.nn.noisy_history import NoisyHistoryTransformer
+from diffrec.nn.transformer import check_heads
 from diffrec.recommender import DiffusionRecommender
 from diffrec.spaces.embedding import EmbeddingSpace
 from diffrec.typing import Fidelity, Float, Tensor
@@ -67,8 +68,7 @@ class DiffuRec(DiffusionRecommender):
         check_sizes(least=2, embedding_size=embedding_size)
         check_numbers(low=0.0, high=1.0, dropout=dropout, embedding_dropout=embedding_dropout)
         check_numbers(low=0.0, lambda_mean=lambda_mean, lambda_std=lambda_std)
-        if embedding_size % num_heads:
-            raise UsageError(f"embedding_size must be a multiple of num_heads, got {embedding_size} and {num_heads}")
+        check_heads(embedding_size, num_heads)
         original = choose("fidelity", fidelity, get_args(Fidelity)) == "original"
         process = GaussianProcess(truncated_linear(num_train_timesteps), "sample", variance_type="fixed_large")
         super().__init__(

@@ -34,17 +34,18 @@ from diffrec.diffusion.timesteps import LateTimesteps
 from diffrec.errors import UsageError, check_numbers, check_sizes, choose
 from diffrec.nn.concat_denoiser import ConcatDenoiser
 from diffrec.nn.cross_entropy import cross_entropy_over_items
+from diffrec.next_item import NextItemRecommender
 from diffrec.nn.dropout import Dropout
+from diffrec.nn.positions import PositionsFromEnd
 from diffrec.nn.rule_table import RuleTable
-from diffrec.nn.transformer import CausalTransformer, last_state, places_from_end
-from diffrec.recommender import Recommender
+from diffrec.nn.transformer import CausalTransformer, last_state
 from diffrec.spaces.embedding import EmbeddingSpace
 from diffrec.typing import Float, History, Scores, Tensor
 
 Readout = Literal["joint", "after", "none"]
 
 
-class RuleBridge(Recommender):
+class RuleBridge(NextItemRecommender):
     """A walk of a few steps from the rules' mean item to the next item, steered by the history.
 
     bridge: False scores with the transformer's state, which leaves SASRec and the rules; num_train_timesteps: T;
@@ -55,7 +56,6 @@ class RuleBridge(Recommender):
     rules_per_item, rule_reach: `RuleTable`; rule_floor: the score that counts as no rule.
     """
 
-    examples = "next"
     sampling_settings = ("num_inference_steps", "num_draws")
 
     def __init__(
@@ -84,12 +84,12 @@ class RuleBridge(Recommender):
         lr: float = 1e-3,
         weight_decay: float = 0.0,
     ) -> None:
-        super().__init__(num_items, max_history_length)
+        super().__init__(num_items, max_history_length, lr, weight_decay)
         check_sizes(num_blocks=num_blocks, num_heads=num_heads, rule_window=rule_window)
         check_sizes(rules_per_item=rules_per_item, rule_reach=rule_reach)
         check_sizes(least=0, num_draws=num_draws)
         check_numbers(low=0.0, high=1.0, dropout=dropout)
-        check_numbers(low=0.0, lr=lr, weight_decay=weight_decay, regression=regression, rule_weight=rule_weight)
+        check_numbers(low=0.0, regression=regression, rule_weight=rule_weight)
         for name, value in {"late": late, "rule_floor": rule_floor, "rule_decay": rule_decay}.items():
             if not 0 < value < float("inf"):
                 raise UsageError(f"{name} must be a positive number, got {value}")
@@ -101,8 +101,7 @@ class RuleBridge(Recommender):
         self.readout: Readout = readout
         choose("readout", readout, get_args(Readout))
         self.items = EmbeddingSpace(num_items, embedding_size, init_std=0.02)
-        self.position = nn.Embedding(max_history_length, embedding_size)
-        nn.init.normal_(self.position.weight, std=0.02)
+        self.position = PositionsFromEnd(max_history_length, embedding_size)
         self.transformer = CausalTransformer(embedding_size, num_blocks, num_heads, dropout)
         self.dropout = Dropout(dropout)
         self.denoiser = ConcatDenoiser(embedding_size, layers=2) if bridge else None
@@ -111,7 +110,7 @@ class RuleBridge(Recommender):
         self.rules = RuleTable(num_items, rules_per_item, rule_window, rule_reach, rule_decay, rule_shares)
         self.rule_weight = nn.Parameter(torch.tensor(rule_weight), requires_grad=readout == "joint")
         self.num_inference_steps, self.num_draws = num_inference_steps, num_draws
-        self.regression, self.rule_floor, self.lr, self.weight_decay = regression, rule_floor, lr, weight_decay
+        self.regression, self.rule_floor = regression, rule_floor
 
     def prepare(self, sequences: Ragged) -> None:
         """Count the rules and keep the strongest of every item."""
@@ -136,8 +135,7 @@ class RuleBridge(Recommender):
 
     def states(self, history: History) -> Float[Tensor, "batch length dim"]:
         """The condition after every item."""
-        places = places_from_end(history, self.position.num_embeddings)
-        return self.transformer(self.dropout(self.items.encode(history) + self.position(places)))
+        return self.transformer(self.dropout(self.items.encode(history) + self.position(history > 0)))
 
     def predicted_x0(
         self, x_t: Float[Tensor, "batch dim"], t: Tensor, condition: Float[Tensor, "batch dim"]
@@ -200,6 +198,3 @@ class RuleBridge(Recommender):
             for source in sources
         ]
         return torch.stack(walks).mean(0)
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=True)

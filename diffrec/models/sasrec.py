@@ -9,6 +9,10 @@ Differs from the original in:
 - pre-norm blocks with a GELU layer of 4 d, no scaling of embeddings by sqrt(d), weights from N(0, .02^2);
 - sequences are batched by length and padded on the right, and positions count from the end of the
   window, which gives every item the position it has in the original's left-padded window.
+
+`SASRecSS` is the same with a softmax over the target and some negatives. `SASRecBCE` has the loss and the blocks of
+the original, which old tables show; of the above it differs in the last point and the initial weights only, and a
+negative may be an item of the user's own.
 """
 
 from __future__ import annotations
@@ -16,21 +20,18 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from diffrec.data.batch import Batch
-from diffrec.diffusion.noise import RequestNoise
-from diffrec.errors import UsageError, check_numbers, check_sizes
-from diffrec.nn.cross_entropy import cross_entropy_over_items
+from diffrec.errors import check_numbers, check_sizes
+from diffrec.next_item import NextItemRecommender
 from diffrec.nn.dropout import Dropout
-from diffrec.nn.transformer import CausalTransformer, last_state, places_from_end
-from diffrec.recommender import Recommender
+from diffrec.nn.positions import PositionsFromEnd
+from diffrec.nn.sampled_losses import binary_cross_entropy, sampled_softmax, uniform_negatives
+from diffrec.nn.transformer import CausalTransformer, PublishedBlock, Transformer, check_heads
 from diffrec.spaces.embedding import EmbeddingSpace
-from diffrec.typing import Float, History, Scores, Tensor
+from diffrec.typing import Float, History, Int, Tensor
 
 
-class SASRec(Recommender):
+class SASRec(NextItemRecommender):
     """A causal transformer over the history; the score is the inner product with the item table."""
-
-    examples = "next"
 
     def __init__(
         self,
@@ -43,34 +44,81 @@ class SASRec(Recommender):
         lr: float = 1e-3,
         weight_decay: float = 0.0,
     ) -> None:
-        super().__init__(num_items, max_history_length)
+        super().__init__(num_items, max_history_length, lr, weight_decay)
         check_sizes(embedding_size=embedding_size, num_blocks=num_blocks, num_heads=num_heads)
         check_numbers(low=0.0, high=1.0, dropout=dropout)
-        check_numbers(low=0.0, lr=lr, weight_decay=weight_decay)
-        if embedding_size % num_heads:
-            raise UsageError(f"embedding_size must be a multiple of num_heads, got {embedding_size} and {num_heads}")
+        check_heads(embedding_size, num_heads)
         self.items = EmbeddingSpace(num_items, embedding_size, init_std=0.02)
-        self.position = nn.Embedding(max_history_length, embedding_size)
-        nn.init.normal_(self.position.weight, std=0.02)
+        self.position = PositionsFromEnd(max_history_length, embedding_size)
         self.transformer = CausalTransformer(embedding_size, num_blocks, num_heads, dropout)
         self.dropout = Dropout(dropout)
-        self.lr, self.weight_decay = lr, weight_decay
 
     def states(self, history: History) -> Float[Tensor, "batch length dim"]:
         """The state after every item."""
-        positions = places_from_end(history, self.position.num_embeddings)
-        return self.transformer(self.dropout(self.items.encode(history) + self.position(positions)))
+        return self.transformer(self.dropout(self.items.encode(history) + self.position(history > 0)))
 
-    def training_loss(self, batch: Batch) -> Float[Tensor, ""]:
-        """Cross-entropy over all items, averaged over all real positions of the batch."""
-        real = batch.target > 0
-        states = self.states(batch.history)[real]
-        return cross_entropy_over_items(states, self.items.table.weight[1:], batch.target[real] - 1)
 
-    def score(self, history: History, *, noise: RequestNoise | None = None) -> Scores:
-        """Inner products of the last state with every item; nothing is sampled, `noise` is not used."""
-        lengths = (history > 0).sum(1).clamp(min=1)
-        return self.items.score(last_state(self.states(history), lengths))
+class SASRecSS(SASRec):
+    """SASRec with a softmax over the target and `num_negatives` items drawn uniformly for every position."""
+
+    def __init__(
+        self,
+        num_items: int,
+        embedding_size: int = 64,
+        num_blocks: int = 1,
+        num_heads: int = 1,
+        max_history_length: int = 50,
+        num_negatives: int = 256,
+        dropout: float = 0.2,
+        lr: float = 1e-3,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(
+            num_items, embedding_size, num_blocks, num_heads, max_history_length, dropout, lr, weight_decay
+        )
+        check_sizes(num_negatives=num_negatives)
+        self.num_negatives = num_negatives
+
+    def loss_of(self, states: Float[Tensor, "positions dim"], target: Int[Tensor, " positions"]) -> Float[Tensor, ""]:
+        """Softmax against negatives of each position's own."""
+        table = self.items.table.weight[1:]
+        return sampled_softmax(*uniform_negatives(states, table, target - 1, self.num_negatives))
+
+
+class SASRecBCE(NextItemRecommender):
+    """SASRec as published: blocks of its own form (sec. III-B), each target against one negative (eq. 6)."""
+
+    def __init__(
+        self,
+        num_items: int,
+        embedding_size: int = 50,
+        num_blocks: int = 2,
+        num_heads: int = 1,
+        max_history_length: int = 50,
+        dropout: float = 0.5,
+        lr: float = 1e-3,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(num_items, max_history_length, lr, weight_decay)
+        check_sizes(embedding_size=embedding_size, num_blocks=num_blocks, num_heads=num_heads)
+        check_numbers(low=0.0, high=1.0, dropout=dropout)
+        check_heads(embedding_size, num_heads)
+        self.items = EmbeddingSpace(num_items, embedding_size, init_std=0.02)
+        self.position = PositionsFromEnd(max_history_length, embedding_size)
+        blocks = [PublishedBlock(embedding_size, num_heads, dropout) for _ in range(num_blocks)]
+        self.transformer = Transformer(blocks, nn.LayerNorm(embedding_size))
+        self.dropout = Dropout(dropout)
+
+    def states(self, history: History) -> Float[Tensor, "batch length dim"]:
+        """The state after every item."""
+        items = self.items.encode(history)
+        return self.transformer(self.dropout(items * items.shape[-1] ** 0.5 + self.position(history > 0)))
+
+    def loss_of(self, states: Float[Tensor, "positions dim"], target: Int[Tensor, " positions"]) -> Float[Tensor, ""]:
+        """Binary cross-entropy of the target and of one negative."""
+        return binary_cross_entropy(*uniform_negatives(states, self.items.table.weight[1:], target - 1, 1))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=True)
+        return torch.optim.AdamW(
+            self.parameters(), lr=self.lr, betas=(0.9, 0.98), weight_decay=self.weight_decay, fused=True
+        )

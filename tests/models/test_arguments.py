@@ -21,6 +21,8 @@ from diffrec.models import (
     PreferDiff,
     RuleBridge,
     SASRec,
+    SASRecBCE,
+    SASRecSS,
 )
 from diffrec.models.dreamrec import betas_of
 
@@ -42,6 +44,8 @@ SIZES = {
         "rule_window", "rules_per_item", "rule_reach",
     ],
     SASRec: ["num_items", "embedding_size", "num_blocks", "num_heads", "max_history_length"],
+    SASRecBCE: ["num_items", "embedding_size", "num_blocks", "num_heads", "max_history_length"],
+    SASRecSS: ["num_items", "embedding_size", "num_blocks", "num_heads", "max_history_length", "num_negatives"],
 }  # fmt: skip
 
 
@@ -65,6 +69,7 @@ def test_sizes_are_positive(model, name, size):
         (DiffuRec, "embedding_dropout"),
         (SASRec, "dropout"),
         (RuleBridge, "dropout"),
+        (SASRecBCE, "dropout"),
         (MultVAE, "dropout"),
         (FlowCF, "dropout"),
         (LDiffRec, "dropout"),
@@ -91,6 +96,7 @@ def test_rates_are_not_negative(model, name):
             {"embedding_size": 64, "num_heads": 3},
             "embedding_size must be a multiple of num_heads, got 64 and 3",
         ),
+        (SASRecBCE, {"num_heads": 3}, "embedding_size must be a multiple of num_heads, got 50 and 3"),
         (PreferDiff, {"embedding_size": 7}, "embedding_size must be even, at least 4 and a multiple of num_heads = 2"),
         (PreferDiff, {"embedding_size": 8, "num_heads": 3}, "embedding_size must be .* a multiple of num_heads = 3"),
         (PreferDiff, {"embedding_size": 8, "sharpness": -1.0}, "sharpness must be a finite number from 0, got -1"),

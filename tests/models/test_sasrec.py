@@ -14,7 +14,7 @@ from diffrec.baselines import Popularity
 from diffrec.data.batch import Batch
 from diffrec.data.datamodule import InteractionDataModule
 from diffrec.data.synthetic import synthetic
-from diffrec.models.sasrec import SASRec
+from diffrec.models.sasrec import SASRec, SASRecBCE, SASRecSS
 
 WINDOW = 6
 
@@ -74,6 +74,46 @@ def test_the_score_is_the_logit_after_the_last_item(model):
     states = model.states(history)
     last = torch.stack([states[0, 2], states[1, 0]])
     torch.testing.assert_close(model.score(history), last @ model.items.table.weight[1:].T)
+
+
+@pytest.mark.parametrize("kind", [SASRec, SASRecSS])
+def test_ss_is_the_same_network_with_another_loss(kind):
+    torch.manual_seed(3)
+    model = kind(20, embedding_size=8, num_blocks=2, num_heads=2, max_history_length=WINDOW, dropout=0.0)
+    history = torch.tensor([[4, 9, 2], [7, 0, 0]])
+    torch.manual_seed(3)
+    reference = SASRec(20, embedding_size=8, num_blocks=2, num_heads=2, max_history_length=WINDOW, dropout=0.0)
+    assert torch.equal(model.score(history), reference.score(history))
+
+
+def test_the_softmax_over_many_negatives_tends_to_the_one_over_all():
+    """With n draws from N items, the negatives stand for n / N times the catalogue."""
+    torch.manual_seed(0)
+    model = SASRecSS(20, embedding_size=8, max_history_length=WINDOW, num_negatives=20_000).eval()
+    nn.init.normal_(model.items.table.weight)
+    batch = Batch(torch.tensor([[4, 9, 2], [7, 0, 0]]), torch.tensor([[9, 2, 5], [1, 0, 0]]))
+    logits = (model.states(batch.history) @ model.items.table.weight[1:].T)[batch.target > 0]
+    target = batch.target[batch.target > 0][:, None] - 1
+    others = logits.exp().sum(1, keepdim=True) - logits.gather(1, target).exp()
+    expected = torch.log1p(1000 * others / logits.gather(1, target).exp()).mean()
+    torch.testing.assert_close(model.training_loss(batch), expected, rtol=2e-3, atol=0)
+
+
+def test_bce_scales_the_items_and_wants_one_negative():
+    torch.manual_seed(0)
+    model = SASRecBCE(2, embedding_size=4, max_history_length=WINDOW).eval()
+    nn.init.normal_(model.items.table.weight)
+    history = torch.tensor([[1, 2]])
+    states = model.states(history)
+    model.transformer = nn.Identity()
+    expected = 2 * model.items.table.weight[[1, 2]] + model.position.weight[-2:]
+    torch.testing.assert_close(model.states(history)[0], expected)
+    with torch.no_grad():
+        torch.manual_seed(1)
+        losses = {round(model.loss_of(states[0, :1], torch.tensor([2])).item(), 5) for _ in range(20)}
+    positive, negative = states[0, 0] @ model.items.table.weight[2], states[0, 0] @ model.items.table.weight[1]
+    alone = nn.functional.softplus(-positive)  # where the target itself was drawn
+    assert losses == {round(x.item(), 5) for x in (alone, alone + nn.functional.softplus(negative))}
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -1,0 +1,62 @@
+"""What the sequence models share: a state after every item, compared with all items."""
+
+from __future__ import annotations
+
+import torch
+
+from diffrec.data.batch import Batch
+from diffrec.diffusion.noise import RequestNoise
+from diffrec.errors import check_numbers
+from diffrec.nn.cross_entropy import cross_entropy_over_items
+from diffrec.nn.transformer import last_state
+from diffrec.recommender import Recommender
+from diffrec.spaces.embedding import EmbeddingSpace
+from diffrec.typing import Float, History, Int, Scores, Targets, Tensor
+
+
+class NextItemRecommender(Recommender):
+    """A network reads the history; the score compares its last state with the table of the items.
+
+    A subclass makes `items` and gives `states`; also `candidates`, where states are compared with another table, and
+    `loss_of`, where the loss is not the cross-entropy over all items.
+    """
+
+    items: EmbeddingSpace
+
+    def __init__(self, num_items: int, max_history_length: int, lr: float, weight_decay: float) -> None:
+        super().__init__(num_items, max_history_length)
+        check_numbers(low=0.0, lr=lr, weight_decay=weight_decay)
+        self.lr, self.weight_decay = lr, weight_decay
+
+    def states(self, history: History) -> Float[Tensor, "batch length dim"]:
+        """The state after every item."""
+        raise NotImplementedError
+
+    @property
+    def candidates(self) -> EmbeddingSpace:
+        """The table that states are compared with."""
+        return self.items
+
+    def loss_of(self, states: Float[Tensor, "positions dim"], target: Int[Tensor, " positions"]) -> Float[Tensor, ""]:
+        """Cross-entropy over all items; target: item numbers."""
+        return cross_entropy_over_items(states, self.candidates.table.weight[1:], target - 1)
+
+    def training_loss(self, batch: Batch) -> Float[Tensor, ""]:
+        """The loss at all real positions of the batch."""
+        return self.loss_at_all(self.states(batch.history), batch.target)
+
+    def loss_at_all(self, states: Float[Tensor, "batch length dim"], target: Targets) -> Float[Tensor, ""]:
+        """`loss_of` the states behind which an item follows."""
+        real = target > 0
+        return self.loss_of(states[real], target[real])
+
+    def score(self, history: History, *, noise: RequestNoise | None = None) -> Scores:
+        """The last state compared with every item; nothing is sampled, `noise` is not used."""
+        return self.score_last(self.states(history), history)
+
+    def score_last(self, states: Float[Tensor, "batch length dim"], history: History) -> Scores:
+        """The scores of the state at the last item; an empty history has the state of its first, empty slot."""
+        return self.candidates.score(last_state(states, (history > 0).sum(1).clamp(min=1)))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=True)

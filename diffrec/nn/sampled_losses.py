@@ -1,0 +1,79 @@
+"""Losses that compare the target with some items instead of all.
+
+positive: (positions,) logits of the targets; negative: (positions, negatives), -inf where an item that was drawn is
+the target itself, which then adds nothing.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.nn.functional import embedding, softplus
+
+from diffrec.typing import Float, Int, Tensor
+
+Positive = Float[Tensor, " positions"]
+Negative = Float[Tensor, "positions negatives"]
+
+
+def uniform_negatives(
+    states: Float[Tensor, "positions dim"],
+    table: Float[Tensor, "items dim"],
+    target: Int[Tensor, " positions"],
+    count: int,
+) -> tuple[Positive, Negative]:
+    """Logits of the target (column 0..items-1) of each position and of `count` items drawn for it alone, uniformly."""
+    drawn = torch.randint(len(table), (len(target), count), device=target.device)
+    items = torch.cat([target[:, None], drawn], dim=1)
+    logits = torch.bmm(embedding(items, table), states[:, :, None])[:, :, 0]
+    return logits[:, 0], logits[:, 1:].masked_fill(drawn == target[:, None], -torch.inf)
+
+
+def shared_negatives(
+    states: Float[Tensor, "positions dim"],
+    table: Float[Tensor, "items dim"],
+    target: Int[Tensor, " positions"],
+    drawn: Int[Tensor, " negatives"],
+) -> tuple[Positive, Negative]:
+    """Logits of the target of each position and of the columns `drawn`, the same for all positions."""
+    positive = (states * embedding(target, table)).sum(1)
+    negative = states @ embedding(drawn, table).T
+    return positive, negative.masked_fill(drawn == target[:, None], -torch.inf)
+
+
+def sampled_softmax(positive: Positive, negative: Negative) -> Float[Tensor, ""]:
+    """The mean of -log(e^s+ / (e^s+ + sum of e^s-)); nothing is corrected for how often an item is drawn."""
+    return (torch.cat([positive[:, None], negative], dim=1).logsumexp(1) - positive).mean()
+
+
+def binary_cross_entropy(positive: Positive, negative: Negative) -> Float[Tensor, ""]:
+    """The mean over positions of -log sigmoid(s+), and -log sigmoid(-s-) of every negative."""
+    return (softplus(-positive) + softplus(negative).sum(1)).mean()
+
+
+def calibrated(positive: Positive, sampled_share: float, calibration: float) -> Float[Tensor, " positions"]:
+    """The s whose sigmoid is sigmoid(s+)^beta (Petrov and Macdonald, RecSys 2023, eq. 12), in float64.
+
+    beta = a (t (1 - 1/a) + 1/a) for the share a of the items that is drawn and the calibration t: 1 at t = 0, which
+    leaves s+ as it is, a at t = 1.
+    """
+    beta = sampled_share * (calibration * (1 - 1 / sampled_share) + 1 / sampled_share)
+    probability = positive.double().sigmoid().clamp(1e-10, 1 - 1e-10)
+    return -(probability.pow(-beta).clamp(min=1 + 1e-10) - 1).clamp(min=1e-10).log()
+
+
+def generalised_binary_cross_entropy(
+    positive: Positive, negative: Negative, num_items: int, calibration: float
+) -> Float[Tensor, ""]:
+    """gBCE: binary cross-entropy, averaged over the target and its negatives, of the calibrated target."""
+    count = negative.shape[1]
+    of_target = softplus(-calibrated(positive, count / (num_items - 1), calibration))
+    return ((of_target + softplus(negative).sum(1)) / (count + 1)).mean()
+
+
+def bpr_max(positive: Positive, negative: Negative, penalty: float) -> Float[Tensor, ""]:
+    """The mean of -log(sum of w sigmoid(s+ - s-)) + penalty * (sum of w s-^2), w being the softmax of the negatives
+    (Hidasi and Karatzoglou, CIKM 2018, eq. 10)."""
+    weight = negative.softmax(1)
+    ranked = (weight * (positive[:, None] - negative).sigmoid()).sum(1)
+    squares = (weight * negative.masked_fill(negative.isneginf(), 0.0).square()).sum(1)
+    return (penalty * squares - (ranked + 1e-24).log()).mean()
