@@ -53,16 +53,18 @@ def _top_k(
     return best, columns.gather(1, order)
 
 
-def right_padded(history: History) -> History:
-    """Padding (0), wherever it is, moved behind the items; their order stays."""
+def right_padded(history: History, times: History | None = None) -> History:
+    """Padding (0), wherever it is, moved behind the items; their order stays. With `times`, those of the items."""
+    values = history if times is None else times
     misplaced = (history[:, :-1] == 0) & (history[:, 1:] > 0)
-    return history.gather(1, (history == 0).int().argsort(dim=1, stable=True)) if misplaced.any() else history
+    return values.gather(1, (history == 0).int().argsort(dim=1, stable=True)) if misplaced.any() else values
 
 
-def last_items(history: History, length: int) -> Int[Tensor, "batch window"]:
-    """The last `length` items of every right-padded row, still right-padded."""
+def last_items(history: History, length: int, times: History | None = None) -> Int[Tensor, "batch window"]:
+    """The last `length` items of every right-padded row, still right-padded. With `times`, those of the items."""
+    values = history if times is None else times
     if history.shape[1] <= length:
-        return history
+        return values
     sizes = (history > 0).sum(1, keepdim=True)
     index = (sizes - length).clamp(min=0) + torch.arange(length, device=history.device)
-    return history.gather(1, index)
+    return values.gather(1, index)

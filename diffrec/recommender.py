@@ -58,6 +58,8 @@ class Recommender(pl.LightningModule):
 
     examples: ClassVar[Examples] = "next"
     sampling_settings: ClassVar[tuple[str, ...]] = ()  # attributes that may change after training; an entry keeps them
+    similar_lengths: ClassVar[bool] = False  # whether batches hold histories of similar length; "next" always do
+    reads_times: ClassVar[bool] = False  # whether `score` takes `times`, (batch, length) seconds aligned with history
     predicted_items: int = 10  # length of the lists of `Trainer.predict`
     rows_at_least: ClassVar[int] = 16  # smaller matrix products round differently: lists would depend on the batch
     init_args: Mapping[str, object]
@@ -114,17 +116,21 @@ class Recommender(pl.LightningModule):
         exclude: Int[Tensor, "rows excluded"] | None = None,
         noise: RequestNoise | None = None,
         seed: int = 0,
+        times: History | None = None,
     ) -> Recommendations:
         """The k best items for each history.
 
         history: (batch, length) item numbers, oldest first, 0 for padding on either side; or the titles
         or ids of one user, for a model with a vocabulary. exclude_seen leaves out the history, exclude
-        further items. Lists depend on the history, `seed` and nothing else unless `noise` is given.
+        further items. Lists depend on the history, `seed` and nothing else unless `noise` is given. times: (batch,
+        length) the second of every item, for models that read them; without, all is taken to be at once.
         """
         if not isinstance(history, Tensor):
             history = self._numbers(history)
         check_sizes(k=k)
-        history = right_padded(self._checked_items(history))
+        history = self._checked_items(history)
+        times = None if times is None else right_padded(history, times.to(self.device))
+        history = right_padded(history)
         excluded = [history] if exclude_seen else [history[:, :0]]
         if exclude is not None:
             excluded.append(self._checked_items(exclude))
@@ -133,9 +139,12 @@ class Recommender(pl.LightningModule):
             given = f"{len(excluded[-1])} rows of exclude and {len(noise.state)} of noise"
             raise UsageError(f"one row for each history: got {len(history)} histories, {given}")
         rows = max(1, _SCORES_AT_ONCE // self.num_items)
-        parts = zip(history.split(rows), torch.cat(excluded, dim=1).split(rows), noise.split(rows), strict=True)
+        hidden = torch.cat(excluded, dim=1).split(rows)
+        asked = zip(history.split(rows), noise.split(rows), strict=True)
+        seconds = [None] * len(hidden) if times is None else times.split(rows)
         with _evaluating(self), torch.inference_mode():
-            chunks = [top_k(self.checked_scores(h, n), hidden, k) for h, hidden, n in parts]
+            scores = (self.checked_scores(h, n, t) for (h, n), t in zip(asked, seconds, strict=True))
+            chunks = [top_k(part, out, k) for part, out in zip(scores, hidden, strict=True)]
         return Recommendations(torch.cat([c.items for c in chunks]), torch.cat([c.scores for c in chunks]))
 
     def _checked_items(self, items: Int[Tensor, "batch slots"]) -> Int[Tensor, "batch slots"]:
@@ -145,14 +154,17 @@ class Recommender(pl.LightningModule):
             raise UsageError(f"item numbers must lie in 1..{self.num_items}, 0 for padding, got {int(wrong[0])}")
         return items.to(self.device)
 
-    def checked_scores(self, history: History, noise: RequestNoise | None) -> Scores:
-        """`score` on the window the model reads; non-finite scores are an error."""
+    def checked_scores(self, history: History, noise: RequestNoise | None, times: History | None = None) -> Scores:
+        """`score` on the window the model reads, with `times` for models that read them; non-finite scores are an
+        error."""
         if history.shape[1] == 0:
-            history = nn.functional.pad(history, (0, 1))
+            history, times = nn.functional.pad(history, (0, 1)), None
         if self.max_history_length is not None:
+            times = None if times is None else last_items(history, self.max_history_length, times)
             history = last_items(history, self.max_history_length)
         rows = self._repeated(len(history))
-        scores = self.score(history[rows], noise=None if noise is None else noise.take(rows))[: len(history)]
+        read = {"times": times[rows]} if self.reads_times and times is not None else {}
+        scores = self.score(history[rows], noise=None if noise is None else noise.take(rows), **read)[: len(history)]
         if not all_finite(scores):
             raise DiffrecError(f"{type(self).__name__} gave non-finite scores: the checkpoint is broken")
         return scores
@@ -186,7 +198,7 @@ class Recommender(pl.LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Recommendations:
         k, noise = self.predicted_items, self._noise(batch)
-        return self.recommend(batch.history, k, exclude_seen=False, exclude=batch.seen, noise=noise)
+        return self.recommend(batch.history, k, exclude_seen=False, exclude=batch.seen, noise=noise, times=batch.times)
 
     def on_validation_epoch_end(self) -> None:
         self._log_metrics("valid")
@@ -200,7 +212,7 @@ class Recommender(pl.LightningModule):
         return None if batch.key is None else RequestNoise.from_keys(batch.key, seed)
 
     def _update_metrics(self, batch: Batch) -> None:
-        scores = self.checked_scores(batch.history, self._noise(batch))
+        scores = self.checked_scores(batch.history, self._noise(batch), batch.times)
         self.validation_metrics.update(scores, batch.target, batch.seen)
 
     def _log_metrics(self, stage: str) -> None:

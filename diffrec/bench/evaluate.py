@@ -111,7 +111,7 @@ def _ranks(model: Recommender, batch: Batch, seed: int) -> TargetRanks:
 
 def _scores(model: Recommender, batch: Batch, seed: int) -> Scores:
     assert batch.key is not None  # evaluation batches have keys
-    return model.checked_scores(batch.history, RequestNoise.from_keys(batch.key, seed))
+    return model.checked_scores(batch.history, RequestNoise.from_keys(batch.key, seed), batch.times)
 
 
 class _Record:

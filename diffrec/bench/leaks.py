@@ -194,7 +194,7 @@ def _differences(first: Recommender, second: Recommender, split: Split) -> list[
     weights = [name for name in one if name not in other or not torch.equal(one[name], other[name])]
     changed = [f"{len(weights)} of {len(one)} weights (first {weights[0]})"] if weights else []
     nothing = Ragged.empty(len(split.train))
-    trained = Cases(split.train, nothing, nothing, np.arange(len(split.train)))
+    trained = Cases(split.train, nothing, nothing, np.arange(len(split.train)), times=split.times)
     for part, cases in (("training", trained), ("validation", split.valid), ("test", split.test)):
         if rows := _rows_scored_differently(first, second, cases):
             changed.append(f"the scores of {rows} of {len(cases)} {part} histories")
@@ -213,7 +213,7 @@ def _rows_scored_differently(first: Recommender, second: Recommender, cases: Cas
 def _scores(model: Recommender, batches: EvaluationBatches, number: int) -> torch.Tensor:
     batch = batches[number].to(model.device)
     assert batch.key is not None  # evaluation batches hold it
-    return model.checked_scores(batch.history, RequestNoise.from_keys(batch.key, 0))
+    return model.checked_scores(batch.history, RequestNoise.from_keys(batch.key, 0), batch.times)
 
 
 def _listed(names: list[str]) -> str:

@@ -193,7 +193,7 @@ def _batch(model: Recommender, batch: Batch, k: int, seed: int) -> tuple[np.ndar
     """Ranks, items, scores and ties of one batch."""
     assert batch.seen is not None  # evaluation batches hold both
     assert batch.key is not None
-    scores = model.checked_scores(batch.history, RequestNoise.from_keys(batch.key, seed))
+    scores = model.checked_scores(batch.history, RequestNoise.from_keys(batch.key, seed), batch.times)
     ranks, best = target_ranks(scores, batch.target, batch.seen).mean, top_k(scores, batch.seen, k)
     last = best.scores[:, -1:]
     more = (hide(scores, batch.seen) == last).sum(1) - (best.scores == last).sum(1)

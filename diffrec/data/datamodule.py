@@ -38,10 +38,14 @@ class TrainingBatches(TorchDataset[Batch]):
     prefix: one example for every prefix of at least one item; last: only the longest of them;
     pairs: one example for every different item of a row: no history, the item as target, the row as `key`;
     once: closed forms, which read the sequences themselves: a single empty batch.
+    times: those of `sequences`, for batches that hold the times of their histories.
     """
 
-    def __init__(self, sequences: Ragged, examples: Examples, max_history_length: int | None) -> None:
+    def __init__(
+        self, sequences: Ragged, examples: Examples, max_history_length: int | None, times: Ragged | None = None
+    ) -> None:
         self.sequences, self.examples, self.max_history_length = sequences, examples, max_history_length
+        self.times = times
         lengths = sequences.lengths
         if examples == "pairs":
             self.rows, self.items = distinct_pairs(sequences)
@@ -76,21 +80,34 @@ class TrainingBatches(TorchDataset[Batch]):
             target = self.sequences.slices(stops - lengths + 1, stops + 1, rows).padded(everything)
         else:
             target = self.sequences.slices(stops, stops + 1, rows).padded(everything)
-        return Batch(torch.from_numpy(history), torch.from_numpy(target))
+        times = None if self.times is None else self.times.slices(stops - lengths, stops, rows).padded(everything)
+        return Batch(
+            torch.from_numpy(history),
+            torch.from_numpy(target),
+            times=None if times is None else torch.from_numpy(times),
+        )
 
 
 class EpochSampler(Sampler[np.ndarray]):
     """Index arrays of one epoch, a pure function of `(seed, epoch)`.
 
     With `lengths` given, batches hold examples of similar length (sorted inside blocks of 50 shuffled
-    batches), so that almost nothing is computed on padding, and about the same number of positions, so that
-    a mean over the positions of a batch weighs every position alike; `batch_size` is then the mean number
-    of examples. The order of the batches stays random.
+    batches), so that almost nothing is computed on padding, and about the same number of `even`: "positions", so
+    that a mean over the positions of a batch weighs every position alike, `batch_size` being the mean number of
+    examples then; or "examples", where the mean is one over examples. The order of the batches stays random.
     The epoch is looked at when the first batch is asked for: a resumed run makes its iterator earlier.
     """
 
-    def __init__(self, size: int, batch_size: int, seed: int, lengths: np.ndarray | None = None) -> None:
+    def __init__(
+        self,
+        size: int,
+        batch_size: int,
+        seed: int,
+        lengths: np.ndarray | None = None,
+        even: Literal["positions", "examples"] = "positions",
+    ) -> None:
         self.size, self.batch_size, self.seed, self.lengths, self.epoch = size, batch_size, seed, lengths, 0
+        self.even = even
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before every epoch."""
@@ -107,17 +124,22 @@ class EpochSampler(Sampler[np.ndarray]):
             return
         size = 50 * self.batch_size
         blocks = np.split(order, np.arange(size, self.size, size))
-        batches = [batch for block in blocks for batch in _even_batches(block, self.lengths[block], self.batch_size)]
+        weights = self.lengths if self.even == "positions" else np.ones_like(self.lengths)
+        batches = [
+            batch
+            for block in blocks
+            for batch in _even_batches(block, self.lengths[block], weights[block], self.batch_size)
+        ]
         yield from (batches[number] for number in rng.permutation(len(batches)))
 
 
-def _even_batches(examples: np.ndarray, lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
-    """Examples sorted by length, cut where their positions fill another batch; no batch is empty."""
+def _even_batches(examples: np.ndarray, lengths: np.ndarray, weights: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """Examples sorted by length, cut where their weights fill another batch; no batch is empty."""
     by_length = np.argsort(lengths, kind="stable")
-    positions = np.cumsum(lengths[by_length])
+    filled = np.cumsum(weights[by_length])
     count = -(-len(examples) // batch_size)
     number = np.arange(1, count)
-    cuts = np.searchsorted(positions, positions[-1] * number / count, side="right")
+    cuts = np.searchsorted(filled, filled[-1] * number / count, side="right")
     cuts = np.maximum.accumulate(np.maximum(cuts - number, 0)) + number  # each batch has a first example
     return np.split(examples[by_length], np.minimum(cuts, len(examples) - (count - number)))
 
@@ -139,12 +161,13 @@ class EvaluationBatches(TorchDataset[Batch]):
     def __getitem__(self, batch: int) -> Batch:
         if batch >= len(self):
             raise IndexError(batch)
-        rows = self.rows(batch)
+        rows, times = self.rows(batch), self.cases.times
         return Batch(
             torch.from_numpy(self.cases.history.padded(rows, self.max_history_length)),
             torch.from_numpy(self.cases.target.padded(rows)),
             torch.from_numpy(self._excluded(rows)),
             torch.from_numpy(self.cases.key[rows]),
+            None if times is None else torch.from_numpy(times.padded(rows, self.max_history_length)),
         )
 
     def _excluded(self, rows: np.ndarray) -> np.ndarray:
@@ -175,6 +198,7 @@ class InteractionDataModule(pl.LightningDataModule):
         self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
         self.examples: Examples | None = examples
         self.examples_of_model: Examples = "next"
+        self.similar_lengths = False
         self.max_history_length: int | None = None
 
     @classmethod
@@ -199,17 +223,19 @@ class InteractionDataModule(pl.LightningDataModule):
         return self.dataset.num_items
 
     def setup(self, stage: str) -> None:
-        """Ask the model for its kind of example and its window."""
+        """Ask the model for its kind of example, how it wants them batched, and its window."""
         model = cast(Any, self.trainer).lightning_module
-        self.examples_of_model = model.examples
+        self.examples_of_model, self.similar_lengths = model.examples, model.similar_lengths
         self.max_history_length = model.max_history_length
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        batches = TrainingBatches(self.split.train, self.examples or self.examples_of_model, self.max_history_length)
+        kind = self.examples or self.examples_of_model
+        batches = TrainingBatches(self.split.train, kind, self.max_history_length, self.split.times)
         if not len(batches):
             raise UsageError(f"{self.dataset_name} has no training sequence long enough for an example")
-        lengths = batches.history_lengths if batches.examples == "next" else None
-        sampler = EpochSampler(len(batches), self.batch_size, self.seed, lengths)
+        lengths = batches.history_lengths if kind == "next" or self.similar_lengths else None
+        even = "examples" if kind in ("prefix", "last") else "positions"
+        sampler = EpochSampler(len(batches), self.batch_size, self.seed, lengths, even)
         return DataLoader(batches, sampler=sampler, batch_size=None)
 
     def val_dataloader(self) -> DataLoader[Batch]:

@@ -18,12 +18,19 @@ class Interactions:
     """What users did, oldest first.
 
     items: item numbers 1..N, one row a user (int32); user_ids: (users,) ids of the source as str;
-    timestamps: seconds since 1970, aligned with items, or None where the source has no times.
+    timestamps: seconds since 1970, aligned with items, or None where the source has no times;
+    elapsed: seconds since the first item of the row, where the source has nothing but the gaps.
     """
 
     items: Ragged
     user_ids: np.ndarray
     timestamps: Ragged | None = None
+    elapsed: Ragged | None = None
+
+    @property
+    def times(self) -> Ragged | None:
+        """Seconds of which only differences inside a row mean something."""
+        return self.elapsed if self.timestamps is None else self.timestamps
 
     def __post_init__(self) -> None:
         if len(self.items) != len(self.user_ids):
@@ -34,8 +41,8 @@ class Interactions:
 
     def take(self, rows: np.ndarray) -> Interactions:
         """The users of the given rows, in the given order."""
-        timestamps = None if self.timestamps is None else self.timestamps.take(rows)
-        return Interactions(self.items.take(rows), self.user_ids[rows], timestamps)
+        timestamps, elapsed = (None if x is None else x.take(rows) for x in (self.timestamps, self.elapsed))
+        return Interactions(self.items.take(rows), self.user_ids[rows], timestamps, elapsed)
 
 
 @dataclass(frozen=True)

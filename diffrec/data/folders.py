@@ -1,7 +1,8 @@
 """Reading a folder of Parquet files into a Dataset. The shape is told by files and columns, never by the name.
 
 interactions.parquet                user_id, item_id[, timestamp]: one log, put into time order here
-sequences.parquet                   user_id, items (list, oldest first): one sequence a user
+sequences.parquet                   user_id, items (list, oldest first)[, delta_days (list)]: one sequence a user, and
+                                    how many days each item came after the one before it
 train, test[, valid].parquet        user_id, item_id: aligned users, the order of the rows is kept
 train, valid, test.parquet          row, items (list): other users in every part
 train, valid, test.parquet          row, seq, seq_len, next: prefixes padded with the largest id, and the next item;
@@ -41,13 +42,15 @@ class Part:
     """One part of a dataset before items have numbers.
 
     user_ids: (users,) source ids as str; rows: (entries,) row of each entry in `user_ids`;
-    items: (entries,) source ids; timestamps: (entries,) seconds since 1970 or None.
+    items: (entries,) source ids; timestamps: (entries,) seconds since 1970 or None; elapsed: (entries,) seconds since
+    the first of the row or None, of entries in time order.
     """
 
     user_ids: np.ndarray
     rows: np.ndarray
     items: pa.ChunkedArray
     timestamps: np.ndarray | None = None
+    elapsed: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +129,8 @@ def _interactions(part: Part, numbers: np.ndarray) -> Interactions:
     lengths = np.bincount(part.rows, minlength=len(part.user_ids))
     items = Ragged.from_lengths(numbers[order].astype(np.int32), lengths)
     times = None if part.timestamps is None else Ragged(part.timestamps[order], items.offsets)
-    return Interactions(items, part.user_ids, times)
+    elapsed = None if part.elapsed is None else Ragged(part.elapsed[order], items.offsets)
+    return Interactions(items, part.user_ids, times, elapsed)
 
 
 def _read_parts(folder: Path) -> tuple[dict[str, Part], bool]:
@@ -171,7 +175,16 @@ def _list_part(table: pa.Table, id_column: str) -> Part:
     lists = table["items"].combine_chunks()
     lengths = lists.value_lengths().to_numpy()
     rows = np.repeat(np.arange(len(table)), lengths)
-    return Part(_strings(table[id_column]), rows, pa.chunked_array([lists.flatten()]))
+    return Part(_strings(table[id_column]), rows, pa.chunked_array([lists.flatten()]), elapsed=_elapsed(table, lengths))
+
+
+def _elapsed(table: pa.Table, lengths: np.ndarray) -> np.ndarray | None:
+    """(entries,) seconds since the first item of the row, from the column of gaps in days where there is one."""
+    if "delta_days" not in table.column_names:
+        return None
+    days = table["delta_days"].combine_chunks().flatten().to_numpy().astype(np.int64)
+    since_first = Ragged.from_lengths(days, lengths).running_total()
+    return 86_400 * since_first.values
 
 
 def _prefix_part(table: pa.Table, pad: int, merged: bool) -> Part:

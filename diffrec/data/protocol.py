@@ -44,7 +44,7 @@ class Protocol:
 
         Raises UsageError where masking would take a true target out of the candidates.
         """
-        split = self.split(dataset)
+        split = _with_times(self.split(dataset), self.split, dataset)
         if not self.masked:
             return replace(split, valid=_unmasked(split.valid), test=_unmasked(split.test))
         for part, cases in (("validation", split.valid), ("test", split.test)):
@@ -54,6 +54,17 @@ class Protocol:
                     f"use a protocol without mask, such as loo-full-unmasked@1"
                 )
         return split
+
+
+def _with_times(split: Split, divide: Callable[[Dataset], Split], dataset: Dataset) -> Split:
+    """The split with times: those of all parts, divided as their items are, for a split only moves items about."""
+    timed = {name: (part, part.times) for name, part in dataset.parts.items()}
+    parts = {name: replace(part, items=times) for name, (part, times) in timed.items() if times is not None}
+    if len(parts) < len(timed):
+        return split
+    of = divide(replace(dataset, parts=parts))
+    valid, test = replace(split.valid, times=of.valid.history), replace(split.test, times=of.test.history)
+    return Split(split.train, valid, test, of.train)
 
 
 def _unmasked(cases: Cases) -> Cases:

@@ -89,6 +89,12 @@ class Ragged:
         stops = np.maximum(self.lengths - skip, 0)
         return self.slices(np.maximum(stops - count, 0), stops)
 
+    def running_total(self) -> Ragged:
+        """The sum of each row up to and including each entry."""
+        total = np.cumsum(self.values, dtype=np.int64)
+        before = np.concatenate([[0], total])[self.offsets[:-1]]
+        return Ragged(total - np.repeat(before, self.lengths), self.offsets)
+
     def joined(self, other: Ragged) -> Ragged:
         """Row r of `self` followed by row r of `other`."""
         rows = np.concatenate([self.row_of_entry, other.row_of_entry])

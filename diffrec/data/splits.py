@@ -18,6 +18,7 @@ class Cases:
 
     seen: items that the protocol takes out of the candidates; key: (rows,) number of the user;
     users: (rows,) id of the user in the source as str, None where there is none;
+    times: the second of every item of the history, where the dataset knows it;
     unavailable: numbers of the items that are candidates in no row. A target may be one: it counts as a miss.
     """
 
@@ -27,6 +28,7 @@ class Cases:
     key: np.ndarray
     users: np.ndarray | None = None
     unavailable: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=np.int32))
+    times: Ragged | None = None
 
     def __len__(self) -> int:
         return len(self.history)
@@ -35,16 +37,19 @@ class Cases:
         """The given rows, in the given order."""
         history, target, seen = (part.take(rows) for part in (self.history, self.target, self.seen))
         users = None if self.users is None else self.users[rows]
-        return Cases(history, target, seen, self.key[rows], users, self.unavailable)
+        times = None if self.times is None else self.times.take(rows)
+        return Cases(history, target, seen, self.key[rows], users, self.unavailable, times)
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Training sequences (one row a user or published sequence) and the cases of both evaluations."""
+    """Training sequences (one row a user or published sequence), the cases of both evaluations, and the `times` of the
+    training sequences where the dataset knows them."""
 
     train: Ragged
     valid: Cases
     test: Cases
+    times: Ragged | None = None
 
 
 def whole(dataset: Dataset, minimum: int) -> Interactions:

@@ -33,11 +33,12 @@ def synthetic(
     items = _first_visits(walks, lengths)
     gaps = Ragged(rng.integers(60, 3600, len(items.values)), items.offsets)
     start = rng.integers(1_600_000_000, 1_610_000_000, num_users)
+    times = Ragged(gaps.running_total().values + np.repeat(start, gaps.lengths), gaps.offsets)
     titles = tuple(f"Item {number} (group {g + 1})" for number, g in enumerate(group, start=1))
     return Dataset(
         name="synthetic",
         vocabulary=Vocabulary(tuple(map(str, range(1, num_items + 1))), titles),
-        parts={"all": Interactions(items, np.arange(1, num_users + 1).astype(str), _running_total(start, gaps))},
+        parts={"all": Interactions(items, np.arange(1, num_users + 1).astype(str), times)},
         info=DatasetInfo("Synthetic walks", "", "generated, no restrictions"),
     )
 
@@ -65,10 +66,3 @@ def _first_visits(walks: np.ndarray, lengths: np.ndarray) -> Ragged:
     first = np.sort(np.unique(keys, return_index=True)[1])
     visits = Ragged.from_groups(first // steps, walks.ravel()[first], num_users)
     return visits.slices(np.zeros(num_users, dtype=np.int64), np.minimum(lengths, visits.lengths))
-
-
-def _running_total(start: np.ndarray, gaps: Ragged) -> Ragged:
-    """`start` of the row plus all gaps of the row up to each entry."""
-    total = np.cumsum(gaps.values)
-    before = np.concatenate([[0], total])[gaps.offsets[:-1]]
-    return Ragged(total + np.repeat(start - before, gaps.lengths), gaps.offsets)

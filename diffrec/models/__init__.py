@@ -19,6 +19,8 @@ MODELS: dict[str, str] = {
     "sasrec": "diffrec.models.sasrec:SASRec",
     "sasrec-ss": "diffrec.models.sasrec:SASRecSS",
     "sasrec-bce": "diffrec.models.sasrec:SASRecBCE",
+    "bsarec": "diffrec.models.bsarec:BSARec",
+    "hstu": "diffrec.models.hstu:HSTU",
 }
 
 _BY_CLASS = {path.split(":")[1]: path.split(":")[0] for path in MODELS.values()}

@@ -32,9 +32,9 @@ from diffrec.diffusion.noise import RequestNoise
 from diffrec.diffusion.sampler import sample
 from diffrec.diffusion.timesteps import LateTimesteps
 from diffrec.errors import UsageError, check_numbers, check_sizes, choose
+from diffrec.next_item import NextItemRecommender
 from diffrec.nn.concat_denoiser import ConcatDenoiser
 from diffrec.nn.cross_entropy import cross_entropy_over_items
-from diffrec.next_item import NextItemRecommender
 from diffrec.nn.dropout import Dropout
 from diffrec.nn.positions import PositionsFromEnd
 from diffrec.nn.rule_table import RuleTable

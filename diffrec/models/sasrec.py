@@ -86,7 +86,7 @@ class SASRecSS(SASRec):
 
 
 class SASRecBCE(NextItemRecommender):
-    """SASRec as published: blocks of its own form (sec. III-B), each target against one negative (eq. 6)."""
+    """SASRec as published: blocks of its own form, each target against one negative."""
 
     def __init__(
         self,

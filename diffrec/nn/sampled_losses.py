@@ -51,7 +51,7 @@ def binary_cross_entropy(positive: Positive, negative: Negative) -> Float[Tensor
 
 
 def calibrated(positive: Positive, sampled_share: float, calibration: float) -> Float[Tensor, " positions"]:
-    """The s whose sigmoid is sigmoid(s+)^beta (Petrov and Macdonald, RecSys 2023, eq. 12), in float64.
+    """The s whose sigmoid is sigmoid(s+)^beta (Petrov and Macdonald, RecSys 2023), in float64.
 
     beta = a (t (1 - 1/a) + 1/a) for the share a of the items that is drawn and the calibration t: 1 at t = 0, which
     leaves s+ as it is, a at t = 1.
@@ -72,7 +72,7 @@ def generalised_binary_cross_entropy(
 
 def bpr_max(positive: Positive, negative: Negative, penalty: float) -> Float[Tensor, ""]:
     """The mean of -log(sum of w sigmoid(s+ - s-)) + penalty * (sum of w s-^2), w being the softmax of the negatives
-    (Hidasi and Karatzoglou, CIKM 2018, eq. 10)."""
+    (Hidasi and Karatzoglou, CIKM 2018)."""
     weight = negative.softmax(1)
     ranked = (weight * (positive[:, None] - negative).sigmoid()).sum(1)
     squares = (weight * negative.masked_fill(negative.isneginf(), 0.0).square()).sum(1)

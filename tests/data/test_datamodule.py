@@ -150,6 +150,15 @@ def test_batches_by_length_hold_similar_lengths_in_random_order():
     assert abs(np.corrcoef(longest, np.arange(len(longest)))[0, 1]) < 0.5, "short and long batches alternate"
 
 
+def test_batches_by_length_can_hold_the_same_number_of_examples():
+    lengths = np.random.default_rng(0).integers(1, 50, 4001)
+    batches = list(EpochSampler(4001, 40, 0, lengths, "examples"))
+    assert Counter(np.concatenate(batches).tolist()) == Counter(range(4001))
+    assert {*map(len, batches)} <= {1, 39, 40}, "a mean over a batch weighs every example alike"
+    padding = sum((lengths[batch].max() - lengths[batch]).sum() for batch in batches)
+    assert padding < 0.05 * lengths.sum()
+
+
 def test_an_iterator_made_before_its_epoch_is_set_follows_it():
     """Lightning does so where a run is resumed."""
     early, late = EpochSampler(20, 4, 0), EpochSampler(20, 4, 0)

@@ -74,6 +74,15 @@ def test_sequences_keep_the_order_of_rows_and_items(tmp_path):
     assert dataset.parts["all"].user_ids.tolist() == ["9", "4", "6"]
 
 
+def test_gaps_in_days_become_seconds_since_the_first_item(tmp_path):
+    columns = {"user_id": [4, 2], "items": [[9, 8, 7], [8, 9]], "delta_days": [[0, 3, 0], [0, 10]]}
+    pq.write_table(pa.table(columns), tmp_path / "sequences.parquet")
+    part = read_folder(tmp_path, "gaps").parts["all"]
+    assert part.timestamps is None, "nobody knows when a sequence began"
+    assert [(part.times[row] // 86_400).tolist() for row in (0, 1)] == [[0, 3, 3], [0, 10]]
+    assert part.take(np.array([1])).times[0].tolist() == [0, 864_000]
+
+
 def test_pairs_share_their_users_over_all_parts(tmp_path):
     dataset = write(
         tmp_path / "p",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -137,6 +137,27 @@ def test_items_of_the_future_are_in_no_list_and_never_hit(part, log_of):
         metrics.update(model.score(batch.history), batch.target, batch.seen)
     assert {name: float(value) for name, value in metrics.compute().items()} == pytest.approx(result.metrics)
     assert result.metrics["recall@5"] == np.mean([rank <= 5 for rank in ranks])
+
+
+@pytest.mark.parametrize("name", ["loo-full-masked@1", "temporal-811@1", "user-split-811@1", "gts-last@1"])
+def test_times_stand_beside_their_items(name):
+    dataset = synthetic(num_users=40, num_items=60)
+    part = dataset.parts["all"]
+    moments = set(zip(part.items.values.tolist(), part.times.values.tolist(), strict=True))
+    split = get_protocol(name).apply(dataset)
+    parts = ((split.train, split.times), *((cases.history, cases.times) for cases in (split.valid, split.test)))
+    for items, times in parts:
+        assert np.array_equal(items.offsets, times.offsets)
+        assert set(zip(items.values.tolist(), times.values.tolist(), strict=True)) <= moments
+    rows = np.arange(len(split.test))[::-1]
+    assert np.array_equal(split.test.take(rows).times[0], split.test.times[len(rows) - 1])
+
+
+def test_a_dataset_without_times_has_none():
+    dataset = synthetic(num_users=40, num_items=60)
+    plain = replace(dataset, parts={"all": replace(dataset.parts["all"], timestamps=None)})
+    split = get_protocol("loo-full-masked@1").apply(plain)
+    assert split.times is split.valid.times is split.test.times is None
 
 
 def test_a_mask_that_hides_a_target_is_refused(dataset_of):

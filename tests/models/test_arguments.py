@@ -11,6 +11,8 @@ import pytest
 from diffrec.errors import NotFoundError, UsageError
 from diffrec.models import (
     BPRMF,
+    HSTU,
+    BSARec,
     DiffRec,
     DiffuRec,
     DreamRec,
@@ -27,6 +29,7 @@ from diffrec.models import (
 from diffrec.models.dreamrec import betas_of
 
 SIZES = {
+    BSARec: ["num_items", "embedding_size", "num_blocks", "num_heads", "max_history_length", "frequencies"],
     BPRMF: ["num_items", "embedding_size"],
     DiffRec: ["num_items", "num_train_timesteps", "time_embedding_size"],
     DiffuRec: ["num_items", "embedding_size", "num_blocks", "num_heads", "max_history_length", "num_train_timesteps",
@@ -34,6 +37,8 @@ SIZES = {
     DreamRec: ["num_items", "embedding_size", "max_history_length", "num_train_timesteps", "denoiser_layers",
                "num_samples"],
     FlowCF: ["num_items", "num_train_timesteps", "time_embedding_size"],
+    HSTU: ["num_items", "embedding_size", "num_blocks", "num_heads", "head_size", "max_history_length",
+           "num_negatives"],
     LDiffRec: ["num_items", "num_clusters", "num_train_timesteps", "time_embedding_size"],
     LightGCN: ["num_items", "embedding_size", "num_layers"],
     MultVAE: ["num_items", "hidden_size", "latent_size", "anneal_steps"],
@@ -70,6 +75,10 @@ def test_sizes_are_positive(model, name, size):
         (SASRec, "dropout"),
         (RuleBridge, "dropout"),
         (SASRecBCE, "dropout"),
+        (BSARec, "dropout"),
+        (BSARec, "attention_dropout"),
+        (HSTU, "dropout"),
+        (HSTU, "embedding_dropout"),
         (MultVAE, "dropout"),
         (FlowCF, "dropout"),
         (LDiffRec, "dropout"),
@@ -97,6 +106,9 @@ def test_rates_are_not_negative(model, name):
             "embedding_size must be a multiple of num_heads, got 64 and 3",
         ),
         (SASRecBCE, {"num_heads": 3}, "embedding_size must be a multiple of num_heads, got 50 and 3"),
+        (BSARec, {"num_heads": 3}, "embedding_size must be a multiple of num_heads, got 64 and 3"),
+        (BSARec, {"filter_share": 1.5}, r"filter_share must lie in 0\.\.1, got 1.5"),
+        (HSTU, {"temperature": 0.0}, "temperature must be above 0, got 0.0"),
         (PreferDiff, {"embedding_size": 7}, "embedding_size must be even, at least 4 and a multiple of num_heads = 2"),
         (PreferDiff, {"embedding_size": 8, "num_heads": 3}, "embedding_size must be .* a multiple of num_heads = 3"),
         (PreferDiff, {"embedding_size": 8, "sharpness": -1.0}, "sharpness must be a finite number from 0, got -1"),
