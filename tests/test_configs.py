@@ -11,6 +11,8 @@ import torch
 import yaml
 
 from diffrec.baselines import BASELINES
+from diffrec.bench.runner import overrides
+from diffrec.bench.suite import Cell, find_suite, load_suite
 from diffrec.data.protocol import get_protocol
 from diffrec.data.ragged import Ragged
 from diffrec.models import MODELS
@@ -95,6 +97,22 @@ def test_a_recipe_names_its_model_and_dataset_and_only_what_differs(name):
         given = own.get(part, {}).get("init_args", {}) if part == "model" else own.get(part, {})
         known = below[part]["init_args"] if part == "model" else below[part]
         assert not {key for key, value in given.items() if known.get(key) == value and key != "callbacks"}
+
+
+SEQUENTIAL = [
+    cell
+    for cell in load_suite(find_suite("sequential")).cells()
+    if cell.seed == 0 and not cell.model.twin and not cell.model.configs[0].startswith("model/")
+]
+
+
+@pytest.mark.parametrize("cell", SEQUENTIAL, ids=str)
+def test_a_row_of_the_sequential_suite_has_the_settings_of_its_recipe(cell: Cell):
+    """What `fit` trains is what the leaderboard shows; protocol and seed are the suite's affair."""
+    recipe = f"{cell.model.name}-{cell.dataset.name.partition('_')[2]}"
+    assert compose([recipe])["data"]["dataset"] == cell.dataset.name
+    seed = ["--seed_everything=0", "--data.seed=0", f"--data.protocol={cell.dataset.protocol}"]
+    assert compose(cell.model.configs, overrides(cell)) == compose([recipe], seed)
 
 
 def twin(name, control, tmp_path):
