@@ -19,6 +19,7 @@ MODELS: dict[str, str] = {
     "sasrec": "diffrec.models.sasrec:SASRec",
     "sasrec-ss": "diffrec.models.sasrec:SASRecSS",
     "sasrec-bce": "diffrec.models.sasrec:SASRecBCE",
+    "gsasrec": "diffrec.models.gsasrec:GSASRec",
     "bsarec": "diffrec.models.bsarec:BSARec",
     "hstu": "diffrec.models.hstu:HSTU",
 }

@@ -18,14 +18,13 @@ negative may be an item of the user's own.
 from __future__ import annotations
 
 import torch
-from torch import nn
 
 from diffrec.errors import check_numbers, check_sizes
 from diffrec.next_item import NextItemRecommender
 from diffrec.nn.dropout import Dropout
 from diffrec.nn.positions import PositionsFromEnd
 from diffrec.nn.sampled_losses import binary_cross_entropy, sampled_softmax, uniform_negatives
-from diffrec.nn.transformer import CausalTransformer, PublishedBlock, Transformer, check_heads
+from diffrec.nn.transformer import CausalTransformer, PublishedTransformer, check_heads
 from diffrec.spaces.embedding import EmbeddingSpace
 from diffrec.typing import Float, History, Int, Tensor
 
@@ -105,8 +104,7 @@ class SASRecBCE(NextItemRecommender):
         check_heads(embedding_size, num_heads)
         self.items = EmbeddingSpace(num_items, embedding_size, init_std=0.02)
         self.position = PositionsFromEnd(max_history_length, embedding_size)
-        blocks = [PublishedBlock(embedding_size, num_heads, dropout) for _ in range(num_blocks)]
-        self.transformer = Transformer(blocks, nn.LayerNorm(embedding_size))
+        self.transformer = PublishedTransformer(embedding_size, num_blocks, num_heads, dropout)
         self.dropout = Dropout(dropout)
 
     def states(self, history: History) -> Float[Tensor, "batch length dim"]:

@@ -64,9 +64,10 @@ def calibrated(positive: Positive, sampled_share: float, calibration: float) -> 
 def generalised_binary_cross_entropy(
     positive: Positive, negative: Negative, num_items: int, calibration: float
 ) -> Float[Tensor, ""]:
-    """gBCE: binary cross-entropy, averaged over the target and its negatives, of the calibrated target."""
+    """gBCE: binary cross-entropy, averaged over the target and its negatives, of the calibrated target, in float64."""
     count = negative.shape[1]
-    of_target = softplus(-calibrated(positive, count / (num_items - 1), calibration))
+    share = min(1.0, count / max(num_items - 1, 1))
+    of_target = softplus(-calibrated(positive, share, calibration))
     return ((of_target + softplus(negative).sum(1)) / (count + 1)).mean()
 
 

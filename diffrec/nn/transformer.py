@@ -121,6 +121,15 @@ class CausalTransformer(Transformer):
         super().__init__(blocks, nn.LayerNorm(dim), init_std)
 
 
+class PublishedTransformer(Transformer):
+    """`PublishedBlock`s, then a norm."""
+
+    def __init__(self, dim: int, num_blocks: int, num_heads: int, dropout: float, init_std: float = 0.02) -> None:
+        super().__init__(
+            [PublishedBlock(dim, num_heads, dropout) for _ in range(num_blocks)], nn.LayerNorm(dim), init_std
+        )
+
+
 def last_state(states: Slots, lengths: torch.Tensor) -> Float[Tensor, "batch dim"]:
     """The state at the last real slot; lengths: (batch,) at least 1."""
     return states[torch.arange(len(states), device=states.device), lengths - 1]
