@@ -17,16 +17,18 @@ from diffrec.typing import Float, History, Int, Scores, Targets, Tensor
 class NextItemRecommender(Recommender):
     """A network reads the history; the score compares its last state with the table of the items.
 
-    A subclass makes `items` and gives `states`; also `candidates`, where states are compared with another table, and
+    A subclass makes `items` and gives `states`; also `outputs`, where states are compared with another table, and
     `loss_of`, where the loss is not the cross-entropy over all items.
     """
 
     items: EmbeddingSpace
+    outputs: EmbeddingSpace | None
 
     def __init__(self, num_items: int, max_history_length: int, lr: float, weight_decay: float) -> None:
         super().__init__(num_items, max_history_length)
         check_numbers(low=0.0, lr=lr, weight_decay=weight_decay)
         self.lr, self.weight_decay = lr, weight_decay
+        self.outputs = None
 
     def states(self, history: History) -> Float[Tensor, "batch length dim"]:
         """The state after every item."""
@@ -35,7 +37,7 @@ class NextItemRecommender(Recommender):
     @property
     def candidates(self) -> EmbeddingSpace:
         """The table that states are compared with."""
-        return self.items
+        return self.items if self.outputs is None else self.outputs
 
     def loss_of(self, states: Float[Tensor, "positions dim"], target: Int[Tensor, " positions"]) -> Float[Tensor, ""]:
         """Cross-entropy over all items; target: item numbers."""

@@ -20,6 +20,7 @@ MODELS: dict[str, str] = {
     "sasrec-ss": "diffrec.models.sasrec:SASRecSS",
     "sasrec-bce": "diffrec.models.sasrec:SASRecBCE",
     "gsasrec": "diffrec.models.gsasrec:GSASRec",
+    "gru4rec": "diffrec.models.gru4rec:GRU4Rec",
     "bsarec": "diffrec.models.bsarec:BSARec",
     "hstu": "diffrec.models.hstu:HSTU",
 }

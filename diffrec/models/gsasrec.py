@@ -59,11 +59,6 @@ class GSASRec(NextItemRecommender):
         self.dropout = Dropout(dropout)
         self.num_negatives, self.calibration = num_negatives, calibration
 
-    @property
-    def candidates(self) -> EmbeddingSpace:
-        """The table that states are compared with."""
-        return self.items if self.outputs is None else self.outputs
-
     def states(self, history: History) -> Float[Tensor, "batch length dim"]:
         """The state after every item."""
         return self.transformer(self.dropout(self.items.encode(history) + self.position(history > 0)))

@@ -17,6 +17,7 @@ from diffrec.models import (
     DiffuRec,
     DreamRec,
     FlowCF,
+    GRU4Rec,
     GSASRec,
     LDiffRec,
     LightGCN,
@@ -38,6 +39,7 @@ SIZES = {
     DreamRec: ["num_items", "embedding_size", "max_history_length", "num_train_timesteps", "denoiser_layers",
                "num_samples"],
     FlowCF: ["num_items", "num_train_timesteps", "time_embedding_size"],
+    GRU4Rec: ["num_items", "embedding_size", "num_layers", "max_history_length"],
     GSASRec: ["num_items", "embedding_size", "num_blocks", "num_heads", "max_history_length", "num_negatives"],
     HSTU: ["num_items", "embedding_size", "num_blocks", "num_heads", "head_size", "max_history_length",
            "num_negatives"],
@@ -79,6 +81,8 @@ def test_sizes_are_positive(model, name, size):
         (SASRecBCE, "dropout"),
         (BSARec, "dropout"),
         (BSARec, "attention_dropout"),
+        (GRU4Rec, "dropout"),
+        (GRU4Rec, "embedding_dropout"),
         (GSASRec, "dropout"),
         (HSTU, "dropout"),
         (HSTU, "embedding_dropout"),
@@ -111,6 +115,10 @@ def test_rates_are_not_negative(model, name):
         (SASRecBCE, {"num_heads": 3}, "embedding_size must be a multiple of num_heads, got 50 and 3"),
         (BSARec, {"num_heads": 3}, "embedding_size must be a multiple of num_heads, got 64 and 3"),
         (BSARec, {"filter_share": 1.5}, r"filter_share must lie in 0\.\.1, got 1.5"),
+        (GRU4Rec, {"loss": "bpr-max"}, "loss 'bpr-max' needs drawn negatives, got num_negatives = 0"),
+        (GRU4Rec, {"logq": 0.5}, "logq = 0.5 needs drawn negatives, got num_negatives = 0"),
+        (GRU4Rec, {"num_negatives": -1}, "num_negatives must be a whole number from 0, got -1"),
+        (GRU4Rec, {"sample_power": -1.0}, "sample_power must be a finite number from 0, got -1"),
         (GSASRec, {"num_heads": 3}, "embedding_size must be a multiple of num_heads, got 128 and 3"),
         (GSASRec, {"calibration": 1.5}, r"calibration must lie in 0\.\.1, got 1.5"),
         (HSTU, {"temperature": 0.0}, "temperature must be above 0, got 0.0"),
@@ -166,12 +174,13 @@ def test_unknown_words_name_the_nearest():
     """In a process of its own, where no hook checks annotations first."""
     script = """
         from diffrec.baselines import ItemKNN, SequentialRules
-        from diffrec.models import DiffRec, DreamRec, PreferDiff
+        from diffrec.models import DiffRec, DreamRec, GRU4Rec, PreferDiff
         for model, arguments in (
             (DreamRec, {"schedule": "cosin"}),
             (DreamRec, {"readout": "cosinus"}),
             (PreferDiff, {"fidelity": "origin"}),
             (DiffRec, {"prediction_type": "epsilom"}),
+            (GRU4Rec, {"loss": "bpr_max"}),
             (SequentialRules, {"normalisation": "cosine"}),
             (ItemKNN, {"neighbours_of": "histories"}),
         ):
@@ -186,8 +195,9 @@ def test_unknown_words_name_the_nearest():
         "NotFoundError no readout 'cosinus'",
         "NotFoundError no fidelity 'origin'",
         "NotFoundError no prediction type 'epsilom'",
+        "NotFoundError no loss 'bpr_max'",
         "NotFoundError no normalisation 'cosine'",
         "NotFoundError no kind of neighbours_of 'histories'",
     ]
-    near = [line.split("did you mean ")[1] for line in lines[:4]]
-    assert near == ["'cosine'?", "'cosine'?", "'original'?", "'epsilon'?"]
+    near = [line.split("did you mean ")[1] for line in lines[:5]]
+    assert near == ["'cosine'?", "'cosine'?", "'original'?", "'epsilon'?", "'bpr-max'?"]
