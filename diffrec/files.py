@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from diffrec.errors import DiffrecError
+from diffrec.errors import DiffrecError, IntegrityError
 
 
 @contextmanager
@@ -24,13 +24,35 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     with _refusals(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with part.open("wb") as file:
+            with part.open("w+b") as file:
                 yield file
                 _to_disk(file)
             os.replace(part, path)
             sync_folder(path.parent)
         finally:
             part.unlink(missing_ok=True)
+
+
+@contextmanager
+def continuing(path: Path, part: Path) -> Iterator[BinaryIO]:
+    """A file to write into that begins with what `part` holds, and takes the place of `path` where the block ends well.
+
+    Both lie on one disk. Where the block ends otherwise `part` stays, to be gone on with; it is removed after an
+    IntegrityError. Raises DiffrecError where the disk refuses.
+    """
+    with _refusals(path):
+        for folder in (path.parent, part.parent):
+            folder.mkdir(parents=True, exist_ok=True)
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)  # no appending: two writers write the same places
+        try:
+            with os.fdopen(os.open(part, flags, 0o644), "r+b") as file:
+                yield file
+                _to_disk(file)
+        except IntegrityError:
+            part.unlink(missing_ok=True)
+            raise
+        os.replace(part, path)
+        sync_folder(path.parent)
 
 
 def write_file(path: Path, content: bytes) -> None:

@@ -40,6 +40,7 @@ COMMANDS = {
         Command("predict", "diffrec.cli.fit", "write the lists of a checkpoint for all test users", raw=True),
         Command("recommend", "diffrec.cli.recommend", "items for a history, by title or id"),
         Command("zoo", "diffrec.cli.zoo", "pretrained models and their metrics"),
+        Command("cache", "diffrec.cli.cache", "what downloads left on this machine; check it, make room"),
         Command("bench", "diffrec.cli.bench", "run a suite: models x datasets x seeds"),
         Command("tradeoff", "diffrec.cli.tradeoff", "accuracy against cost: samplers x steps x guidance"),
         Command("leaderboard", "diffrec.cli.leaderboard", "the table of all results"),

@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the answers. Everything is read off the test cases, so nothing may be chosen by it."""
     from diffrec.bench.probes import RULE_WINDOW, examine
-    from diffrec.zoo.index import find_entry
+    from diffrec.zoo.finding import find_entry
 
     for name in args.only or ():
         choose("probe", name, NAMES)

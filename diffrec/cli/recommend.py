@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num-inference-steps", type=int, metavar="N", help="steps of a diffusion model")
     parser.add_argument("--guidance-scale", type=float, metavar="W", help="pull towards the history; 1 is none")
     parser.add_argument("--include-seen", action="store_true", help="items of the history may come again")
-    parser.add_argument("--offline", action="store_true", help="fetch nothing, which is so in any case")
+    parser.add_argument("--offline", action="store_true", help="take the model from this machine or not at all")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def subject_of(model: str, dataset: str | None, protocol: str | None, seed: int | None, batch_size: int) -> Subject:
     """That of a checkpoint where `model` ends in .ckpt, else that of a zoo entry by name or folder."""
-    from diffrec.zoo.index import find_entry
+    from diffrec.zoo.finding import find_entry
 
     if model.endswith(".ckpt"):
         return subject_of_checkpoint(Path(model), dataset, protocol, seed, batch_size)

@@ -102,7 +102,7 @@ def _model(
     from diffrec.zoo import load
     from diffrec.zoo.config import Config
     from diffrec.zoo.entry import CONFIG, MANIFEST, manifest_bytes
-    from diffrec.zoo.index import find_entry
+    from diffrec.zoo.finding import find_entry
 
     entry = find_entry(entry_name)
     model = load(entry.folder, offline=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,17 +12,21 @@ if TYPE_CHECKING:
 
     from diffrec.zoo.index import Listing
 
-HELP = "list pretrained models with their metrics, show one, check them"
+HELP = "list pretrained models with their metrics, show one, download, check them"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The actions list, info, verify and index."""
+    """The actions list, info, download, verify and index."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="all models, best first inside each dataset and protocol")
     listing.add_argument("--json", action="store_true", help="print JSON")
     listing.add_argument("--sort", default="ndcg@10", metavar="METRIC", help="metric to show and sort by")
     info = actions.add_parser("info", help="the card of a model: data, terms, training, metrics, limits")
     info.add_argument("name", metavar="NAME", help="a name of 'diffrec zoo list', or a folder")
+    download = actions.add_parser("download", help="bring a model into the cache, from a mirror or a hub")
+    download.add_argument("names", nargs="+", metavar="NAME", help="what it is called there")
+    download.add_argument("--revision", metavar="SHA256", help="of its manifest; default: the one that the list has")
+    download.add_argument("--cache-dir", type=Path, metavar="DIR", help="default: DIFFREC_CACHE, else ~/.cache/diffrec")
     verify = actions.add_parser("verify", help="check every byte and load the weights")
     verify.add_argument("names", nargs="*", metavar="NAME", help="all models if none is given")
     actions.add_parser("index", help="rebuild zoo/manifest.json from the folders beside it")
@@ -29,7 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run one action; the exit code."""
-    return {"list": _list, "info": _info, "verify": _verify, "index": _index}[args.action](args)
+    actions = {"list": _list, "info": _info, "download": _download, "verify": _verify, "index": _index}
+    return actions[args.action](args)
 
 
 def _list(args: argparse.Namespace) -> int:
@@ -109,13 +115,24 @@ def _short(count: int) -> str:
 def _info(args: argparse.Namespace) -> int:
     from diffrec.cli.printable import printable
     from diffrec.zoo.entry import CARD
-    from diffrec.zoo.index import find_entry
+    from diffrec.zoo.finding import find_entry
 
-    entry = find_entry(args.name)
+    entry = find_entry(args.name, offline=True)
     lines = entry.read(CARD).decode(errors="replace").splitlines()
     lines += ["", "## Files", "", f"- {entry.folder}", f"- revision: {entry.revision}"]
     lines += [f"- {name}: {file.size:,} bytes, sha256 {file.sha256}" for name, file in entry.files.items()]
     sys.stdout.write("\n".join(printable(line) for line in lines) + "\n")
+    return 0
+
+
+def _download(args: argparse.Namespace) -> int:
+    """The models, from whoever is set; asked for anew even where another revision is here."""
+    from diffrec.zoo.finding import fetch_entry
+
+    for name in args.names:
+        entry = fetch_entry(name, revision=args.revision, cache_dir=args.cache_dir)
+        size = sum(file.size for file in entry.files.values())
+        sys.stdout.write(f"{name}: {size:,} bytes in {entry.folder}\n")
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 import os
 import ssl
@@ -12,31 +13,63 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
-from http.client import HTTPException
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http.client import HTTPException, HTTPMessage, HTTPResponse
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 from urllib.parse import urlsplit
 
 from diffrec.errors import IntegrityError, NetworkError, UsageError
-from diffrec.files import replacing
+from diffrec.files import continuing, replacing
 
 log = logging.getLogger(__name__)
 
+_File = BinaryIO | io.BytesIO
+
 _CHUNK = 1 << 18
 _TRY_AGAIN = {429, 500, 502, 503, 504}
+_GONE = {404, 410}
+_PART, _NO_SUCH_RANGE = 206, 416
 
 
 class _Passing(NetworkError):
     """A fault that may be gone at the next attempt."""
 
 
+def network_is_forbidden() -> bool:
+    """Whether DIFFREC_OFFLINE is set."""
+    return os.environ.get("DIFFREC_OFFLINE", "0") not in ("", "0")
+
+
 def require_network(wanted: str) -> None:
     """Raise NetworkError where DIFFREC_OFFLINE forbids downloads."""
-    if os.environ.get("DIFFREC_OFFLINE", "0") not in ("", "0"):
+    if network_is_forbidden():
         raise NetworkError(
             f"{wanted} is not in the cache and DIFFREC_OFFLINE=1 forbids downloads; "
             f"unset it, or copy the cache folder of a machine that has it (DIFFREC_CACHE)"
         )
+
+
+class Missing(NetworkError):
+    """Whoever was asked does not have it."""
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How patiently something is asked for.
+
+    timeout: seconds to connect and between two reads; deadline: seconds an attempt may take; wait: seconds before
+    the second attempt, doubled each time; headers: sent to the host of the URL and to no other that it points to;
+    alive: called for every chunk that arrives, and may raise to stop.
+    """
+
+    timeout: float = 5.0
+    deadline: float = 600.0
+    attempts: int = 3
+    wait: float = 1.0
+    headers: Mapping[str, str] | None = None
+    alive: Callable[[], None] = lambda: None
 
 
 def download(
@@ -45,45 +78,69 @@ def download(
     *,
     sha256: str | None = None,
     max_bytes: int = 1 << 30,
-    timeout: float = 5.0,
-    deadline: float = 600.0,
-    attempts: int = 3,
-    wait: float = 1.0,
+    partial: Path | None = None,
+    manner: Manner = Manner(),
 ) -> Path:
     """Bring `url` (http, https or file) to `target`, which appears whole or not at all.
 
-    sha256: of the content, where it is known; timeout: seconds to connect and between two reads;
-    deadline: seconds an attempt may take; wait: seconds before the second attempt, doubled each time.
+    sha256: of the content, where it is known; partial: a file that keeps what came where something breaks off, for
+    another call or process to go on from. What has come is never asked for again where the sha256 is known and the
+    server takes part of a file; a continuation that turns out wrong is thrown away and everything is asked for.
     Busy servers and broken transfers are tried again, hosts that cannot be reached are not.
-    Raises NetworkError (nothing came) or IntegrityError (something else came).
+    Raises NetworkError (nothing came) or IntegrityError (something else came; nothing is kept).
     """
+    with replacing(target) if partial is None else continuing(target, partial) as file:
+        _bring(url, file, sha256, max_bytes, manner)
+    return target
+
+
+def read_url(url: str, max_bytes: int, manner: Manner = Manner()) -> bytes:
+    """The content of `url`, in memory; raises what `download` does."""
+    file = io.BytesIO()
+    _bring(url, file, None, max_bytes, manner)
+    return file.getvalue()
+
+
+def _bring(url: str, file: _File, sha256: str | None, max_bytes: int, manner: Manner) -> None:
+    """Make the body the content of `file`, which may hold the beginning of it."""
     if (scheme := urlsplit(url).scheme) not in ("http", "https", "file"):
         raise UsageError(f"cannot download {url}: the scheme is {scheme!r}, allowed are http, https and file")
     if scheme != "file":
         require_network(url)
     log.info("downloading %s", url)
-    with replacing(target) as file:
-        for attempt in range(1, attempts):
-            try:
-                seen = _transfer(url, file, max_bytes, timeout, deadline)
-                break
-            except _Passing as fault:
-                log.warning("%s; attempt %d of %d follows", fault, attempt + 1, attempts)
-                time.sleep(wait * 2 ** (attempt - 1))
-        else:
-            seen = _transfer(url, file, max_bytes, timeout, deadline)
-        if sha256 is not None and seen != sha256:
+    for attempt in range(1, manner.attempts + 1):
+        if sha256 is None:
+            file.truncate(0)
+        try:
+            seen, continued = _transfer(url, file, sha256, max_bytes, manner)
+        except _Passing as fault:
+            if attempt == manner.attempts:
+                raise
+            log.warning("%s; attempt %d of %d follows", fault, attempt + 1, manner.attempts)
+            time.sleep(manner.wait * 2 ** (attempt - 1))
+            continue
+        if sha256 is None or seen == sha256:
+            return
+        if not continued or attempt == manner.attempts:
             raise IntegrityError(f"{url} has sha256 {seen}, expected {sha256}; nothing was kept")
-    return target
+        file.truncate(0)
 
 
-def _transfer(url: str, file: BinaryIO, max_bytes: int, timeout: float, deadline: float) -> str:
-    """Make the body the content of `file` and return its sha256."""
-    file.seek(0)
-    file.truncate()
-    digest, received, stop_at = hashlib.sha256(), 0, time.monotonic() + deadline
+def _transfer(url: str, file: _File, sha256: str | None, max_bytes: int, manner: Manner) -> tuple[str, bool]:
+    """Complete the content of `file`; its sha256, and whether it is what was there before and a continuation."""
+    digest, had = _digest(file), file.tell()
+    if had and digest.hexdigest() == sha256:
+        return digest.hexdigest(), True
+    request = urllib.request.Request(url, headers={"Accept-Encoding": "identity", **(manner.headers or {})})
+    if had:
+        request.add_header("Range", f"bytes={had}-")
+    received, stop_at = had, time.monotonic() + manner.deadline
     try:
-        with urllib.request.urlopen(url, timeout=timeout) as response:
+        with _OPENER.open(request, timeout=manner.timeout) as response:
+            if had and not _continues(response.status, response.headers, had):
+                file.seek(0)
+                file.truncate()
+                digest, had, received = hashlib.sha256(), 0, 0
             expected = response.headers.get("Content-Length")
             # read1 returns what is there, so that the deadline is looked at even where bytes trickle in.
             while chunk := response.read1(_CHUNK):
@@ -91,19 +148,63 @@ def _transfer(url: str, file: BinaryIO, max_bytes: int, timeout: float, deadline
                 if received > max_bytes:
                     raise IntegrityError(f"{url} is larger than the {max_bytes:,} bytes allowed; nothing was kept")
                 if time.monotonic() > stop_at:
-                    raise NetworkError(f"{url} is too slow: {received:,} bytes in {deadline:g} seconds")
+                    raise NetworkError(f"{url} is too slow: {received:,} bytes in {manner.deadline:g} seconds")
+                manner.alive()
                 digest.update(chunk)
                 file.write(chunk)
+                file.flush()  # what came stays, even if this process is killed
     except urllib.error.HTTPError as error:
-        kind = _Passing if error.code in _TRY_AGAIN else NetworkError
+        if error.code == _NO_SUCH_RANGE and had:
+            file.truncate(0)
+            raise _Passing(f"{url} does not go on at byte {had:,}") from error
+        kind = _Passing if error.code in _TRY_AGAIN else Missing if error.code in _GONE else NetworkError
         raise kind(f"{url} answered {error.code} {error.reason}") from error
     except urllib.error.URLError as error:
-        raise NetworkError(f"{url} cannot be reached: {error.reason}") from error
+        kind = Missing if url.startswith("file:") else NetworkError
+        raise kind(f"{url} cannot be reached: {error.reason}") from error
     except (HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
         raise _Passing(f"{url} broke off after {received:,} bytes: {error or type(error).__name__}") from error
-    if expected is not None and received != int(expected):
-        raise _Passing(f"{url} ended after {received:,} of {int(expected):,} bytes")
-    return digest.hexdigest()
+    if expected is not None and received - had != int(expected):
+        raise _Passing(f"{url} ended after {received:,} of {had + int(expected):,} bytes")
+    return digest.hexdigest(), had > 0
+
+
+def _digest(file: _File) -> hashlib._Hash:
+    """Of what a file holds; the position is its end afterwards."""
+    file.seek(0)
+    digest = hashlib.sha256()
+    while chunk := file.read(_CHUNK):
+        digest.update(chunk)
+    return digest
+
+
+def _continues(status: int | None, headers: HTTPMessage, place: int) -> bool:
+    """Whether an answer is the part of a file that begins at `place`."""
+    return status == _PART and headers.get("Content-Range", "").startswith(f"bytes {place}-")
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Secrets stay with the host they are meant for, and what was asked for safely does not come unsafely."""
+
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes] | HTTPResponse | io.BytesIO,
+        code: int,
+        msg: str,
+        headers: HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        old, new = urlsplit(req.full_url), urlsplit(newurl)
+        if old.scheme == "https" and new.scheme != "https":
+            raise NetworkError(f"{req.full_url} points to {newurl}, which is not encrypted")
+        request = super().redirect_request(req, fp, code, msg, headers, newurl)
+        if request is not None and old.netloc != new.netloc:
+            request.remove_header("Authorization")
+        return request
+
+
+_OPENER = urllib.request.build_opener(_Redirects)
 
 
 def download_wheel(requirement: str, folder: Path) -> Path:

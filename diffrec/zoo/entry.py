@@ -30,7 +30,7 @@ WEIGHTS, CONFIG, VOCABULARY, METRICS, CARD = FILES = (
     "metrics.json",
     "card.md",
 )
-_LARGEST = {WEIGHTS: 1 << 34, CONFIG: 1 << 16, VOCABULARY: 1 << 27, METRICS: 1 << 18, CARD: 1 << 18, MANIFEST: 1 << 16}
+LARGEST = {WEIGHTS: 1 << 34, CONFIG: 1 << 16, VOCABULARY: 1 << 27, METRICS: 1 << 18, CARD: 1 << 18, MANIFEST: 1 << 16}
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,95}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -58,31 +58,28 @@ class FileRecord:
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry folder whose manifest has been read; `revision` is the sha256 of that manifest."""
+    """One entry folder whose manifest has been read; `revision` is the sha256 of that manifest; remedy: what to do
+    where a file is damaged."""
 
     folder: Path
     revision: str
     files: Mapping[str, FileRecord]
+    remedy: str = ""
 
     @classmethod
     def open(cls, folder: Path) -> Entry:
         """Read the manifest. NotFoundError where there is no folder, IntegrityError where it is no entry."""
         if not os.path.isdir(folder):  # False for every impossible path, too
             raise NotFoundError(f"there is no zoo entry in {folder}: no such folder")
-        where = str(folder / MANIFEST)
-        data = read_file(folder / MANIFEST, _LARGEST[MANIFEST])
-        manifest = record(from_json(data, where), where, {"schema_version": int, "files": dict})
-        check_version(manifest["schema_version"], where)
-        if to_json(manifest) != data:
-            raise IntegrityError(f"{where} was changed after it was written: it is not in the form that diffrec writes")
-        return cls(folder, sha256(data), parse_files(manifest["files"], where))
+        data = read_file(folder / MANIFEST, LARGEST[MANIFEST])
+        return cls(folder, sha256(data), parse_manifest(data, str(folder / MANIFEST)))
 
     def read(self, name: str) -> bytes:
         """The bytes of one of FILES, after checking size and sha256."""
         path = self.folder / name
-        data = read_file(path, self.files[name].size)
+        data = read_file(path, self.files[name].size, self.remedy)
         if FileRecord.of(data) != self.files[name]:
-            raise IntegrityError(f"{path} is not the file its manifest lists: size or sha256 differs")
+            raise IntegrityError(f"{path} is not the file its manifest lists: size or sha256 differs{self.remedy}")
         return data
 
     def read_all(self) -> dict[str, bytes]:
@@ -100,10 +97,28 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def is_revision(text: str) -> bool:
+    """Has this the form of a revision?"""
+    return _SHA256.fullmatch(text) is not None
+
+
 def manifest_bytes(contents: Mapping[str, bytes]) -> bytes:
     """The entry manifest of these files."""
-    files = {name: vars(FileRecord.of(data)) for name, data in contents.items()}
-    return to_json({"schema_version": SCHEMA_VERSION, "files": files})
+    return manifest_of({name: FileRecord.of(data) for name, data in contents.items()})
+
+
+def manifest_of(files: Mapping[str, FileRecord]) -> bytes:
+    """The entry manifest that lists these records."""
+    return to_json({"schema_version": SCHEMA_VERSION, "files": {name: vars(file) for name, file in files.items()}})
+
+
+def parse_manifest(data: bytes, where: str) -> dict[str, FileRecord]:
+    """The records of an entry manifest; IntegrityError where it is not one, byte for byte."""
+    manifest = record(from_json(data, where), where, {"schema_version": int, "files": dict})
+    check_version(manifest["schema_version"], where)
+    if to_json(manifest) != data:
+        raise IntegrityError(f"{where} was changed after it was written: it is not in the form that diffrec writes")
+    return parse_files(manifest["files"], where)
 
 
 def parse_files(value: Mapping[str, object], where: str) -> dict[str, FileRecord]:
@@ -113,8 +128,8 @@ def parse_files(value: Mapping[str, object], where: str) -> dict[str, FileRecord
         raise IntegrityError(f"{where} must list {', '.join(FILES)}; unexpected or missing: {short(wrong)}")
     files = {name: FileRecord.parse(value[name], f"{where}: {name}") for name in FILES}
     for name, file in files.items():
-        if file.size > _LARGEST[name]:
-            raise IntegrityError(f"{where}: {name} has {file.size:,} bytes; at most {_LARGEST[name]:,} are allowed")
+        if file.size > LARGEST[name]:
+            raise IntegrityError(f"{where}: {name} has {file.size:,} bytes; at most {LARGEST[name]:,} are allowed")
     return files
 
 
@@ -124,14 +139,14 @@ def check_version(version: int, where: str) -> None:
         raise IntegrityError(f"{where} has schema_version {short(version)}; this diffrec reads {SCHEMA_VERSION}")
 
 
-def read_file(path: Path, largest: int) -> bytes:
+def read_file(path: Path, largest: int, remedy: str = "") -> bytes:
     """The bytes of a regular file of at most `largest` bytes; IntegrityError for anything else, links too."""
     try:
         status = path.lstat()
         if not stat.S_ISREG(status.st_mode):
-            raise IntegrityError(f"{path} is not a regular file")
+            raise IntegrityError(f"{path} is not a regular file{remedy}")
         if status.st_size > largest:
-            raise IntegrityError(f"{path} has {status.st_size:,} bytes, more than the {largest:,} expected")
+            raise IntegrityError(f"{path} has {status.st_size:,} bytes, more than the {largest:,} expected{remedy}")
         return path.read_bytes()
     except OSError as error:
-        raise IntegrityError(f"{path} cannot be read: {error.strerror}") from error
+        raise IntegrityError(f"{path} cannot be read: {error.strerror}{remedy}") from error

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffrec.errors import IntegrityError, NotFoundError, near_match
+from diffrec.errors import IntegrityError
 from diffrec.files import write_file
 from diffrec.paths import resource_dir
 from diffrec.strict_json import from_json, numbers, record, short, to_json
@@ -78,9 +77,14 @@ class Listing:
         return {**vars(self), "files": {name: vars(file) for name, file in self.files.items()}}
 
 
+def zoo_dir() -> Path:
+    """The folder of the entries that come with the project."""
+    return resource_dir("zoo")
+
+
 def read_index(root: Path | None = None) -> dict[str, Listing]:
     """The rows of `root`/manifest.json by name, none where there is no such file; `root` is the zoo of the project."""
-    path = (root or resource_dir("zoo")) / MANIFEST
+    path = (root or zoo_dir()) / MANIFEST
     if not path.exists():
         return {}
     where = str(path)
@@ -97,32 +101,9 @@ def rebuild_index(root: Path | None = None) -> dict[str, Listing]:
 
     Raises IntegrityError where a file is not what the manifest of its entry says.
     """
-    root = root or resource_dir("zoo")
+    root = root or zoo_dir()
     folders = sorted(folder for folder in root.iterdir() if folder.is_dir() and is_name(folder.name))
     rows = {folder.name: Listing.of(Entry.open(folder)) for folder in folders}
     plain = {name: row.plain() for name, row in rows.items()}
     write_file(root / MANIFEST, to_json({"schema_version": SCHEMA_VERSION, "entries": plain}))
     return rows
-
-
-def find_entry(name_or_path: str | Path, root: Path | None = None) -> Entry:
-    """The entry of that name in the zoo, or in that folder (a Path, or text with a slash).
-
-    Raises NotFoundError with the near match, IntegrityError where the entry is not the one the zoo lists.
-    """
-    if isinstance(name_or_path, Path) or "/" in name_or_path or os.sep in name_or_path or name_or_path in (".", ".."):
-        return Entry.open(Path(name_or_path))
-    rows = read_index(root)
-    if name_or_path not in rows:
-        raise NotFoundError(_unknown(name_or_path, rows))
-    folder = (root or resource_dir("zoo")) / name_or_path
-    entry = Entry.open(folder)
-    if entry.revision != rows[name_or_path].revision or entry.files != rows[name_or_path].files:
-        raise IntegrityError(f"{folder} is not the entry that the zoo lists: its manifest differs")
-    return entry
-
-
-def _unknown(name: str, rows: Mapping[str, Listing]) -> str:
-    there = f"there are: {', '.join(sorted(rows))}" if rows else "the zoo is empty"
-    hint = f"; for the folder of that name write './{name}'" if os.path.isdir(name) else near_match(name, rows)
-    return f"no zoo entry {name!r}; {there}{hint}"

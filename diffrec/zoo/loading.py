@@ -24,23 +24,32 @@ from diffrec.typing import Tensor
 from diffrec.zoo.arguments import checked_arguments
 from diffrec.zoo.config import Config, Measured, TrainedOn
 from diffrec.zoo.entry import CONFIG, METRICS, SCHEMA_VERSION, VOCABULARY, WEIGHTS, check_version
-from diffrec.zoo.index import find_entry
+from diffrec.zoo.finding import find_entry
 from diffrec.zoo.sampling import set_sampling
 from diffrec.zoo.titles import DatasetTitles
 
 _NONE = type(None)
 
 
-def load(name_or_path: str | Path, *, offline: bool = False) -> Recommender:
+def load(
+    name_or_path: str | Path,
+    *,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    offline: bool = False,
+) -> Recommender:
     """The model of a zoo entry, in evaluation mode, with its vocabulary.
 
     name_or_path: a name of `diffrec zoo list`, or the folder of an entry (a Path, or text with a slash).
+    revision: the sha256 of its manifest, by default that of the list; cache_dir: where downloads are kept, by default
+    `DIFFREC_CACHE`; offline: no network. What is neither in the cache nor in the zoo of this installation comes from
+    the mirrors or the hub that are set (`zoo.mirrors`), which by default is nobody.
     Every file is checked by sha256, and the weights against the model that the configuration builds.
     Titles that the entry may not hold are taken from the dataset, when one is needed and it lies on this
-    machine. Nothing is fetched, with or without `offline`. Raises NotFoundError (no such entry), IntegrityError
-    (anything about it is not as it should be).
+    machine; they are never fetched. Raises NotFoundError (no such entry), NetworkError (it is elsewhere and cannot be
+    had), IntegrityError (anything about it is not as it should be).
     """
-    entry = find_entry(name_or_path)
+    entry = find_entry(name_or_path, revision=revision, cache_dir=cache_dir, offline=offline)
     contents = entry.read_all()
     config = Config.parse(contents[CONFIG], str(entry.folder / CONFIG))
     Measured.parse(contents[METRICS], str(entry.folder / METRICS))

@@ -6,13 +6,15 @@ import hashlib
 import io
 import threading
 import time
+import urllib.request
 import zipfile
+from http.client import HTTPMessage
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from diffrec.data import fetching
-from diffrec.data.fetching import download, read_members
+from diffrec.data.fetching import Manner, Missing, download, read_members, read_url
 from diffrec.errors import IntegrityError, NetworkError, UsageError
 
 CONTENT = bytes(range(256)) * 400
@@ -79,8 +81,8 @@ def server():
 
 
 def get(url, folder, **options):
-    settings = {"sha256": SHA256, "timeout": 0.3, "wait": 0.01, **options}
-    return download(url, folder / "slot" / "file.bin", **settings)
+    manner = Manner(timeout=0.3, wait=0.01, deadline=options.pop("deadline", 600.0))
+    return download(url, folder / "slot" / "file.bin", manner=manner, **{"sha256": SHA256, **options})
 
 
 def assert_nothing_there(folder):
@@ -171,6 +173,67 @@ def test_offline_asks_nobody(server, tmp_path, monkeypatch):
 def test_other_schemes_are_refused(tmp_path, url):
     with pytest.raises(UsageError, match="allowed are http, https and file"):
         get(url, tmp_path)
+
+
+def test_a_page_is_read_into_memory_and_only_so_much_of_it(server):
+    assert read_url(server(503, "fine"), len(CONTENT), Manner(wait=0.01)) == CONTENT
+    with pytest.raises(IntegrityError, match="larger than the 1,000 bytes allowed"):
+        read_url(server("fine"), 1000)
+    with pytest.raises(Missing, match="answered 404"):
+        read_url(server(404), 1000)
+
+
+def test_a_partial_file_stays_after_a_fault_and_goes_after_wrong_bytes(server, tmp_path):
+    part = tmp_path / "slot" / "beginning"
+    with pytest.raises(NetworkError, match="ended after"):
+        get(server("cut"), tmp_path, partial=part)
+    assert part.read_bytes() == CONTENT[:1000]
+    assert get(server("fine"), tmp_path, partial=part).read_bytes() == CONTENT  # which sends everything again
+    assert [path.name for path in part.parent.iterdir()] == ["file.bin"]
+    with pytest.raises(IntegrityError):
+        get(server("flip"), tmp_path, partial=part)
+    assert [path.name for path in part.parent.iterdir()] == ["file.bin"]
+
+
+def test_a_partial_file_that_is_complete_asks_nobody(server, tmp_path):
+    part = tmp_path / "beginning"
+    part.write_bytes(CONTENT)
+    url = server("fine")
+    assert get(url, tmp_path, partial=part).read_bytes() == CONTENT
+    assert server.http.requests == 0
+
+
+def test_whoever_downloads_can_be_stopped_and_keeps_what_came(server, tmp_path):
+    class Stopped(Exception):
+        pass
+
+    def stop():
+        raise Stopped
+
+    part, target = tmp_path / "beginning", tmp_path / "file.bin"
+    with pytest.raises(Stopped):
+        download(server("fine"), target, sha256=SHA256, partial=part, manner=Manner(alive=stop))
+    assert part.exists()
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(("old", "new", "allowed"), [
+    ("https://a/x", "http://a/x", False),
+    ("https://a/x", "https://b/x", True),
+    ("http://a/x", "http://b/x", True),
+    ("http://a/x", "http://a/y", True),
+])  # fmt: skip
+def test_redirects_keep_secrets_and_encryption(old, new, allowed):
+    request = urllib.request.Request(old, headers={"Authorization": "Bearer x", "Range": "bytes=5-"})
+    handler = fetching._Redirects()
+    if not allowed:
+        with pytest.raises(NetworkError, match="not encrypted"):
+            handler.redirect_request(request, io.BytesIO(), 302, "", HTTPMessage(), new)
+        return
+    followed = handler.redirect_request(request, io.BytesIO(), 302, "", HTTPMessage(), new)
+    assert followed is not None
+    assert followed.get_header("Range") == "bytes=5-"
+    assert (followed.get_header("Authorization") == "Bearer x") == (new.split("/")[2] == "a")
 
 
 def archive(folder, **members):

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import sys
+import threading
+import time
 import types
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pytest
 import torch
@@ -11,9 +18,12 @@ from torch import nn
 
 import diffrec.models
 from diffrec.baselines import Popularity
+from diffrec.data.fetching import Manner
 from diffrec.data.synthetic import synthetic
 from diffrec.recommender import Recommender
 from diffrec.zoo import save
+from diffrec.zoo.entry import MANIFEST
+from diffrec.zoo.index import rebuild_index
 
 NUM_ITEMS = 100
 
@@ -74,3 +84,96 @@ def popularity(dataset):
     model.solve(dataset.parts["all"].items)
     model.vocabulary = dataset.vocabulary
     return model.eval()
+
+
+class Mirror(BaseHTTPRequestHandler):
+    """Serves a folder, each request with the next fault of the plan, and "fine" when the plan has ended."""
+
+    protocol_version = "HTTP/1.0"
+
+    def do_GET(self):
+        server: Any = self.server
+        with server.guard:
+            fault = server.plan.pop(0) if server.plan else "fine"
+            server.requests.append((self.path, self.headers.get("Range"), self.headers.get("Authorization")))
+        path = server.folder / self.path.lstrip("/")
+        if isinstance(fault, int) or not path.is_file():
+            return self.send_error(fault if isinstance(fault, int) else 404)
+        if isinstance(fault, str) and fault.startswith("http"):
+            self.send_response(302)
+            self.send_header("Location", fault + self.path)
+            return self.end_headers()
+        self.answer(fault, path.read_bytes())
+
+    def answer(self, fault, content):
+        asked = self.headers.get("Range")
+        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and fault != "no ranges" else 0
+        if start >= len(content) and start:
+            return self.send_error(416)
+        body = bytearray(content[start:])
+        if fault == "flip":
+            body[len(body) // 2] ^= 1
+        elif fault == "extra":
+            body += b"x"
+        elif fault == "html":
+            body, start = bytearray(b"<html>Log in</html>"), 0
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        self.send_header("Content-Length", str(len(body) + 7 * (fault == "wrong length")))
+        self.end_headers()
+        self.serve(fault, body)
+
+    def serve(self, fault, body):
+        server: Any = self.server
+        if fault == "cut":
+            body = body[: len(body) // 2]
+        pieces = 10 if fault == "slow" else 1
+        size = -(-len(body) // pieces)
+        with contextlib.suppress(OSError):
+            for start in range(0, len(body), max(size, 1)):
+                self.wfile.write(body[start : start + size])
+                self.wfile.flush()
+                time.sleep(server.pause if fault == "slow" else 0)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def mirror():
+    """`mirror(folder, *plan)`: a server of that folder; its `url`, and the `requests` that it saw."""
+    servers = []
+
+    def start(folder, *plan):
+        server: Any = ThreadingHTTPServer(("127.0.0.1", 0), Mirror)
+        server.daemon_threads, server.block_on_close = True, False
+        server.folder, server.plan, server.requests, server.pause = folder, list(plan), [], 0.002
+        server.guard = threading.Lock()
+        server.url = f"http://127.0.0.1:{server.server_address[1]}"
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        servers.append(server)
+        return server
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def elsewhere(entry, tmp_path, monkeypatch):
+    """A zoo that lists `tiny.synthetic`, whose files are only in the folder that is returned; an empty cache."""
+    rebuild_index(entry.parent)
+    here = tmp_path / "here"
+    here.mkdir()
+    shutil.copy(entry.parent / MANIFEST, here)
+    there = tmp_path / "there"
+    there.mkdir()
+    entry.rename(there / entry.name)
+    monkeypatch.setattr("diffrec.zoo.index.resource_dir", lambda name: here)
+    monkeypatch.setenv("DIFFREC_CACHE", str(tmp_path / "cache"))
+    for name in ("DIFFREC_ZOO_MIRRORS", "DIFFREC_ZOO_HUB", "DIFFREC_OFFLINE", "HF_HUB_OFFLINE", "HF_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("diffrec.zoo.finding.Manner", partial(Manner, wait=0.005, timeout=0.5))
+    return there

@@ -11,7 +11,8 @@ import pytest
 from diffrec.errors import DiffrecError, IntegrityError, NotFoundError
 from diffrec.zoo import save
 from diffrec.zoo.entry import FILES, MANIFEST, sha256
-from diffrec.zoo.index import find_entry, read_index, rebuild_index
+from diffrec.zoo.finding import find_entry
+from diffrec.zoo.index import read_index, rebuild_index
 
 
 @pytest.fixture
