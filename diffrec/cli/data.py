@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from diffrec.data.dataset import Dataset
     from diffrec.data.importing import ImportReport
 
-HELP = "list, inspect, fetch and import datasets"
+HELP = "list, inspect, fetch and import datasets; make vectors of their texts"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The four actions and their options."""
+    """The actions and their options."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
     listing = actions.add_parser("list", help="the datasets that can be loaded")
@@ -45,10 +45,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add.add_argument("--force", action="store_true", help="replace an imported dataset of that name")
     add.add_argument("--json", action="store_true", help="print the report as JSON")
 
+    embed = actions.add_parser("embed", help="vectors of the item texts of a dataset, kept in the cache")
+    embed.add_argument("name", metavar="NAME")
+    encoders = "tf-idf, a folder, an id of the Hugging Face hub, or package:NAME for a Python package with weights"
+    embed.add_argument("--encoder", help=f"{encoders}; such a package where one is installed, else tf-idf")
+    embed.add_argument("--fields", metavar="A,B", help="columns of items.parquet; all that are known where not given")
+    embed.add_argument("--width", type=int, metavar="W", help="of the vectors; 256 for tf-idf, else the encoder's own")
+    embed.add_argument("--whiten", action="store_true", help="principal directions of equal spread")
+    embed.add_argument("--unit-norm", action="store_true", help="vectors of length 1")
+    embed.add_argument("--device", help="where the encoder runs, such as cuda")
+    _add_keeping(embed, "vectors")
+
+
+def _add_keeping(parser: argparse.ArgumentParser, what: str) -> None:
+    """How what is made is called and shown."""
+    parser.add_argument(
+        "--as", dest="called", metavar="WORD", help=f"name of the {what}; made of the options by default"
+    )
+    parser.add_argument("--force", action="store_true", help="make them anew even if they are there")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
 
 def run(args: argparse.Namespace) -> int:
     """Do what was asked; errors are DiffrecError."""
-    return {"list": _list, "info": _info, "fetch": _fetch, "import": _import}[args.action](args)
+    return {"list": _list, "info": _info, "fetch": _fetch, "import": _import, "embed": _embed}[args.action](args)
 
 
 def _delimiter(text: str) -> str:
@@ -185,6 +205,29 @@ def _fetch(args: argparse.Namespace) -> int:
     counts = f"{dataset.num_users:,} users, {dataset.num_items:,} items, {dataset.num_interactions:,} interactions"
     _console().print(f"{args.name}: {counts}, checked, {where}", soft_wrap=True, markup=False)
     return 0
+
+
+def _embed(args: argparse.Namespace) -> int:
+    from diffrec.text.embedding import Embedding, default_encoder, embed
+
+    fields = tuple(args.fields.split(",")) if args.fields else ()
+    how = Embedding(args.encoder or default_encoder(), fields, args.width, args.whiten, args.unit_norm)
+    path, made = embed(args.name, how, args.called, force=args.force, device=args.device)
+    items, width = made.tensors["vectors"].shape
+    name = f"{args.name}/{path.stem}"
+    if args.json:
+        return _print_json({"name": name, "file": str(path), "sha256": made.sha256, "width": width, **made.facts})
+    texts = f"{items:,}, {made.facts['distinct']:,} of them different, {made.facts['empty']:,} empty"
+    return _print_facts(
+        [
+            ("vectors", name),
+            ("texts", f"{texts}; of {', '.join(made.facts['how']['fields'])}"),
+            ("encoder", how.encoder),
+            ("width", f"{width}{', whitened' * how.whiten}{', of length 1' * how.unit_norm}"),
+            ("file", str(path)),
+            ("sha256", made.sha256 or ""),
+        ]
+    )
 
 
 def _import(args: argparse.Namespace) -> int:

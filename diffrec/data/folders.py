@@ -68,7 +68,7 @@ def read_folder(folder: Path, name: str) -> Dataset:
     """The dataset in `folder`; raises IntegrityError where a file cannot be read or lacks a column."""
     try:
         parts, aligned = _read_parts(folder)
-        items = _table(folder / "items.parquet") if (folder / "items.parquet").exists() else None
+        items = read_table(folder / "items.parquet") if (folder / "items.parquet").exists() else None
         return assemble(name, parts, items, describe(folder, name), aligned)
     except (pa.ArrowException, KeyError, OSError) as error:
         raise IntegrityError(f"the dataset in {folder} cannot be read: {error}") from error
@@ -137,10 +137,10 @@ def _read_parts(folder: Path) -> tuple[dict[str, Part], bool]:
     """The parts of a folder, and whether row u is the same user in all of them."""
     shape = shape_of(folder)
     if shape == "log":
-        return {"all": log_part(_table(folder / "interactions.parquet"))}, True
+        return {"all": log_part(read_table(folder / "interactions.parquet"))}, True
     if shape == "sequences":
-        return {"all": _list_part(_table(folder / "sequences.parquet"), "user_id")}, True
-    tables = {name: _table(folder / f"{name}.parquet") for name in ("train", "valid", "test")
+        return {"all": _list_part(read_table(folder / "sequences.parquet"), "user_id")}, True
+    tables = {name: read_table(folder / f"{name}.parquet") for name in ("train", "valid", "test")
               if (folder / f"{name}.parquet").exists()}  # fmt: skip
     columns = tables["train"].column_names
     if "next" in columns:
@@ -149,7 +149,7 @@ def _read_parts(folder: Path) -> tuple[dict[str, Part], bool]:
     if "items" in columns:
         return {name: _list_part(table, "row") for name, table in tables.items()}, False
     for path in folder.glob("valid_*.parquet"):
-        tables["valid"] = _table(path)
+        tables["valid"] = read_table(path)
         tables["train"] = _without(tables["train"], tables["valid"])
     return _pair_parts({name: tables[name] for name in ("train", "valid", "test") if name in tables}), True
 
@@ -242,7 +242,7 @@ def _titles(ids: pa.Array, items: pa.Table) -> tuple[str, ...] | None:
     return tuple(titles.combine_chunks().take(places).fill_null("").to_pylist())
 
 
-def _table(path: Path) -> pa.Table:
+def read_table(path: Path) -> pa.Table:
     """The table in `path`; where source.json states a sha256 for it, the bytes must have it."""
     content = path.read_bytes()
     stated = read_description(path.parent).get("files", {}).get(path.name, {}).get("sha256")

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 from torch.nn.functional import normalize
 
-from diffrec.errors import NotFoundError, UsageError, choose
+from diffrec.errors import UsageError, choose
+from diffrec.nn.artefacts import find_artefact, read_artefact
+from diffrec.nn.principal import whitened
 from diffrec.typing import Float, Int, Scores, Tensor
 
 Readout = Literal["inner_product", "cosine", "euclidean"]
@@ -68,24 +69,14 @@ class EmbeddingSpace(nn.Module):
         self.table.weight[1:] = whitened(vectors, dim).to(self.table.weight)
 
 
-def whitened(vectors: Float[Tensor, "items raw"], dim: int) -> Float[Tensor, "items dim"]:
-    """(e - mean) U diag(eigenvalue + 1e-7)^-1/2 over the `dim` largest eigenvalues of the covariance, in float64."""
-    centred = vectors.double() - vectors.double().mean(0)
-    values, directions = torch.linalg.eigh(centred.T @ centred / (len(vectors) - 1))
-    return centred @ directions[:, -dim:] / (values[-dim:].clamp(min=0) + 1e-7).sqrt()
-
-
-def read_vectors(path: str | Path) -> Float[Tensor, "items raw"]:
+def read_vectors(name: str | Path) -> Float[Tensor, "items raw"]:
     """The tensor `vectors` of a safetensors file: one row an item, in the order of the item numbers 1..N.
 
-    Raises NotFoundError for a missing file, UsageError for one that holds something else.
+    name: its path, or what `diffrec data embed` called it. Raises NotFoundError for a missing file, UsageError for one
+    that holds something else, IntegrityError for one that has changed.
     """
-    if not Path(path).is_file():
-        raise NotFoundError(f"no file {str(path)!r} with item vectors")
-    try:
-        tensors = load_file(path)
-    except Exception as error:  # safetensors has an exception of its own for each fault
-        raise UsageError(f"{path} is no safetensors file: {error}") from None
+    path = find_artefact("vectors", name)
+    tensors = read_artefact(path).tensors
     vectors = tensors.get("vectors")
     if vectors is None or vectors.ndim != 2 or not vectors.is_floating_point():
         held = {name: tuple(tensor.shape) for name, tensor in tensors.items()}

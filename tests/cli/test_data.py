@@ -103,6 +103,25 @@ def test_tab_can_be_written_as_a_word(call, places):
     assert json.loads(call("import", path, "--name", "o", "--delimiter", "tab", "--json"))["delimiter"] == "\t"
 
 
+def test_embed_makes_vectors_of_the_titles(call, places):
+    path = places / "t.csv"
+    path.write_text(
+        "user,item,title\n" + "".join(f"u{i % 3},i{i},{'red' if i % 2 else 'blue'} hat {i % 5}\n" for i in range(20))
+    )
+    call("import", path, "--name", "hats")
+    words = ("embed", "hats", "--encoder", "tf-idf", "--width", "3", "--unit-norm")
+    made = json.loads(call(*words, "--json"))
+    assert (made["name"], made["width"], made["distinct"], made["empty"]) == ("hats/tf-idf-3-unit", 3, 10, 0)
+    assert Path(made["file"]).is_file()
+    text = call(*words)
+    assert "20, 10 of them different, 0 empty; of title" in text
+    assert made["sha256"] in text.replace("\n", "").replace(" ", "")
+    with pytest.raises(UsageError, match="was made otherwise"):
+        call("embed", "hats", "--encoder", "tf-idf", "--width", "4", "--as", "tf-idf-3-unit")
+    with pytest.raises(UsageError, match="synthetic says nothing"):
+        call("embed", "synthetic")
+
+
 def test_names_are_printed_letter_by_letter(call, places):
     path = places / "o.csv"
     path.write_text("user,a:smile:b [red]\nu,i\n")

@@ -14,8 +14,8 @@ from diffrec.diffusion.schedules import linear, preferdiff_grid, respaced
 from diffrec.diffusion.timesteps import TimestepDraw
 from diffrec.errors import NotFoundError, UsageError
 from diffrec.models import PreferDiff
+from diffrec.nn.principal import whitened
 from diffrec.recommender import count_parameters
-from diffrec.spaces.embedding import whitened
 from diffrec.zoo import load, save
 
 RENAMED = {
