@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
+from torch.nn.functional import pad
 
 from diffrec.data.batch import Batch
 from diffrec.diffusion.noise import RequestNoise
@@ -11,24 +13,25 @@ from diffrec.nn.cross_entropy import cross_entropy_over_items
 from diffrec.nn.transformer import last_state
 from diffrec.recommender import Recommender
 from diffrec.spaces.embedding import EmbeddingSpace
-from diffrec.typing import Float, History, Int, Scores, Targets, Tensor
+from diffrec.typing import Float, History, Int, Scores, Targets, Tensor, Vectors
 
 
 class NextItemRecommender(Recommender):
     """A network reads the history; the score compares its last state with the table of the items.
 
-    A subclass makes `items` and gives `states`; also `outputs`, where states are compared with another table, and
-    `loss_of`, where the loss is not the cross-entropy over all items.
+    A subclass makes `items` and gives `states`; also `outputs`, where states are compared with another table, `bias`
+    (items,), where the score has one, and `loss_of`, where the loss is not the cross-entropy over all items.
     """
 
     items: EmbeddingSpace
     outputs: EmbeddingSpace | None
+    bias: nn.Parameter | None
 
     def __init__(self, num_items: int, max_history_length: int, lr: float, weight_decay: float) -> None:
         super().__init__(num_items, max_history_length)
         check_numbers(low=0.0, lr=lr, weight_decay=weight_decay)
         self.lr, self.weight_decay = lr, weight_decay
-        self.outputs = None
+        self.outputs = self.bias = None
 
     def states(self, history: History) -> Float[Tensor, "batch length dim"]:
         """The state after every item."""
@@ -39,9 +42,18 @@ class NextItemRecommender(Recommender):
         """The table that states are compared with."""
         return self.items if self.outputs is None else self.outputs
 
+    def compared(
+        self, states: Float[Tensor, "positions dim"]
+    ) -> tuple[Float[Tensor, "positions wide"], Float[Tensor, "items wide"]]:
+        """States and the table whose products with them are the logits; a bias is one more coordinate of both."""
+        table = self.candidates.table.weight[1:]
+        if self.bias is None:
+            return states, table
+        return pad(states, (0, 1), value=1.0), torch.cat([table, self.bias[:, None]], dim=1)
+
     def loss_of(self, states: Float[Tensor, "positions dim"], target: Int[Tensor, " positions"]) -> Float[Tensor, ""]:
         """Cross-entropy over all items; target: item numbers."""
-        return cross_entropy_over_items(states, self.candidates.table.weight[1:], target - 1)
+        return cross_entropy_over_items(*self.compared(states), target - 1)
 
     def training_loss(self, batch: Batch) -> Float[Tensor, ""]:
         """The loss at all real positions of the batch."""
@@ -58,7 +70,12 @@ class NextItemRecommender(Recommender):
 
     def score_last(self, states: Float[Tensor, "batch length dim"], history: History) -> Scores:
         """The scores of the state at the last item; an empty history has the state of its first, empty slot."""
-        return self.candidates.score(last_state(states, (history > 0).sum(1).clamp(min=1)))
+        return self.score_state(last_state(states, (history > 0).sum(1).clamp(min=1)))
+
+    def score_state(self, state: Vectors) -> Scores:
+        """One state of each request compared with every item."""
+        scores = self.candidates.score(state)
+        return scores if self.bias is None else scores + self.bias
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=True)

@@ -21,6 +21,7 @@ MODELS: dict[str, str] = {
     "sasrec-bce": "diffrec.models.sasrec:SASRecBCE",
     "gsasrec": "diffrec.models.gsasrec:GSASRec",
     "gru4rec": "diffrec.models.gru4rec:GRU4Rec",
+    "bert4rec": "diffrec.models.bert4rec:BERT4Rec",
     "bsarec": "diffrec.models.bsarec:BSARec",
     "hstu": "diffrec.models.hstu:HSTU",
 }

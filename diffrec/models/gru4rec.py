@@ -21,17 +21,16 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.functional import elu, pad
+from torch.nn.functional import elu
 
 from diffrec.data.ragged import Ragged
 from diffrec.errors import UsageError, check_numbers, check_sizes, choose
 from diffrec.next_item import NextItemRecommender
-from diffrec.nn.cross_entropy import cross_entropy_over_items
 from diffrec.nn.dropout import Dropout
 from diffrec.nn.popular_items import PopularItems
 from diffrec.nn.sampled_losses import bpr_max, sampled_softmax, shared_negatives
 from diffrec.spaces.embedding import EmbeddingSpace
-from diffrec.typing import Float, History, Int, Scores, Tensor
+from diffrec.typing import Float, History, Int, Tensor
 
 Loss = Literal["cross-entropy", "bpr-max"]
 
@@ -101,13 +100,12 @@ class GRU4Rec(NextItemRecommender):
         return self.dropout(self.gru(self.embedding_dropout(self.items.encode(history)))[0])
 
     def loss_of(self, states: Float[Tensor, "positions dim"], target: Int[Tensor, " positions"]) -> Float[Tensor, ""]:
-        """Against all items or some; the bias is one more coordinate, which is 1 in every state."""
-        table = torch.cat([self.candidates.table.weight[1:], self.bias[:, None]], dim=1)
-        states, column = pad(states, (0, 1), value=1.0), target - 1
+        """Against all items, or against some that are drawn for the batch."""
         if self.num_negatives == 0:
-            return cross_entropy_over_items(states, table, column)
+            return super().loss_of(states, target)
+        column = target - 1
         drawn = self.popular.draw(self.num_negatives)
-        positive, negative = shared_negatives(states, table, column, drawn)
+        positive, negative = shared_negatives(*self.compared(states), column, drawn)
         if self.loss == "bpr-max":
             return bpr_max(self._bent(positive), self._bent(negative), self.penalty)
         if self.logq > 0:
@@ -118,7 +116,3 @@ class GRU4Rec(NextItemRecommender):
     def _bent(self, logits: Float[Tensor, ...]) -> Float[Tensor, ...]:
         """Behind the ELU; -inf, the mark of a negative that is the target, stays."""
         return elu(logits, self.elu_alpha).masked_fill(logits.isneginf(), -torch.inf) if self.elu_alpha else logits
-
-    def score_last(self, states: Float[Tensor, "batch length dim"], history: History) -> Scores:
-        """Inner products with every item, plus its bias."""
-        return super().score_last(states, history) + self.bias

@@ -65,5 +65,5 @@ class GSASRec(NextItemRecommender):
 
     def loss_of(self, states: Float[Tensor, "positions dim"], target: Int[Tensor, " positions"]) -> Float[Tensor, ""]:
         """gBCE of the target and of negatives of each position's own."""
-        logits = uniform_negatives(states, self.candidates.table.weight[1:], target - 1, self.num_negatives)
+        logits = uniform_negatives(*self.compared(states), target - 1, self.num_negatives)
         return generalised_binary_cross_entropy(*logits, self.num_items, self.calibration).to(states.dtype)

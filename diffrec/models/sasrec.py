@@ -80,8 +80,7 @@ class SASRecSS(SASRec):
 
     def loss_of(self, states: Float[Tensor, "positions dim"], target: Int[Tensor, " positions"]) -> Float[Tensor, ""]:
         """Softmax against negatives of each position's own."""
-        table = self.items.table.weight[1:]
-        return sampled_softmax(*uniform_negatives(states, table, target - 1, self.num_negatives))
+        return sampled_softmax(*uniform_negatives(*self.compared(states), target - 1, self.num_negatives))
 
 
 class SASRecBCE(NextItemRecommender):
@@ -114,7 +113,7 @@ class SASRecBCE(NextItemRecommender):
 
     def loss_of(self, states: Float[Tensor, "positions dim"], target: Int[Tensor, " positions"]) -> Float[Tensor, ""]:
         """Binary cross-entropy of the target and of one negative."""
-        return binary_cross_entropy(*uniform_negatives(states, self.items.table.weight[1:], target - 1, 1))
+        return binary_cross_entropy(*uniform_negatives(*self.compared(states), target - 1, 1))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.AdamW(

@@ -12,6 +12,7 @@ from diffrec.errors import NotFoundError, UsageError
 from diffrec.models import (
     BPRMF,
     HSTU,
+    BERT4Rec,
     BSARec,
     DiffRec,
     DiffuRec,
@@ -31,6 +32,7 @@ from diffrec.models import (
 from diffrec.models.dreamrec import betas_of
 
 SIZES = {
+    BERT4Rec: ["num_items", "embedding_size", "num_blocks", "num_heads", "max_history_length"],
     BSARec: ["num_items", "embedding_size", "num_blocks", "num_heads", "max_history_length", "frequencies"],
     BPRMF: ["num_items", "embedding_size"],
     DiffRec: ["num_items", "num_train_timesteps", "time_embedding_size"],
@@ -79,6 +81,7 @@ def test_sizes_are_positive(model, name, size):
         (SASRec, "dropout"),
         (RuleBridge, "dropout"),
         (SASRecBCE, "dropout"),
+        (BERT4Rec, "dropout"),
         (BSARec, "dropout"),
         (BSARec, "attention_dropout"),
         (GRU4Rec, "dropout"),
@@ -113,6 +116,10 @@ def test_rates_are_not_negative(model, name):
             "embedding_size must be a multiple of num_heads, got 64 and 3",
         ),
         (SASRecBCE, {"num_heads": 3}, "embedding_size must be a multiple of num_heads, got 50 and 3"),
+        (BERT4Rec, {"num_heads": 3}, "embedding_size must be a multiple of num_heads, got 64 and 3"),
+        (BERT4Rec, {"max_history_length": 1}, "max_history_length must be a whole number from 2, got 1"),
+        (BERT4Rec, {"mask_share": 1.0}, "mask_share must be a finite number from 0 to below 1, got 1.0"),
+        (BERT4Rec, {"last_share": 1.5}, r"last_share must lie in 0\.\.1, got 1.5"),
         (BSARec, {"num_heads": 3}, "embedding_size must be a multiple of num_heads, got 64 and 3"),
         (BSARec, {"filter_share": 1.5}, r"filter_share must lie in 0\.\.1, got 1.5"),
         (GRU4Rec, {"loss": "bpr-max"}, "loss 'bpr-max' needs drawn negatives, got num_negatives = 0"),
