@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -56,6 +57,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     embed.add_argument("--device", help="where the encoder runs, such as cuda")
     _add_keeping(embed, "vectors")
 
+    codes = actions.add_parser("tokenize", help="semantic IDs of the items of a dataset, kept in the cache")
+    codes.add_argument("name", metavar="NAME")
+    codes.add_argument("--vectors", metavar="WORD", help="what 'embed' made, a file, or 'collaborative'; default: "
+                       "collaborative, from the training sequences of --protocol")  # fmt: skip
+    codes.add_argument("--method", default="residual-k-means", help="residual-k-means, rq-vae, pq or opq")
+    codes.add_argument("--levels", type=int, default=4, metavar="L", help="codes an item")
+    codes.add_argument("--size", type=int, default=256, metavar="K", help="codes a level")
+    codes.add_argument("--resolve", default="extra", help="duplicates: none, extra (one more code) or sinkhorn")
+    codes.add_argument("--seed", type=int, default=0)
+    codes.add_argument("--rounds", type=int, default=25, help="of k-means")
+    codes.add_argument("--epochs", type=int, default=500, help="of the RQ-VAE")
+    codes.add_argument("--width", type=int, default=64, metavar="W", help="of collaborative vectors")
+    codes.add_argument("--protocol", default="loo-full-masked@1", help="whose training sequences they come from")
+    codes.add_argument("--device", default="cpu", help="where the RQ-VAE is trained, such as cuda")
+    codes.add_argument("--published", metavar="COLUMN", help="take codes that came with the dataset instead")
+    codes.add_argument("--list", action="store_true", help="make nothing; the report cards of all there are")
+    _add_keeping(codes, "codes")
+
 
 def _add_keeping(parser: argparse.ArgumentParser, what: str) -> None:
     """How what is made is called and shown."""
@@ -68,7 +87,9 @@ def _add_keeping(parser: argparse.ArgumentParser, what: str) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do what was asked; errors are DiffrecError."""
-    return {"list": _list, "info": _info, "fetch": _fetch, "import": _import, "embed": _embed}[args.action](args)
+    return {"list": _list, "info": _info, "fetch": _fetch, "import": _import, "embed": _embed, "tokenize": _tokenize}[
+        args.action
+    ](args)
 
 
 def _delimiter(text: str) -> str:
@@ -228,6 +249,49 @@ def _embed(args: argparse.Namespace) -> int:
             ("sha256", made.sha256 or ""),
         ]
     )
+
+
+def _tokenize(args: argparse.Namespace) -> int:
+    from diffrec.tokenizers.rqvae import Training
+    from diffrec.tokenizers.tokenize import COLLABORATIVE, Tokenizer, codes_of, import_codes, tokenize
+
+    if args.list:
+        cards = codes_of(args.name)
+        return _print_json(cards) if args.json else _print_cards(cards)
+    if args.published:
+        path, made = import_codes(args.name, args.published, args.called, force=args.force)
+    else:
+        how = Tokenizer(
+            vectors=args.vectors or COLLABORATIVE, method=args.method, levels=args.levels, size=args.size,
+            resolve=args.resolve, seed=args.seed, rounds=args.rounds, width=args.width, protocol=args.protocol,
+            training=Training(epochs=args.epochs, device=args.device),
+        )  # fmt: skip
+        path, made = tokenize(args.name, how, args.called, force=args.force)
+    name = f"{args.name}/{path.stem}"
+    if args.json:
+        return _print_json({"name": name, "file": str(path), "sha256": made.sha256, **made.facts})
+    cards = {"unresolved": made.facts["before"]} if "before" in made.facts else {}
+    _print_cards({**cards, path.stem: made.facts["card"]})
+    return _print_facts([("name", name), ("file", str(path)), ("sha256", made.sha256 or "")])
+
+
+def _print_cards(cards: Mapping[str, Mapping[str, Any]]) -> int:
+    """One row a set of codes; bits: of the code of each level, then of all together; used: the least used level."""
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("codes", overflow="fold")
+    for column in ("sizes", "distinct", "collisions", "largest", "bits", "used", "lost"):
+        table.add_column(column, justify="right", no_wrap=column != "bits")
+    for name, card in cards.items():
+        lost, bits = card.get("lost"), (*card["entropy"], card["prefix_entropy"][-1])
+        table.add_row(
+            name, "x".join(map(str, card["sizes"])), f"{card['distinct']:,}", f"{card['collisions']:.2%}",
+            str(card["largest"]), " ".join(f"{part:.2f}" for part in bits),
+            f"{min(card['usage']):.0%}", "-" if lost is None else f"{lost:.3f}",
+        )  # fmt: skip
+    _console().print(table)
+    return 0
 
 
 def _import(args: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from diffrec.paths import cache_dir
 from diffrec.typing import Tensor
 
 Kind = Literal["vectors", "codes"]
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,95}")
 _MAKING = {"vectors": "diffrec data embed", "codes": "diffrec data tokenize"}
 
 
@@ -81,6 +83,13 @@ def read_artefact(path: Path) -> Artefact:
     except ValueError as error:
         raise IntegrityError(f"{path}: its facts are not JSON: {error}") from None
     return Artefact(tensors, facts, digest)
+
+
+def check_name(name: str) -> str:
+    """`name`, as artefacts of a dataset may be called; UsageError for another."""
+    if not _NAME.fullmatch(name):
+        raise UsageError(f"the name {name!r} is not allowed; use at most 96 of a-z, 0-9, '.', '_' and '-'")
+    return name
 
 
 def hash_of_texts(texts: Sequence[str]) -> str:

@@ -34,16 +34,17 @@ def k_means(points: NDArray[np.floating], num_clusters: int, seed: int) -> NDArr
     the first counts.
     """
     rng = np.random.default_rng(seed)
-    runs = [kmeans2(points, _far_apart(points, num_clusters, rng), _ROUNDS, minit="matrix") for _ in range(_RUNS)]
+    runs = [kmeans2(points, far_apart(points, num_clusters, rng), _ROUNDS, minit="matrix") for _ in range(_RUNS)]
     errors = np.array([np.square(points - centres[labels]).sum() for centres, labels in runs])
     return runs[int(np.argmax(errors <= errors.min() * (1 + 1e-9)))][1].astype(np.int64)
 
 
-def _far_apart(points: NDArray[np.floating], count: int, rng: np.random.Generator) -> NDArray[np.floating]:
-    """`count` of the points, each drawn in proportion to its squared distance from those before it."""
-    chosen = points[rng.integers(len(points), size=1)]
+def far_apart(points: NDArray[np.floating], count: int, rng: np.random.Generator) -> NDArray[np.floating]:
+    """`count` of the points, each drawn in proportion to its squared distance from the nearest of those before it."""
+    chosen = [int(rng.integers(len(points)))]
+    away = np.full(len(points), np.inf)
     while len(chosen) < count:
-        away = cdist(points, chosen, "sqeuclidean").min(1)
+        away = np.minimum(away, cdist(points, points[chosen[-1:]], "sqeuclidean")[:, 0])
         share = away / away.sum() if away.any() else None
-        chosen = np.concatenate([chosen, points[rng.choice(len(points), 1, p=share)]])
-    return chosen
+        chosen.append(int(rng.choice(len(points), p=share)))
+    return points[chosen]

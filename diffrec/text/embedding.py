@@ -11,14 +11,13 @@ import torch
 from torch.nn.functional import normalize
 
 from diffrec.errors import UsageError, check_sizes
-from diffrec.nn.artefacts import Artefact, artefact_path, hash_of_texts, read_artefact, write_artefact
+from diffrec.nn.artefacts import Artefact, artefact_path, check_name, hash_of_texts, read_artefact, write_artefact
 from diffrec.nn.principal import principal
 from diffrec.text.encoders import WITH_WEIGHTS, sentence_vectors, tf_idf_svd, there_is_an_encoder
 from diffrec.text.items import item_texts
 from diffrec.typing import Float, Tensor
 
 TF_IDF = "tf-idf"
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -59,9 +58,7 @@ def embed(
     """
     if how.width is not None:
         check_sizes(width=how.width)
-    name = how.name() if name is None else name
-    if not _NAME.fullmatch(name):
-        raise UsageError(f"the name {name!r} is not allowed; use at most 64 of a-z, 0-9, '.', '_' and '-'")
+    name = check_name(how.name() if name is None else name)
     source, texts, fields = item_texts(dataset, how.fields)
     facts = {
         "dataset": dataset,

@@ -122,6 +122,17 @@ def test_embed_makes_vectors_of_the_titles(call, places):
         call("embed", "synthetic")
 
 
+def test_tokenize_makes_codes_and_lists_them(call):
+    words = ("tokenize", "synthetic", "--levels", "2", "--size", "8", "--width", "16", "--as", "mine")
+    made = json.loads(call(*words, "--json"))
+    assert (made["name"], made["card"]["collisions"], made["before"]["sizes"]) == ("synthetic/mine", 0, [8, 8])
+    assert "synthetic/mine" in call(*words)
+    assert json.loads(call("tokenize", "synthetic", "--list", "--json"))["mine"] == made["card"]
+    assert "mine" in call("tokenize", "synthetic", "--list")
+    with pytest.raises(NotFoundError, match="no codes 'sid'; there are: none"):
+        call("tokenize", "synthetic", "--published", "sid")
+
+
 def test_names_are_printed_letter_by_letter(call, places):
     path = places / "o.csv"
     path.write_text("user,a:smile:b [red]\nu,i\n")
