@@ -374,7 +374,7 @@ def test_the_loss_of_a_position_reads_nothing_after_it(name, model, batch):
     def loss(items: torch.Tensor) -> float:
         torch.manual_seed(0)
         with torch.inference_mode():
-            return float(model.training_loss(Batch(items, target)))
+            return float(model.training_loss(Batch(items, target, key=batch.key[chosen])))
 
     assert loss(torch.where(later, others, history)) == loss(history)
     assert loss(torch.where(later, history, others)) != loss(history), "what is before it counts"

@@ -17,7 +17,8 @@ class Batch:
     history: (batch, length) item numbers, oldest first, 0 behind the end; target: (batch, targets)
     true items, 0 behind the end (one per history slot where every position is an example);
     seen: (batch, seen) items that may not be recommended, only at evaluation;
-    key: (batch,) the user number, at evaluation, where sampling noise is derived from it, and of training pairs;
+    key: (batch,) the user number, at evaluation, where sampling noise is derived from it; in training the row of the
+    sequences;
     times: (batch, length) the second of every item of the history, where the dataset knows it.
     """
 

@@ -36,9 +36,10 @@ class TrainingBatches(TorchDataset[Batch]):
     history: the whole sequence, no target (the model denoises the history itself);
     next: every position of the last `max_history_length` is an example, target aligned with history;
     prefix: one example for every prefix of at least one item; last: only the longest of them;
-    pairs: one example for every different item of a row: no history, the item as target, the row as `key`;
+    pairs: one example for every different item of a row: no history, the item as target;
     once: closed forms, which read the sequences themselves: a single empty batch.
-    times: those of `sequences`, for batches that hold the times of their histories.
+    The row is the `key` of every example. times: those of `sequences`, for batches that hold the times of their
+    histories.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class TrainingBatches(TorchDataset[Batch]):
         return Batch(
             torch.from_numpy(history),
             torch.from_numpy(target),
+            key=torch.from_numpy(rows),
             times=None if times is None else torch.from_numpy(times),
         )
 

@@ -6,6 +6,7 @@ from importlib import import_module
 
 MODELS: dict[str, str] = {
     "bpr-mf": "diffrec.models.mf_bpr:BPRMF",
+    "fpmc": "diffrec.models.fpmc:FPMC",
     "lightgcn": "diffrec.models.lightgcn:LightGCN",
     "multvae": "diffrec.models.multvae:MultVAE",
     "diffrec": "diffrec.models.diffrec:DiffRec",

@@ -13,7 +13,6 @@ Differs from the original in:
 from __future__ import annotations
 
 import torch
-from torch.nn.functional import embedding_bag
 
 from diffrec.data.batch import Batch
 from diffrec.data.datamodule import distinct_pairs
@@ -21,12 +20,11 @@ from diffrec.data.ragged import Ragged
 from diffrec.diffusion.noise import RequestNoise
 from diffrec.errors import check_numbers, check_sizes
 from diffrec.nn.bpr import bpr_loss, half_squares
-from diffrec.nn.item_sets import first_occurrences
-from diffrec.nn.known_users import KnownUsers
+from diffrec.nn.known_users import KnownUsers, folded_in
 from diffrec.nn.unseen_items import UnseenItems
 from diffrec.recommender import Recommender
 from diffrec.spaces.embedding import EmbeddingSpace
-from diffrec.typing import Float, History, Scores, Tensor, Vectors
+from diffrec.typing import Float, History, Scores, Tensor
 
 
 class BPRMF(Recommender):
@@ -70,19 +68,8 @@ class BPRMF(Recommender):
 
     def score(self, history: History, *, noise: RequestNoise | None = None) -> Scores:
         """Inner products with every item; nothing is sampled, `noise` is not used."""
-        return self.items.score(self.users.choose(history, self.users.weight, self.folded_in(history)))
-
-    def folded_in(self, history: History) -> Vectors:
-        """The vectors of users without a row of their own: (Q^T Q + ridge)^-1 times the sum of their items' vectors.
-
-        That is the ridge regression of what they have on the table Q of the items.
-        """
-        table = self.items.table.weight[1:]
-        gram = table.T @ table
-        ridge = self.fold_in * gram.diagonal().mean() * torch.eye(len(gram)).to(gram)
-        counted = first_occurrences(history).to(table.dtype)
-        sums = embedding_bag(history, self.items.table.weight, mode="sum", per_sample_weights=counted)
-        return torch.linalg.solve(gram + ridge, sums.T).T
+        unknown = folded_in(history, self.items.table.weight, self.fold_in)
+        return self.items.score(self.users.choose(history, self.users.weight, unknown))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), lr=self.lr, fused=True)

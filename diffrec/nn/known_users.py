@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.nn.functional import embedding_bag
 
 from diffrec.nn.fitted_shape import FittedShape
 from diffrec.nn.item_sets import first_occurrences
@@ -64,6 +65,19 @@ class KnownUsers(FittedShape):
         rows = self.find(history)
         found = rows >= 0
         return unknown.masked_scatter(found[:, None], known[rows[found]])
+
+
+def folded_in(history: History, table: Float[Tensor, "rows dim"], ridge: float) -> Vectors:
+    """Vectors for users without a row of their own: (Q^T Q + r)^-1 times the sum of the vectors of their items.
+
+    That is the ridge regression of what they have on the table Q of the items, whose row 0 is padding and left out; r
+    is `ridge` in units of the mean eigenvalue of Q^T Q.
+    """
+    gram = table[1:].T @ table[1:]
+    strength = ridge * gram.diagonal().mean() * torch.eye(len(gram)).to(gram)
+    counted = first_occurrences(history).to(table.dtype)
+    sums = embedding_bag(history, table, mode="sum", per_sample_weights=counted)
+    return torch.linalg.solve(gram + strength, sums.T).T
 
 
 def _hash(items: Int[Tensor, ...]) -> Int[Tensor, ...]:

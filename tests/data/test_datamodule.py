@@ -52,6 +52,18 @@ def examples_of(batch: Batch) -> list[Example]:
     return list(zip(unpadded(batch.history), unpadded(batch.target), strict=True))
 
 
+def owners_of(rows: list[list[int]], kind: str) -> list[int]:
+    """The row of every example."""
+    count = {
+        "history": lambda row: int(len(row) > 0),
+        "next": lambda row: int(len(row) > 1),
+        "last": lambda row: int(len(row) > 1),
+        "prefix": lambda row: max(len(row) - 1, 0),
+        "pairs": lambda row: len({*row}),
+    }[kind]
+    return [user for user, row in enumerate(rows) for _ in range(count(row))]
+
+
 # training examples
 
 
@@ -71,11 +83,7 @@ def test_training_examples(kind, rows, window, random):
     assert batch.history.shape[1] == max((len(expected[i][0]) for i in indices), default=0), "no padding beyond need"
     assert batch.history.dtype == batch.target.dtype == torch.int64
     assert batch.seen is None
-    if kind == "pairs":
-        owners = [user for user, row in enumerate(rows) for _ in {*row}]
-        assert batch.key.tolist() == [owners[i] for i in indices]
-    else:
-        assert batch.key is None
+    assert batch.key.tolist() == [owners_of(rows, kind)[i] for i in indices]
 
 
 def test_next_targets_stand_beside_the_item_before_them():

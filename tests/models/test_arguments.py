@@ -11,6 +11,7 @@ import pytest
 from diffrec.errors import NotFoundError, UsageError
 from diffrec.models import (
     BPRMF,
+    FPMC,
     HSTU,
     BERT4Rec,
     BSARec,
@@ -40,6 +41,7 @@ SIZES = {
                "num_samples", "lr_decay_epochs"],
     DreamRec: ["num_items", "embedding_size", "max_history_length", "num_train_timesteps", "denoiser_layers",
                "num_samples"],
+    FPMC: ["num_items", "embedding_size"],
     FlowCF: ["num_items", "num_train_timesteps", "time_embedding_size"],
     GRU4Rec: ["num_items", "embedding_size", "num_layers", "max_history_length"],
     GSASRec: ["num_items", "embedding_size", "num_blocks", "num_heads", "max_history_length", "num_negatives"],
