@@ -94,3 +94,10 @@ def test_a_request_leaves_one_slot_of_the_window_to_the_mark(model):
     longer = torch.tensor([[1, 4, 9, 2, 8, 5, 3]])
     torch.testing.assert_close(model.score(longer), model.score(longer[:, 2:]))
     assert not torch.allclose(model.score(longer[:, 2:]), model.score(longer[:, 3:]))
+
+
+def test_it_learns_what_follows_what(ndcg, walks, popular):
+    data = walks(16)
+    torch.manual_seed(0)
+    model = BERT4Rec(data.num_items, embedding_size=32, num_blocks=1, mask_share=0.4, lr=3e-3)
+    assert ndcg(model, data, 40) > 2 * popular > 0.15

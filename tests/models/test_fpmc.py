@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import pytest
-import pytorch_lightning as pl
 import torch
 
-from diffrec.baselines import Popularity
 from diffrec.data.batch import Batch
-from diffrec.data.datamodule import InteractionDataModule
 from diffrec.data.ragged import Ragged
-from diffrec.data.synthetic import synthetic
 from diffrec.models.fpmc import FPMC
 
 ROWS = [[1, 2, 7], [2, 3], [5, 2, 3]]
@@ -59,17 +55,7 @@ def test_without_a_history_nothing_is_known(model):
     assert (model.score(torch.zeros(1, 2, dtype=torch.int64)) == 0).all()
 
 
-def test_it_learns_what_follows_what():
-    data = InteractionDataModule.of(synthetic(), "loo-full-masked@1", batch_size=64)
+def test_it_learns_what_follows_what(ndcg, walks, popular):
+    data = walks(64)
     torch.manual_seed(0)
-
-    def ndcg(model, epochs):
-        trainer = pl.Trainer(
-            max_epochs=epochs, limit_val_batches=0, logger=False, enable_checkpointing=False,
-            enable_progress_bar=False, enable_model_summary=False, accelerator="cpu",
-        )  # fmt: skip
-        trainer.fit(model, datamodule=data)
-        return trainer.test(model, datamodule=data, verbose=False)[0]["test/ndcg@10"]
-
-    learnt = ndcg(FPMC(data.num_items, embedding_size=32, lr=1e-2), 20)
-    assert learnt > 2 * ndcg(Popularity(data.num_items), 1) > 0.05
+    assert ndcg(FPMC(data.num_items, embedding_size=32, lr=1e-2), data, 20) > 2 * popular > 0.05

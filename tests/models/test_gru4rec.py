@@ -112,3 +112,9 @@ def test_weights_start_in_their_bounds():
         assert weight.abs().max().item() == pytest.approx(gates, rel=0.01)
     assert (made.gru.bias_ih_l0 == 0).all()
     assert (made.gru.bias_hh_l0 == 0).all()
+
+
+def test_it_learns_what_follows_what(ndcg, walks, popular):
+    data = walks(64)
+    torch.manual_seed(0)
+    assert ndcg(GRU4Rec(data.num_items, embedding_size=32, lr=1e-2), data, 12) > 3 * popular > 0.15

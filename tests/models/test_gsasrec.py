@@ -83,3 +83,11 @@ def test_tied_tables_are_one():
     assert tied.candidates is tied.items
     assert own.candidates is not own.items
     assert sum(p.numel() for p in own.parameters()) - sum(p.numel() for p in tied.parameters()) == 10 * 4
+
+
+def test_it_learns_what_follows_what(ndcg, walks, popular):
+    data = walks(16)
+    torch.manual_seed(0)
+    small = {"embedding_size": 32, "num_blocks": 1, "max_history_length": 50, "num_negatives": 16}
+    model = GSASRec(data.num_items, **small, dropout=0.2, lr=3e-3)
+    assert ndcg(model, data, 20) > 2 * popular > 0.15
