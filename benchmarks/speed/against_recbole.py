@@ -106,7 +106,13 @@ def ours(epochs: int, evaluations: int, batch_size: int, timesteps: int) -> dict
 
 def theirs(python: Path, threads: int, epochs: int, evaluations: int, config: dict[str, Any]) -> dict[str, Any]:
     """What RecBole's process prints last."""
-    asked = {"threads": threads, "epochs": epochs, "evaluations": evaluations, "config": config}
+    asked = {"model": "DiffRec", "dataset": "ml-100k", "config": config}
+    return peer(python, {**asked, "threads": threads, "epochs": epochs, "evaluations": evaluations})
+
+
+def peer(python: Path, asked: dict[str, Any]) -> dict[str, Any]:
+    """The same for any model; asked: what recbole_peer.py reads."""
+    threads = asked["threads"]
     script = str(Path(__file__).with_name("recbole_peer.py"))
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     environment.pop("PYTHONPATH", None)

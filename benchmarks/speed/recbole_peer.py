@@ -1,6 +1,6 @@
-"""RecBole's DiffRec on its own MovieLens 100K: seconds of training epochs and evaluations, printed as JSON.
+"""A model of RecBole on a dataset: seconds of training epochs and evaluations, printed as JSON.
 
-Started by against_recbole.py with the Python of RecBole's environment; imports nothing of diffrec.
+Started by against_recbole.py and sasrec_beauty.py with the Python of RecBole's environment; imports nothing of diffrec.
 Its trainer, its data loaders and its evaluation, as they come; progress bars are off.
 """
 
@@ -37,7 +37,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)  # RecBole writes below the working folder
         settings = {**asked["config"], "use_gpu": False, "show_progress": False, "checkpoint_dir": folder}
-        config = Config(model="DiffRec", dataset="ml-100k", config_dict=settings)
+        config = Config(model=asked["model"], dataset=asked["dataset"], config_dict=settings)
         init_seed(config["seed"], config["reproducibility"])
         torch.set_num_threads(asked["threads"])
         train, valid, _ = data_preparation(config, create_dataset(config))
@@ -52,8 +52,9 @@ def main() -> None:
             {
                 "epochs": epoch_seconds,
                 "evaluations": evaluation_seconds,
-                "result": {name: float(value) for name, value in result.items()},
-                "users": len(valid.user_df),
+                "result": {name: float(value) for name, value in (result or {}).items()},
+                "users": train.dataset.user_num - 1,
+                "training_examples": len(train.dataset),
                 "training_batches": len(train),
                 "users_in_evaluation_batch": valid.step,
                 "parameters": sum(p.numel() for p in model.parameters()),
