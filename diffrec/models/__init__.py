@@ -25,6 +25,7 @@ MODELS: dict[str, str] = {
     "bert4rec": "diffrec.models.bert4rec:BERT4Rec",
     "bsarec": "diffrec.models.bsarec:BSARec",
     "hstu": "diffrec.models.hstu:HSTU",
+    "tiger": "diffrec.models.tiger:TIGER",
 }
 
 _BY_CLASS = {path.split(":")[1]: path.split(":")[0] for path in MODELS.values()}

@@ -22,8 +22,13 @@ def check_heads(embedding_size: int, num_heads: int) -> None:
 
 
 def attention(
-    q: Slots, k: Slots, v: Slots, num_heads: int, dropout: float = 0.0, visible: Visible | None = None
-) -> Slots:
+    q: Float[Tensor, "batch asking dim"],
+    k: Slots,
+    v: Slots,
+    num_heads: int,
+    dropout: float = 0.0,
+    visible: Visible | None = None,
+) -> Float[Tensor, "batch asking dim"]:
     """Softmax attention of all heads, side by side. visible: the slots that are read; None: none behind the own."""
     q, k, v = (part.unflatten(-1, (num_heads, -1)).transpose(1, 2) for part in (q, k, v))
     mask = None if visible is None else visible[:, None, None]
@@ -35,6 +40,7 @@ class TransformerBlock(nn.Module):
     """Attention, then a feed-forward layer of 4 d with GELU, each beside a residual.
 
     Pre-norm: x + Drop(Attn(LN x)), then x + Drop(FFN(LN x)). post_norm: LN(x + Drop(Attn x)), then LN(x + Drop(FFN x)).
+    head_size, feed_size: width of a head, and of the layer; None: the heads share d, and 4 d.
     """
 
     def __init__(
@@ -44,13 +50,17 @@ class TransformerBlock(nn.Module):
         dropout: float,
         attention_dropout: float | None = None,
         post_norm: bool = False,
+        head_size: int | None = None,
+        feed_size: int | None = None,
     ) -> None:
         super().__init__()
         self.num_heads, self.post_norm = num_heads, post_norm
         self.attention_dropout = dropout if attention_dropout is None else attention_dropout
         self.norm_attention, self.norm_feed = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
-        self.feed = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
+        inner = dim if head_size is None else num_heads * head_size
+        feed_size = 4 * dim if feed_size is None else feed_size
+        self.qkv, self.out = nn.Linear(dim, 3 * inner), nn.Linear(inner, dim)
+        self.feed = nn.Sequential(nn.Linear(dim, feed_size), nn.GELU(), nn.Linear(feed_size, dim))
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Slots, visible: Visible | None = None) -> Slots:

@@ -15,8 +15,9 @@ _NONE = type(None)
 _KINDS = {
     "num_inference_steps": (int, _NONE), "guidance_scale": float, "stochastic": bool, "scheduler": (dict, _NONE),
     "eta": float, "num_samples": int, "num_draws": int,
+    "num_beams": int,
 }  # fmt: skip
-_DIFFUSION = {name: kind for name, kind in _KINDS.items() if name != "num_draws"}
+_DIFFUSION = {name: kind for name, kind in _KINDS.items() if name not in ("num_draws", "num_beams")}
 _USUAL = {"eta": 1.0, "num_samples": 1}  # not written where it is so: older entries know nothing of it
 _SCHEDULER = {"class": str, "settings": dict}
 

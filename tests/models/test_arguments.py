@@ -13,6 +13,7 @@ from diffrec.models import (
     BPRMF,
     FPMC,
     HSTU,
+    TIGER,
     BERT4Rec,
     BSARec,
     DiffRec,
@@ -59,6 +60,8 @@ SIZES = {
     SASRec: ["num_items", "embedding_size", "num_blocks", "num_heads", "max_history_length"],
     SASRecBCE: ["num_items", "embedding_size", "num_blocks", "num_heads", "max_history_length"],
     SASRecSS: ["num_items", "embedding_size", "num_blocks", "num_heads", "max_history_length", "num_negatives"],
+    TIGER: ["num_items", "embedding_size", "num_encoder_blocks", "num_decoder_blocks", "num_heads", "head_size",
+            "feed_size", "max_history_length", "num_beams"],
 }  # fmt: skip
 
 

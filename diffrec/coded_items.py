@@ -1,0 +1,86 @@
+"""What the models over semantic IDs share: the codes of the items, and scores of items from scores of tuples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from diffrec.data.batch import Batch
+from diffrec.data.ragged import Ragged
+from diffrec.errors import UsageError, check_numbers, check_sizes
+from diffrec.nn.artefacts import hash_of_texts
+from diffrec.nn.item_codes import ItemCodes
+from diffrec.recommender import Recommender
+from diffrec.tokenizers.collaborative import collaborative_vectors
+from diffrec.tokenizers.collisions import resolved
+from diffrec.tokenizers.residual import residual_k_means
+from diffrec.tokenizers.tokenize import read_codes
+from diffrec.tokenizers.tokens import Tokens
+from diffrec.typing import Int, Tensor
+
+_WIDTH, _ITEMS_A_CODE = 64, 8  # of the vectors that codes are made of where none are given
+
+
+class CodedRecommender(Recommender):
+    """A model that reads and writes items as `num_levels` codes, each of `codebook_size`.
+
+    codes: a name of `diffrec data tokenize`, or the path of a safetensors file, read when training starts; None:
+    residual k-means of who had the items in training, the last code telling duplicates apart. They are kept with the
+    model. warmup_steps: of the optimiser, over which the learning rate rises to `lr`.
+    """
+
+    def __init__(
+        self,
+        num_items: int,
+        max_history_length: int,
+        codes: str | None,
+        num_levels: int,
+        codebook_size: int,
+        lr: float,
+        weight_decay: float,
+        warmup_steps: int,
+    ) -> None:
+        super().__init__(num_items, max_history_length)
+        check_sizes(2, num_levels=num_levels, codebook_size=codebook_size)
+        check_sizes(0, warmup_steps=warmup_steps)
+        check_numbers(low=0.0, lr=lr, weight_decay=weight_decay)
+        self.item_codes = ItemCodes(num_items, num_levels, codebook_size)
+        self.codes_from, self.lr, self.weight_decay, self.warmup_steps = codes, lr, weight_decay, warmup_steps
+
+    def prepare(self, sequences: Ragged) -> None:
+        """The codes of the items."""
+        codes = self._made(sequences) if self.codes_from is None else self._read(self.codes_from)
+        self.item_codes.fill(codes.to(self.device))
+
+    def _read(self, name: str) -> Int[Tensor, "items levels"]:
+        codes, facts = read_codes(name)
+        made_for = facts.get("items_sha256")
+        if self.vocabulary is not None and made_for not in (None, hash_of_texts(self.vocabulary.item_ids)):
+            raise UsageError(f"the codes {name!r} were made for other items than those of this dataset")
+        return torch.from_numpy(codes)
+
+    def _made(self, sequences: Ragged) -> Int[Tensor, "items levels"]:
+        levels, most = self.item_codes.levels - 1, self.item_codes.size
+        vectors = collaborative_vectors(sequences, self.num_items, _WIDTH)
+        unknown = ~vectors.any(axis=1)  # which would all have the same codes; they get directions at random
+        drawn = np.random.default_rng(0).normal(size=(int(unknown.sum()), _WIDTH))
+        vectors[unknown] = drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+        size = max(1, min(most, self.num_items // _ITEMS_A_CODE))
+        tokens: Tokens = residual_k_means(vectors, levels, size)
+        codes, sizes = resolved(tokens, size, "extra")
+        if sizes[-1] > most:
+            told = f"{sizes[-1]} items share {levels} codes of {size}, more than codebook_size = {most} can tell apart"
+            raise UsageError(f"{told}; use more levels or a larger codebook_size")
+        return torch.from_numpy(codes)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """The learning rate of this step."""
+        share = min(1.0, (self.trainer.global_step + 1) / max(1, self.warmup_steps))
+        optimiser: Any = self.optimizers()
+        for group in optimiser.param_groups:
+            group["lr"] = self.lr * share
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=True)
