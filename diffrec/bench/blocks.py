@@ -16,7 +16,7 @@ def filled(text: str, tables: Sequence[Table]) -> str:
     """`text` with every block made from `tables`; NotFoundError for one that is not among them.
 
     `table: <suite>/<dataset>` is one table, `training-free` has a line for every table and a column for every row
-    that needs no training by gradients, with the headline metric.
+    that needs no training by gradients and that a quarter of the lines have, with the headline metric.
     """
     return _BLOCK.sub(lambda found: f"{found[1]}\n{_block(found[2], found[3], tables)}\n\n{found[5]}", text)
 
@@ -33,10 +33,10 @@ def _block(kind: str, name: str | None, tables: Sequence[Table]) -> str:
 def _training_free(tables: Sequence[Table]) -> str:
     """Suite, dataset, protocol, metric, then one column a row; the best of a line in bold."""
     rows = [{row.model: row for row in table.rows if row.role == "training-free"} for table in tables]
-    names = [name for name in _columns(rows) if sum(name in line for line in rows) > 1]
+    names = [name for name in _columns(rows) if sum(name in line for line in rows) >= max(2, len(rows) / 4)]
     lines = [("dataset", "protocol", "metric", *names), ("---", "---", "---", *["---:"] * len(names))]
     for table, line in zip(tables, rows, strict=True):
-        best = max((row.metrics[table.headline].mean for row in line.values()), default=0.0)
+        best = max((line[name].metrics[table.headline].mean for name in names if name in line), default=0.0)
         values = [_value(line.get(name), table.headline, best) for name in names]
         lines.append((table.dataset, table.protocol, metric_name(table.headline), *values))
     return markdown_rows(lines)

@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from diffrec.bench.leaderboard import Row, Table
-from diffrec.bench.render import accuracy, metric_name
+from diffrec.bench.render import accuracy, metric_name, shown_name
 from diffrec.bench.tradeoff import Point, Tradeoff, frontier
 from diffrec.errors import UsageError
 from diffrec.paths import naming
@@ -82,7 +82,7 @@ def accuracy_chart(table: Table, path: Path) -> list[Path]:
             _point(axes, statistic.mean, float(place), row, statistic.spread)
             at_right = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 9}
             axes.annotate(accuracy(statistic), (1.01, place), **at_right)
-        axes.set_yticks(range(len(rows)), [("└ " if row.role == "control" else "") + row.model for row in rows])
+        axes.set_yticks(range(len(rows)), [shown_name(row, table) for row in rows])
         axes.invert_yaxis()
         axes.set_xlim(left=0)
         axes.set_xlabel(f"{metric_name(metric)} on the test set, mean ± standard deviation over seeds")

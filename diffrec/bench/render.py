@@ -15,8 +15,9 @@ COSTS = ("calls", "ms/user", "params", "train")
 _NAMES = {"ndcg": "NDCG", "recall": "Recall", "hit_rate": "Hit rate", "mrr": "MRR"}
 LEGEND = (
     "± is the standard deviation over seeds. calls: denoiser calls per request. ms/user: one request at a "
-    "time, ten items. ° needs no training by gradients; └ is a control for the row above it; ★ is the best row or not "
-    "distinguishable from it (paired bootstrap and Wilcoxon over users, Holm, .05). ‡ marks costs on an accelerator."
+    "time, ten items. ° needs no training by gradients; └ is a control for the row above it, named <row>-<control>; ★ "
+    "is the best row or not distinguishable from it (paired bootstrap and Wilcoxon over users, Holm, .05). ‡ marks "
+    "costs on an accelerator."
 )
 
 
@@ -31,11 +32,19 @@ def metric_name(metric: str) -> str:
     return _NAMES.get(name, name) + at + cutoff
 
 
+def shown_name(row: Row, table: Table) -> str:
+    """The name of a row; of a control below its row `└ noise-off` for `diffrec-noise-off`."""
+    if row.role != "control":
+        return row.model
+    below = any(other.model == row.control_of for other in table.rows)
+    return "└ " + (row.model.removeprefix(f"{row.control_of}-") if below else row.model)
+
+
 def cells(row: Row, table: Table) -> tuple[str, ...]:
     """One row as text, in the order of `header`."""
-    prefix, level = "└ " if row.role == "control" else "", table.level or ()
+    level = table.level or ()
     return (
-        prefix + row.model + ("°" if row.role == "training-free" else "") + ("★" if row.model in level else ""),
+        shown_name(row, table) + ("°" if row.role == "training-free" else "") + ("★" if row.model in level else ""),
         str(len(row.seeds)),
         *(accuracy(row.metrics[column]) for column in table.columns),
         str(row.denoiser_calls),

@@ -102,7 +102,7 @@ def test_tables_show_it(folder):
     shown = with_comparison(plain, compare_rows(results, folder))
     names = {cells(row, shown)[0] for row in shown.rows}
     free = {"sequential-rules°", "item-knn°", "ease°", "markov°", "popularity°"}
-    assert names == {"└ good-broken", "good★", "even★", "└ even-noise-off★"} | free
+    assert names == {"└ broken", "good★", "even★", "└ noise-off★"} | free
     assert "beats counting: even, good; diffusion helps: no row" in caption(shown)
     assert "★" not in caption(plain)
     assert "beats counting: even, good" in markdown([shown])

@@ -125,7 +125,7 @@ def test_the_page_holds_the_table_the_list_and_the_pictures(board, picture):
     html = page("A title", leaderboard(board), example, [Picture(picture, "What it shows")], ["A note"])
     tags = Tags(html)
     text = "\n".join(tags.text)
-    for expected in ("A title", "quick · ml-100k · loo-full-masked@1", "└ diffrec-noise-off", ".0540 ±.0010",
+    for expected in ("A title", "quick · ml-100k · loo-full-masked@1", "└ noise-off", ".0540 ±.0010",
                      "Blade Runner (1982)", "What it shows", "A note"):  # fmt: skip
         assert expected in text
     assert len([tag for tag, _ in tags.tags if tag == "tr"]) == 7

@@ -20,9 +20,9 @@ from diffrec.data.ragged import Ragged
 
 EXPECTED = """\
 quick · ml-100k · loo-full-masked@1
-model               seeds      NDCG@10    Recall@10 calls ms/user params train
-diffrec                 2 .0600 ±.0141 .1200 ±.0283    40    12.3  2.27M  61 s
-└ diffrec-noise-off     1        .0560        .1120     1    0.42  1.68k 0.5 s
+model             seeds      NDCG@10    Recall@10 calls ms/user params train
+diffrec               2 .0600 ±.0141 .1200 ±.0283    40    12.3  2.27M  61 s
+└ noise-off           1        .0560        .1120     1    0.42  1.68k 0.5 s
 """
 
 
@@ -180,7 +180,7 @@ def test_results_of_this_folder_come_first(results, tmp_path, monkeypatch, capsy
     results.rename(tmp_path / "benchmarks" / "results")
     monkeypatch.chdir(tmp_path)
     assert main(["leaderboard"]) == 0
-    assert "diffrec-noise-off" in capsys.readouterr().out
+    assert "└ noise-off" in capsys.readouterr().out
 
 
 def test_it_starts_at_once_and_without_torch_or_numpy(results):
