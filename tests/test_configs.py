@@ -71,9 +71,11 @@ def test_every_model_and_recipe_trains_validates_and_tests(name, tmp_path):
     data = ["data/synthetic"] if name.startswith("model/") else []
     model = compose([name, *data])["model"]
     generative = model["class_path"].endswith(("DreamRec", "DiffRec", "PreferDiff", "DiffuRec"))
-    coded = ["--model.codes=null"] if "codes" in model.get("init_args", {}) else []  # made for one dataset
+    arguments = model.get("init_args", {})
+    files = [f"--model.{key}=null" for key in ("codes", "item_vectors") if key in arguments]  # are of one dataset
+    files += ["--model.num_beams=4"] if "num_beams" in arguments else []
     wide = model.get("init_args", {}).get("embedding_size", 0) > 1000
-    run = build([name, *data], [*ON_SYNTHETIC, *FEW_STEPS * generative, *NARROW * wide, *coded], tmp_path)
+    run = build([name, *data], [*ON_SYNTHETIC, *FEW_STEPS * generative, *NARROW * wide, *files], tmp_path)
     result = fit(run)
     assert result.metric == f"valid/{run.data.protocol.headline}" or names_callbacks(find_config(name))
     assert result.best is not None

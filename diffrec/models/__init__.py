@@ -26,6 +26,9 @@ MODELS: dict[str, str] = {
     "bsarec": "diffrec.models.bsarec:BSARec",
     "hstu": "diffrec.models.hstu:HSTU",
     "tiger": "diffrec.models.tiger:TIGER",
+    "maskgr": "diffrec.models.maskgr:MaskGR",
+    "rpg": "diffrec.models.rpg:RPG",
+    "sasrec-text": "diffrec.models.sasrec_text:SASRecText",
 }
 
 _BY_CLASS = {path.split(":")[1]: path.split(":")[0] for path in MODELS.values()}

@@ -1,0 +1,95 @@
+"""SASRec on vectors of item texts: what a diffusion model over frozen text is to be compared with.
+
+The transformer and the loss are those of `SASRec`; an item is a small network's reading of its frozen vector, as in
+UniSRec (Hou et al., KDD 2022) without its pre-training, and a learned vector of its own may be added.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.functional import embedding, pad
+
+from diffrec.data.ragged import Ragged
+from diffrec.errors import UsageError, check_numbers, check_sizes
+from diffrec.next_item import NextItemRecommender
+from diffrec.nn.dropout import Dropout
+from diffrec.nn.positions import PositionsFromEnd
+from diffrec.nn.principal import whitened
+from diffrec.nn.transformer import CausalTransformer, check_heads
+from diffrec.spaces.embedding import EmbeddingSpace, read_vectors
+from diffrec.tokenizers.collaborative import collaborative_vectors
+from diffrec.typing import Float, History, Scores, Tensor, Vectors
+
+
+class SASRecText(NextItemRecommender):
+    """A causal transformer over items that are Linear(GELU(Linear(vector))), compared with all of them.
+
+    item_vectors: a name of `diffrec data embed`, or a safetensors file, see `read_vectors`; whitened to `vector_size`
+    when training starts, and kept with the model. None: singular vectors of who had the items in training. learn_ids: a
+    learned vector is added to each item.
+    """
+
+    vectors: Tensor
+
+    def __init__(
+        self,
+        num_items: int,
+        item_vectors: str | None = None,
+        vector_size: int = 128,
+        learn_ids: bool = False,
+        embedding_size: int = 64,
+        num_blocks: int = 2,
+        num_heads: int = 2,
+        max_history_length: int = 50,
+        dropout: float = 0.2,
+        lr: float = 1e-3,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(num_items, max_history_length, lr, weight_decay)
+        check_sizes(vector_size=vector_size, embedding_size=embedding_size, num_blocks=num_blocks, num_heads=num_heads)
+        check_numbers(low=0.0, high=1.0, dropout=dropout)
+        check_heads(embedding_size, num_heads)
+        self.item_vectors = item_vectors
+        self.register_buffer("vectors", torch.zeros(num_items, vector_size))
+        self.read = nn.Sequential(
+            nn.Linear(vector_size, embedding_size), nn.GELU(), nn.Linear(embedding_size, embedding_size)
+        )
+        self.ids = EmbeddingSpace(num_items, embedding_size, init_std=0.02) if learn_ids else None
+        self.position = PositionsFromEnd(max_history_length, embedding_size)
+        self.transformer = CausalTransformer(embedding_size, num_blocks, num_heads, dropout)
+        self.dropout = Dropout(dropout)
+
+    def prepare(self, sequences: Ragged) -> None:
+        """The frozen vectors."""
+        size = self.vectors.shape[1]
+        if self.item_vectors is None:
+            vectors = torch.from_numpy(collaborative_vectors(sequences, self.num_items, size) * np.sqrt(size))
+        else:
+            raw = read_vectors(self.item_vectors)
+            if len(raw) != self.num_items or raw.shape[1] < size:
+                needed = f"{self.num_items} items and a width of at least {size}"
+                raise UsageError(f"vectors of {needed} are needed, got {len(raw)} of width {raw.shape[1]}")
+            vectors = whitened(raw, size)
+        self.vectors.copy_(vectors.to(self.vectors))
+
+    def table(self) -> Float[Tensor, "items dim"]:
+        """What the items are read as."""
+        items = self.read(self.vectors)
+        return items if self.ids is None else items + self.ids.table.weight[1:]
+
+    def states(self, history: History) -> Float[Tensor, "batch length dim"]:
+        """The state after every item."""
+        items = embedding(history, pad(self.table(), (0, 0, 1, 0)))
+        return self.transformer(self.dropout(items + self.position(history > 0)))
+
+    def compared(
+        self, states: Float[Tensor, "positions dim"]
+    ) -> tuple[Float[Tensor, "positions dim"], Float[Tensor, "items dim"]]:
+        """States, and the table of the items."""
+        return states, self.table()
+
+    def score_state(self, state: Vectors) -> Scores:
+        """One state of each request compared with every item."""
+        return state @ self.table().T

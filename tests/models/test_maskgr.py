@@ -1,0 +1,193 @@
+"""MaskGR: its ways of reading hidden codes beside plain searches, and its losses beside a loop."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from diffrec.data.batch import Batch
+from diffrec.errors import UsageError
+from diffrec.models import MaskGR
+from diffrec.models.maskgr import with_target
+from diffrec.nn.masked_codes import hide_share
+
+N, LEVELS, SIZE = 25, 3, 4
+CODES = torch.randint(0, SIZE, (N, LEVELS), generator=torch.Generator().manual_seed(3))
+HISTORY = torch.tensor([[4, 9, 2], [7, 0, 0], [0, 0, 0], [25, 1, 0]])
+TUPLES = sorted({tuple(row) for row in CODES.tolist()})
+
+
+def model(**arguments) -> MaskGR:
+    torch.manual_seed(0)
+    small = {"embedding_size": 12, "num_blocks": 1, "num_heads": 2, "feed_size": 16, "max_history_length": 5}
+    made = MaskGR(N, num_levels=LEVELS, codebook_size=SIZE, **{**small, **arguments})
+    for parameter in made.parameters():
+        torch.nn.init.normal_(parameter, std=0.4)
+    made.item_codes.fill(CODES)
+    return made.eval()
+
+
+def read(made: MaskGR, row: int, known: tuple[int, ...]) -> torch.Tensor:
+    """(levels, size) what the network makes of one request and one beam."""
+    return made.log_probabilities(HISTORY[row : row + 1], torch.tensor([[known]]))[0, 0]
+
+
+def put(known: tuple[int, ...], level: int, code: int) -> tuple[int, ...]:
+    return (*known[:level], code, *known[level + 1 :])
+
+
+def items_with(known: tuple[int, ...]) -> list[tuple[int, ...]]:
+    return [t for t in TUPLES if all(k in (-1, c) for k, c in zip(known, t, strict=True))]
+
+
+def searched(made: MaskGR, row: int, steps: int, constrained: bool = True) -> dict[tuple[int, ...], float]:
+    """The same search with lists, one beam at a time."""
+    beams: dict[tuple[int, ...], tuple[float, torch.Tensor | None]] = {(-1,) * LEVELS: (0.0, None)}
+    for turn in range(LEVELS):
+        grown: dict[tuple[int, ...], tuple[float, torch.Tensor | None]] = {}
+        for known, (score, seen) in beams.items():
+            log_p = read(made, row, known) if (turn * steps) % LEVELS < steps else seen
+            hidden = [level for level in range(LEVELS) if known[level] < 0]
+            if made.order == "left-to-right":
+                hidden = hidden[:1]
+            elif made.order == "confidence":
+                hidden = [max(hidden, key=lambda level: log_p[level].max().item())]
+            for level, code in itertools.product(hidden, range(SIZE)):
+                longer = put(known, level, code)
+                if constrained and not items_with(longer):
+                    continue
+                total = score + log_p[level, code].item()
+                if longer not in grown or grown[longer][0] < total:
+                    grown[longer] = (total, log_p)
+        beams = dict(sorted(grown.items(), key=lambda beam: -beam[1][0])[: made.num_beams])
+    return {known: score for known, (score, _) in beams.items()}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("steps", [1, 2, 3])
+@pytest.mark.parametrize("order", ["confidence", "joint", "left-to-right"])
+@pytest.mark.parametrize("reread", [False, True])
+def test_beams_beside_lists(order, steps, reread):
+    made = model(order=order, num_beams=5, num_inference_steps=steps, reread=reread)
+    codes, scores = made.beams(HISTORY)
+    for row in range(len(HISTORY)):
+        expected = searched(made, row, steps)
+        got = {tuple(c): s for c, s in zip(codes[row].tolist(), scores[row].tolist(), strict=True) if s > -1e9}
+        assert got.keys() == expected.keys()
+        assert all(abs(got[known] - expected[known]) < 1e-4 for known in got)
+        assert set(got) <= set(TUPLES)
+    assert made.denoiser_calls == steps
+
+
+@torch.no_grad()
+def test_scores_are_those_of_the_beams_and_the_rest_comes_last():
+    made = model(num_beams=5)
+    scores = made.score(HISTORY)
+    for row in range(len(HISTORY)):
+        found = searched(made, row, LEVELS)
+        for item, known in enumerate(map(tuple, CODES.tolist())):
+            expected = found.get(known, min(found.values()) - 1)
+            assert scores[row, item].item() == pytest.approx(expected, abs=1e-4)
+
+
+@torch.no_grad()
+def test_one_pass_scores_all_items_exactly():
+    made = model(num_inference_steps=1, exact=True)
+    scores = made.score(HISTORY)
+    for row in range(len(HISTORY)):
+        log_p = read(made, row, (-1,) * LEVELS)
+        expected = [sum(log_p[level, code] for level, code in enumerate(item)) for item in CODES.tolist()]
+        torch.testing.assert_close(scores[row], torch.stack(expected), rtol=1e-4, atol=1e-5)
+    wide = model(num_inference_steps=1, num_beams=64, order="left-to-right").score(HISTORY)
+    torch.testing.assert_close(wide, scores, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_without_constraint_invalid_beams_become_the_nearest_item():
+    made = model(constrained=False, num_beams=12)
+    codes, scores = made.beams(HISTORY)
+    valid = made.sets.are_items(codes)
+    assert 0 < valid.float().mean() < 1, "some are items and some are not"
+    for row in range(len(HISTORY)):
+        expected = searched(made, row, LEVELS, constrained=False)
+        assert expected.keys() == set(map(tuple, codes[row].tolist()))
+        best: dict[tuple[int, ...], float] = {}
+        for known, score in zip(codes[row].tolist(), scores[row].tolist(), strict=True):
+            nearest = max(TUPLES, key=lambda t: sum(a == b for a, b in zip(t, known, strict=True)))
+            best[nearest] = max(score, best.get(nearest, score))
+        for item, known in enumerate(map(tuple, CODES.tolist())):
+            if known in best:
+                assert made.score(HISTORY)[row, item].item() == pytest.approx(best[known], abs=1e-4)
+
+
+@torch.no_grad()
+def test_the_loss_of_a_share_beside_a_loop():
+    made, batch = model(), Batch(HISTORY, HISTORY[:, :0])
+    tokens = made.item_codes.tokens(HISTORY)
+    torch.manual_seed(5)
+    got = made.training_loss(batch)
+    torch.manual_seed(5)
+    hidden = hide_share(tokens > 0, torch.rand(4), torch.rand(tokens.shape))
+    states = made.states(tokens, hidden.which)
+    total, weights = 0.0, 0.0
+    for row, slot, level in hidden.which.nonzero().tolist():
+        log_p = made.of_level(states[row, slot, level], level).log_softmax(0)
+        weight = hidden.weight[row, slot, level].item()
+        total -= weight * log_p[CODES[HISTORY[row, slot] - 1, level]].item()
+        weights += weight
+    assert got.item() == pytest.approx(total / weights, rel=1e-4)
+
+
+@torch.no_grad()
+def test_the_original_answers_with_any_token():
+    fixed, original = model(), model(fidelity="original")
+    one = (-1,) * LEVELS
+    torch.testing.assert_close(read(fixed, 0, one).exp().sum(1), torch.ones(LEVELS))
+    shares = read(original, 0, one).exp().sum(1)
+    assert (shares < 0.9).all()
+    alike = read(original, 0, one) - read(original, 0, one).logsumexp(1, keepdim=True)
+    torch.testing.assert_close(alike, read(fixed, 0, one), rtol=1e-4, atol=1e-4)
+
+
+def test_both_ways_of_hiding_train():
+    for masking, fidelity in itertools.product(("share", "counts"), ("fixed", "original")):
+        made = model(masking=masking, fidelity=fidelity)
+        loss = made.training_loss(Batch(HISTORY[[0, 1, 3]], HISTORY[[0, 1, 3], :0]))
+        loss.backward()
+        assert torch.isfinite(loss)
+        assert made.tokens.weight.grad.abs().sum() > 0
+
+
+def test_a_target_is_put_behind_its_history():
+    batch = Batch(torch.tensor([[4, 9], [7, 0]]), torch.tensor([[1], [2]]))
+    assert with_target(batch).tolist() == [[4, 9, 1], [7, 2, 0]]
+    assert with_target(Batch(HISTORY, HISTORY[:, :0])) is HISTORY
+
+
+@torch.no_grad()
+def test_a_history_read_once_is_exact_while_all_is_hidden():
+    once, anew = model(num_blocks=2), model(num_blocks=2, reread=True)  # the first block reads no states
+    for row in range(len(HISTORY)):
+        hidden = (-1,) * LEVELS
+        torch.testing.assert_close(read(once, row, hidden), read(anew, row, hidden), rtol=1e-4, atol=1e-5)
+    known = (-1, 2, -1)
+    assert not torch.allclose(read(once, 0, known), read(anew, 0, known), atol=1e-3)
+    empty = read(once, 2, known)  # with no history there is nothing that could have changed
+    torch.testing.assert_close(empty, read(anew, 2, known), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_large_batches_are_read_in_parts(monkeypatch):
+    made = model(num_beams=5)
+    whole = made.score(HISTORY)
+    monkeypatch.setattr("diffrec.models.maskgr._TOKENS_AT_ONCE", 1)
+    torch.testing.assert_close(made.score(HISTORY), whole)
+
+
+def test_mistakes_are_named():
+    with pytest.raises(UsageError, match=r"num_inference_steps must lie in 1\.\.3, or be None, got 4"):
+        model(num_inference_steps=4)
+    with pytest.raises(UsageError, match="exact scores need num_inference_steps=1, got None"):
+        model(exact=True)
