@@ -130,9 +130,9 @@ class MaskGR(CodedRecommender):
         self, tokens: Int[Tensor, "batch items levels"], hidden: Bool[Tensor, "batch items levels"]
     ) -> Float[Tensor, "batch items levels dim"]:
         """The states of all codes, each of which sees all that are not padding."""
-        return self.transformer(*self._read(tokens, hidden)).view(*tokens.shape, self.tokens.embedding_dim)
+        return self.transformer(*self._embedded(tokens, hidden)).view(*tokens.shape, self.tokens.embedding_dim)
 
-    def _read(
+    def _embedded(
         self, tokens: Int[Tensor, "batch items levels"], hidden: Bool[Tensor, "batch items levels"]
     ) -> tuple[Float[Tensor, "batch slots dim"], Bool[Tensor, "batch slots"]]:
         """What goes into the blocks, and which of it is real."""
@@ -285,7 +285,7 @@ class MaskGR(CodedRecommender):
         tokens = self.item_codes.tokens(slots)
         hidden = torch.zeros_like(tokens, dtype=torch.bool)
         tokens[rows, last], hidden[rows, last] = 1, True
-        return memory_of(self.transformer, *self._read(tokens, hidden), ~hidden.flatten(1))
+        return memory_of(self.transformer, *self._embedded(tokens, hidden), ~hidden.flatten(1))
 
     @property
     def sets(self) -> CodeSets:

@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from diffrec.data.batch import Batch
+from diffrec.data.ragged import Ragged
 from diffrec.errors import UsageError
 from diffrec.models import MaskGR
 from diffrec.models.maskgr import with_target
+from diffrec.nn.artefacts import write_artefact
 from diffrec.nn.masked_codes import hide_share
 
 N, LEVELS, SIZE = 25, 3, 4
@@ -184,6 +186,13 @@ def test_large_batches_are_read_in_parts(monkeypatch):
     whole = made.score(HISTORY)
     monkeypatch.setattr("diffrec.models.maskgr._TOKENS_AT_ONCE", 1)
     torch.testing.assert_close(made.score(HISTORY), whole)
+
+
+def test_codes_of_a_file(tmp_path):
+    write_artefact(tmp_path / "c.safetensors", {"codes": CODES.flip(0)}, {})
+    made = model(codes=str(tmp_path / "c.safetensors"))
+    made.prepare(Ragged.from_rows([[1, 2]]))
+    assert torch.equal(made.item_codes.codes, CODES.flip(0))
 
 
 def test_mistakes_are_named():
