@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from diffrec.cli import probe, tune
 from diffrec.cli.entries import entry_of, is_published
 from diffrec.cli.leaderboard import compare_all, read_chosen
 from diffrec.cli.printable import print_line
-from diffrec.errors import UsageError, check_numbers, check_sizes
+from diffrec.errors import IntegrityError, UsageError, check_numbers, check_sizes
 
 if TYPE_CHECKING:
     from diffrec.bench.runner import Progress
@@ -116,10 +117,21 @@ def _run(args: argparse.Namespace) -> int:
     if failed:
         sys.stderr.write(f"{len(failed)} of {len(outcomes)} failed; tracebacks are in {folders.failures}\n")
     if len(failed) < len(outcomes):
-        compare_all(read_chosen(args.results, suite.name), args.results)
+        _compare_suite(args.results, suite.name)
     where = "" if args.results == DEFAULT_RESULTS else f" --results {args.results}"
     print_line(f"results in {args.results}; 'diffrec leaderboard --suite {suite.name}{where}' shows them")
     return 1 if failed else 0
+
+
+def _compare_suite(results: Path, suite: str) -> None:
+    """Compare the rows of its tables; again, a little later, where another command replaced a result meanwhile."""
+    for pause in (0.2, 1.0, 3.0):
+        try:
+            compare_all(read_chosen(results, suite), results)
+            return
+        except IntegrityError:
+            time.sleep(pause)
+    compare_all(read_chosen(results, suite), results)
 
 
 def _check(args: argparse.Namespace) -> None:

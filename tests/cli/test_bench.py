@@ -6,7 +6,9 @@ from dataclasses import replace
 import pytest
 
 from diffrec.bench.result import read_results
+from diffrec.cli import bench as bench_command
 from diffrec.cli.main import main
+from diffrec.errors import IntegrityError
 
 SUITE = """
 name: tiny
@@ -88,6 +90,22 @@ def test_a_damaged_result_is_named_and_force_replaces_it(bench, tmp_path, capsys
     assert json.loads(path.read_text()) == record
     assert bench("--only", "popularity", "--force") == 0
     assert seeds(tmp_path) == [("popularity", 0)]
+
+
+@pytest.mark.parametrize(("failures", "code"), [(3, 0), (4, IntegrityError.exit_code)])
+def test_results_that_another_command_replaces_meanwhile_are_compared_again(bench, failures, code, monkeypatch):
+    compare, tries = bench_command.compare_all, []
+
+    def compare_all(*words):
+        tries.append(words)
+        if len(tries) <= failures:
+            raise IntegrityError("a.parquet was changed after it was written")
+        return compare(*words)
+
+    monkeypatch.setattr(bench_command, "compare_all", compare_all)
+    monkeypatch.setattr(bench_command.time, "sleep", lambda pause: None)
+    assert bench("--only", "popularity") == code
+    assert len(tries) == 4
 
 
 def test_a_dry_run_adds_up_what_stored_results_say(bench, tmp_path, capsys, monkeypatch):
