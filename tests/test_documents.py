@@ -15,7 +15,9 @@ from diffrec.cli.leaderboard import make_tables
 from diffrec.cli.main import main
 from diffrec.errors import NotFoundError
 from diffrec.zoo import load
-from diffrec.zoo.index import read_index
+from diffrec.zoo.entry import Entry
+from diffrec.zoo.index import Listing, read_index
+from diffrec.zoo.table import filled as zoo_filled
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -31,6 +33,20 @@ def test_leaderboard_and_tables_of_the_readme_are_those_of_the_results():
     assert (ROOT / "benchmarks" / "LEADERBOARD.md").read_text(encoding="utf-8") == markdown(tables)
     assert filled(README, tables) == README
     assert README.count("<!-- end -->") == 3
+
+
+def test_the_zoo_in_the_readme_is_that_of_the_manifest():
+    rows = read_index(ROOT / "zoo")
+    assert all(f"| `{name}` |" in README for name in rows)
+    assert zoo_filled(README, rows) == README
+
+
+def test_the_entries_stay_small_and_are_those_of_the_list():
+    rows = read_index(ROOT / "zoo")
+    here = {name: row for name, row in rows.items() if (ROOT / "zoo" / name).is_dir()}
+    assert {path.name for path in (ROOT / "zoo").iterdir() if path.is_dir()} == here.keys()
+    assert all(Listing.of(Entry.open(ROOT / "zoo" / name)) == row for name, row in here.items())
+    assert sum(row.size for row in here.values()) <= 150_000_000
 
 
 def test_the_commands_of_the_readme_exist(capsys):

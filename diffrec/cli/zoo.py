@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import operator
+import re
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,15 +15,19 @@ if TYPE_CHECKING:
 
     from diffrec.zoo.index import Listing
 
-HELP = "list pretrained models with their metrics, show one, download, check them"
+HELP = "list pretrained models with their metrics; show, download and check them"
+
+
+_COSTS = {"params": "learnt numbers", "size": "bytes", "calls": "network evaluations per request"}
+_CONDITION = re.compile(r"([a-z_]+(?:@\d+)?)\s*(>=|<=|>|<|=)\s*([-+.0-9eE]+)")
+_COMPARE = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt, "=": operator.eq}
+DEFAULT_METRIC = "ndcg@10"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The actions list, info, download, verify and index."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    listing = actions.add_parser("list", help="all models, best first inside each dataset and protocol")
-    listing.add_argument("--json", action="store_true", help="print JSON")
-    listing.add_argument("--sort", default="ndcg@10", metavar="METRIC", help="metric to show and sort by")
+    _add_list(actions.add_parser("list", help="all models, best first inside each dataset and protocol"))
     info = actions.add_parser("info", help="the card of a model: data, terms, training, metrics, limits")
     info.add_argument("name", metavar="NAME", help="a name of 'diffrec zoo list', or a folder")
     download = actions.add_parser("download", help="bring a model into the cache, from a mirror or a hub")
@@ -28,8 +35,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     download.add_argument("--revision", metavar="SHA256", help="of its manifest; default: the one that the list has")
     download.add_argument("--cache-dir", type=Path, metavar="DIR", help="default: DIFFREC_CACHE, else ~/.cache/diffrec")
     verify = actions.add_parser("verify", help="check every byte and load the weights")
-    verify.add_argument("names", nargs="*", metavar="NAME", help="all models if none is given")
-    actions.add_parser("index", help="rebuild zoo/manifest.json from the folders beside it")
+    verify.add_argument("names", nargs="*", metavar="NAME", help="all models on this machine if none is given")
+    index = actions.add_parser("index", help="rebuild zoo/manifest.json from the folders beside it, and README's table")
+    index.add_argument("--forget", nargs="+", default=[], metavar="NAME", help="do not list these any more")
+    index.add_argument("--elsewhere", type=Path, metavar="DIR",
+                       help="also list the entries in this folder, whose files do not come along")  # fmt: skip
+
+
+def _add_list(listing: argparse.ArgumentParser) -> None:
+    listing.add_argument("--json", action="store_true", help="print JSON")
+    listing.add_argument("--sort", default=DEFAULT_METRIC, metavar="KEY",
+                         help=f"a metric, best first, or one of {', '.join(_COSTS)}, least first")  # fmt: skip
+    listing.add_argument("--where", action="append", default=[], metavar="CONDITION",
+                         help="only models with, say, 'recall@20>=0.2' or 'params<1e6'; may be repeated")  # fmt: skip
+    listing.add_argument("--dataset", metavar="NAME", help="only models of this dataset")
+    listing.add_argument("--protocol", metavar="ID", help="only models measured under this protocol")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -39,32 +59,82 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
-    from diffrec.errors import UsageError, near_match
     from diffrec.zoo.index import read_index
 
     rows = read_index()
-    metrics = sorted({metric for row in rows.values() for metric in row.metrics})
-    if metrics and args.sort not in metrics:
-        hint = near_match(args.sort, metrics)
-        raise UsageError(f"no model has the metric {args.sort!r}; there are: {', '.join(metrics)}{hint}")
+    _check_key(args.sort, rows)
+    conditions = [_condition(text, rows) for text in args.where]
+    rows = {name: row for name, row in rows.items() if _wanted(row, args) and all(ok(row) for ok in conditions)}
     rows = dict(sorted(rows.items(), key=lambda named: _place(*named, args.sort)))
     if args.json:
         _print_json(rows)
     else:
-        _print_table(rows, args.sort)
+        _print_table(rows, DEFAULT_METRIC if args.sort in _COSTS else args.sort)
     return 0
 
 
-def _place(name: str, row: Listing, metric: str) -> tuple[str, str, float, str]:
-    """Numbers are only ranked where dataset and protocol are the same."""
-    return row.dataset or "", row.protocol or "", -row.metrics.get(metric, float("-inf")), name
+def _check_key(key: str, rows: Mapping[str, Listing]) -> None:
+    """UsageError for what no model has."""
+    from diffrec.errors import UsageError, near_match
+
+    metrics = sorted({metric for row in rows.values() for metric in row.metrics})
+    if metrics and key not in (*metrics, *_COSTS):
+        there = f"there are: {', '.join(metrics)}; and {', '.join(_COSTS)}"
+        raise UsageError(f"no model has the metric {key!r}; {there}{near_match(key, [*metrics, *_COSTS])}")
+
+
+def _condition(text: str, rows: Mapping[str, Listing]) -> Callable[[Listing], bool]:
+    """What `recall@20>=0.2` asks of a row; a row without the number does not have it."""
+    from diffrec.errors import UsageError
+
+    found = _CONDITION.fullmatch(text.strip())
+    try:
+        key, compare, bound = found[1], _COMPARE[found[2]], float(found[3])  # pyright: ignore[reportOptionalSubscript]
+    except (TypeError, ValueError):
+        allowed = " ".join(_COMPARE)
+        raise UsageError(f"--where {text!r} is no condition such as 'ndcg@10>=0.1'; allowed: {allowed}") from None
+    _check_key(key, rows)
+
+    def holds(row: Listing) -> bool:
+        value = _value(row, key)
+        return value is not None and compare(value, bound)
+
+    return holds
+
+
+def _wanted(row: Listing, args: argparse.Namespace) -> bool:
+    return args.dataset in (None, row.dataset) and args.protocol in (None, row.protocol)
+
+
+def _value(row: Listing, key: str) -> float | None:
+    """A metric or a cost of a row."""
+    costs = {"params": row.parameters, "size": row.size, "calls": row.denoiser_calls}
+    value = costs[key] if key in _COSTS else row.metrics.get(key)
+    return None if value is None else float(value)
+
+
+def _place(name: str, row: Listing, key: str) -> tuple[str, str, float, str]:
+    """Numbers are only ranked where dataset and protocol are the same; what has none comes last."""
+    value = _value(row, key)
+    order = float("inf") if value is None else value if key in _COSTS else -value
+    return row.dataset or "", row.protocol or "", order, name
 
 
 def _print_json(rows: dict[str, Listing]) -> None:
     import json
 
-    plain = [{"name": name, "size": row.size, **row.plain()} for name, row in rows.items()]
+    here = _here(rows)
+    plain = [{"name": name, "size": row.size, "here": here[name], **row.plain()} for name, row in rows.items()]
     sys.stdout.write(json.dumps(plain, indent=2) + "\n")
+
+
+def _here(rows: Mapping[str, Listing]) -> dict[str, bool]:
+    """Whether the files of each entry are on this machine, in the cache or in the zoo of the project."""
+    from diffrec.zoo.cache import ZooCache
+    from diffrec.zoo.index import zoo_dir
+
+    cache, root = ZooCache.at(None), zoo_dir()
+    return {name: (root / name).is_dir() or cache.folder(name, row.revision).is_dir() for name, row in rows.items()}
 
 
 def _print_table(rows: dict[str, Listing], metric: str) -> None:
@@ -78,38 +148,33 @@ def _print_table(rows: dict[str, Listing], metric: str) -> None:
 
     console = Console()
     width = max(map(len, rows), default=0)
+    here = _here(rows)
     for (dataset, protocol), group in groupby(rows.items(), lambda named: (named[1].dataset, named[1].protocol)):
         heading = f"dataset {dataset}, protocol {protocol}" if protocol else f"dataset {dataset}, not measured"
         console.print(Text(printable(heading if dataset else "dataset not stated")))
-        console.print(_table(dict(group), metric, width))
+        console.print(_table(dict(group), metric, width, here))
     if not rows:
-        console.print("the zoo is empty; 'diffrec zoo index' lists the folders in zoo/")
+        console.print("no model fits, or the zoo is empty; 'diffrec zoo index' lists the folders in zoo/")
     console.print("params: learnt numbers; calls: network evaluations per request")
+    console.print("here: on this machine, else 'diffrec zoo download' where a mirror is set")
 
 
-def _table(rows: dict[str, Listing], metric: str, width: int) -> Table:
+def _table(rows: dict[str, Listing], metric: str, width: int, here: Mapping[str, bool]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
+    from diffrec.zoo.table import short
+
     table = Table(box=None, padding=(0, 1, 0, 1))
-    table.add_column("name", overflow="fold", min_width=min(width, 40))
-    for title in (metric.upper(), "params", "size", "calls"):
-        table.add_column(title, justify="right", no_wrap=True, min_width=6)
+    table.add_column("name", overflow="fold", min_width=min(width, 30))
+    for title, least in ((metric.upper(), 6), ("params", 6), ("size", 6), ("calls", 5), ("here", 4)):
+        table.add_column(title, justify="right", no_wrap=True, min_width=least)
     for name, row in rows.items():
         value = f"{row.metrics[metric]:.4f}" if metric in row.metrics else "-"
-        cells = (name, value, _short(row.parameters), f"{_short(row.size)}B", str(row.denoiser_calls))
+        calls, size = str(row.denoiser_calls), f"{short(row.size)}B"
+        cells = (name, value, short(row.parameters), size, calls, "yes" if here[name] else "no")
         table.add_row(*map(Text, cells))
     return table
-
-
-def _short(count: int) -> str:
-    """1234567 -> '1.2M'."""
-    value, unit = float(count), ""
-    for larger in ("k", "M", "G"):
-        if value < 999.5:
-            break
-        value, unit = value / 1000, larger
-    return f"{value:.1f}{unit}" if unit and value < 99.5 else f"{value:.0f}{unit}"
 
 
 def _info(args: argparse.Namespace) -> int:
@@ -142,8 +207,13 @@ def _verify(args: argparse.Namespace) -> int:
     from diffrec.zoo.index import read_index
     from diffrec.zoo.loading import load
 
+    rows = read_index()
+    here = _here(rows)
     code = 0
-    for name in args.names or sorted(read_index()):
+    for name in args.names or rows:
+        if not args.names and not here[name]:
+            sys.stdout.write(f"{name}: not on this machine\n")
+            continue
         try:
             load(name, offline=True)
             sys.stdout.write(f"{name}: ok\n")
@@ -154,8 +224,19 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _index(args: argparse.Namespace) -> int:
-    from diffrec.zoo.index import rebuild_index
+    return _write_index(args.forget, args.elsewhere)
 
-    names = rebuild_index()
-    sys.stdout.write(f"zoo/manifest.json lists {len(names)} models: {', '.join(names)}\n")
+
+def _write_index(forget: Sequence[str], elsewhere: Path | None = None) -> int:
+    """The list of the zoo, and its table in the README beside it."""
+    from diffrec.files import write_file
+    from diffrec.zoo.index import rebuild_index, zoo_dir
+    from diffrec.zoo.table import filled
+
+    rows = rebuild_index(forget=forget, elsewhere=elsewhere)
+    sys.stdout.write(f"zoo/manifest.json lists {len(rows)} models: {', '.join(rows)}\n")
+    readme = zoo_dir().parent / "README.md"
+    if readme.is_file() and (text := readme.read_text(encoding="utf-8")) != (new := filled(text, rows)):
+        write_file(readme, new.encode())
+        sys.stdout.write(f"{readme}\n")
     return 0

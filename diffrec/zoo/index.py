@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,14 +96,24 @@ def read_index(root: Path | None = None) -> dict[str, Listing]:
     return {name: Listing.parse(value, f"{where}: {name}") for name, value in index["entries"].items()}
 
 
-def rebuild_index(root: Path | None = None) -> dict[str, Listing]:
+def rebuild_index(
+    root: Path | None = None, forget: Collection[str] = (), elsewhere: Path | None = None
+) -> dict[str, Listing]:
     """Write `root`/manifest.json from the entry folders in `root`, and return its rows.
 
-    Raises IntegrityError where a file is not what the manifest of its entry says.
+    elsewhere: a folder of entries that are listed too, but whose files do not come with the project. What was listed
+    stays so where its folder is not here, unless its name is in `forget`. Raises IntegrityError where a file is not
+    what the manifest of its entry says, or the list that is there is damaged.
     """
     root = root or zoo_dir()
-    folders = sorted(folder for folder in root.iterdir() if folder.is_dir() and is_name(folder.name))
-    rows = {folder.name: Listing.of(Entry.open(folder)) for folder in folders}
+    here = {**(_rows(elsewhere) if elsewhere else {}), **_rows(root)}
+    kept = {name: row for name, row in read_index(root).items() if name not in forget}
+    rows = dict(sorted({**kept, **here}.items()))
     plain = {name: row.plain() for name, row in rows.items()}
     write_file(root / MANIFEST, to_json({"schema_version": SCHEMA_VERSION, "entries": plain}))
     return rows
+
+
+def _rows(root: Path) -> dict[str, Listing]:
+    folders = [folder for folder in root.iterdir() if folder.is_dir() and is_name(folder.name)]
+    return {folder.name: Listing.of(Entry.open(folder)) for folder in folders}

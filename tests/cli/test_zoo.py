@@ -14,8 +14,8 @@ from diffrec.baselines import EASE, Popularity
 from diffrec.cli import zoo
 from diffrec.data.synthetic import synthetic
 from diffrec.errors import IntegrityError, NotFoundError, UsageError
-from diffrec.zoo import save
-from diffrec.zoo.index import rebuild_index
+from diffrec.zoo import save, table
+from diffrec.zoo.index import read_index, rebuild_index
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_the_table_is_sorted_inside_dataset_and_protocol(root, capsys):
     assert names(out) == ["popularity.alone", "ease.synthetic", "popularity.synthetic", "ease.synthetic.unmasked"]
     lines = [line.split() for line in out.splitlines()]
     masked = lines.index(["dataset", "synthetic,", "protocol", "loo-full-masked@1"])
-    assert lines[masked + 1] == ["name", "NDCG@10", "params", "size", "calls"]
+    assert lines[masked + 1] == ["name", "NDCG@10", "params", "size", "calls", "here"]
     assert lines[masked + 2][:3] == ["ease.synthetic", "0.2000", "10.1k"]
     assert lines[masked + 3][:2] == ["popularity.synthetic", "0.1000"]
     assert lines[masked + 4] == ["dataset", "synthetic,", "protocol", "loo-full-unmasked@1"]
@@ -130,9 +130,61 @@ def test_index_lists_the_folders(root, capsys):
     assert output(capsys, "verify").count(": ok") == 4
 
 
+def test_costs_sort_from_the_least(root, capsys):
+    masked = names(output(capsys, "list", "--sort", "params", "--protocol", "loo-full-masked@1"))
+    assert masked == ["popularity.synthetic", "ease.synthetic"]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--where", "ndcg@10>=0.15"], ["ease.synthetic", "ease.synthetic.unmasked"]),
+        (["--where", "ndcg@10>0.15"], ["ease.synthetic"]),
+        (["--where", "recall@10 < 1", "--where", "params<=100"], ["popularity.synthetic"]),
+        (["--where", "calls=1", "--dataset", "synthetic", "--protocol", "loo-full-unmasked@1"],
+         ["ease.synthetic.unmasked"]),
+        (["--dataset", "nothing"], []),
+    ],
+)  # fmt: skip
+def test_filters(words, expected, root, capsys):
+    assert names(output(capsys, "list", *words)) == expected
+
+
+@pytest.mark.parametrize("condition", ["ndcg@10", ">=0.1", "ndcg@10>=x", "ndcg@10!=1", "ndcg@10>=1e", ""])
+def test_conditions_that_are_none(condition, root, capsys):
+    with pytest.raises(UsageError, match="is no condition such as"):
+        output(capsys, "list", "--where", condition)
+    with pytest.raises(UsageError, match=r"no model has the metric 'ndgc@10'.*did you mean 'ndcg@10'"):
+        output(capsys, "list", "--where", "ndgc@10>0")
+
+
+def test_what_lies_elsewhere_is_listed_until_it_is_forgotten(root, tmp_path, capsys):
+    away = tmp_path.parent / f"{tmp_path.name}-away"
+    away.mkdir()
+    (root / "ease.synthetic").rename(away / "ease.synthetic")
+    (root / "manifest.json").unlink()
+    assert "lists 3 models" in output(capsys, "index")
+    assert "lists 4 models" in output(capsys, "index", "--elsewhere", str(away))
+    assert "lists 4 models" in output(capsys, "index")
+    here = {row["name"]: row["here"] for row in json.loads(output(capsys, "list", "--json"))}
+    assert [name for name, there in here.items() if not there] == ["ease.synthetic"]
+    assert "ease.synthetic: not on this machine" in output(capsys, "verify")
+    assert "lists 3 models" in output(capsys, "index", "--forget", "ease.synthetic")
+
+
+def test_the_table_of_the_readme_follows_the_list(root, capsys):
+    rows = read_index()
+    text = table.filled("before\n<!-- zoo -->\nold\n<!-- end of zoo -->\nafter", rows)
+    lines = text.splitlines()
+    assert (lines[0], lines[1], lines[-2], lines[-1]) == ("before", "<!-- zoo -->", "<!-- end of zoo -->", "after")
+    assert "| `ease.synthetic` | loo-full-masked@1 | .2000 | .3000 | 1 | 10.1k |" in text
+    assert [line.split("`")[1] for line in lines if "`" in line] == names(output(capsys, "list"))
+    assert table.filled("nothing to fill", rows) == "nothing to fill"
+
+
 @pytest.mark.parametrize(
     ("count", "text"),
     [(0, "0"), (999, "999"), (1000, "1.0k"), (12_345, "12.3k"), (999_999, "1.0M"), (123_456_789, "123M")],
 )
 def test_short_numbers(count, text):
-    assert zoo._short(count) == text
+    assert table.short(count) == text

@@ -1,0 +1,43 @@
+"""The zoo as a table in a document, between `<!-- zoo -->` and `<!-- end of zoo -->`, made anew from the manifest."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from diffrec.zoo.index import Listing
+
+_BLOCK = re.compile(r"(<!-- zoo -->\n).*?(<!-- end of zoo -->)", re.DOTALL)
+_METRICS = ("ndcg@10", "recall@10", "recall@20")
+
+
+def filled(text: str, rows: Mapping[str, Listing]) -> str:
+    """`text` with its block made from the rows; as it is where it has none."""
+    return _BLOCK.sub(lambda found: f"{found[1]}\n{table(rows)}\n\n{found[2]}", text)
+
+
+def table(rows: Mapping[str, Listing]) -> str:
+    """Markdown, a line an entry, best first inside a dataset and protocol."""
+    shown = [metric for metric in _METRICS if any(metric in row.metrics for row in rows.values())]
+    head = ["name", "protocol", *(metric.replace("ndcg", "NDCG").replace("recall", "Recall") for metric in shown),
+            "calls", "params", "size"]  # fmt: skip
+    lines = [head, ["---", "---", *["---:"] * (len(head) - 2)]]
+    for name, row in sorted(rows.items(), key=lambda named: _place(*named)):
+        metrics = [f"{row.metrics[m]:.4f}".lstrip("0") if m in row.metrics else "" for m in shown]
+        cost = [str(row.denoiser_calls), short(row.parameters), f"{short(row.size)}B"]
+        lines.append([f"`{name}`", row.protocol or "", *metrics, *cost])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _place(name: str, row: Listing) -> tuple[str, str, float, str]:
+    return row.dataset or "", row.protocol or "", -row.metrics.get(_METRICS[0], float("-inf")), name
+
+
+def short(count: int) -> str:
+    """1234567 -> '1.2M'."""
+    value, unit = float(count), ""
+    for larger in ("k", "M", "G"):
+        if value < 999.5:
+            break
+        value, unit = value / 1000, larger
+    return f"{value:.1f}{unit}" if unit and value < 99.5 else f"{value:.0f}{unit}"
