@@ -18,6 +18,7 @@ from diffrec.data.ragged import Ragged
 from diffrec.data.vocabulary import Vocabulary
 from diffrec.diffusion.gaussian import GaussianProcess
 from diffrec.diffusion.noise import RequestNoise
+from diffrec.diffusion.rectified_flow import RectifiedFlow
 from diffrec.diffusion.sampler import Denoise, DrawsNoise, Guided, Process, sample
 from diffrec.diffusion.schedulers import Scheduler
 from diffrec.diffusion.timesteps import TimestepSampler
@@ -222,6 +223,20 @@ class Recommender(pl.LightningModule):
         self.validation_metrics.reset()
 
 
+class EpochRates(pl.LightningModule):
+    """A learning rate that the number of the epoch decides: a model gives `rate`."""
+
+    def rate(self, epoch: int) -> float:
+        """The learning rate of an epoch, the first being 0."""
+        raise NotImplementedError
+
+    def on_train_epoch_start(self) -> None:
+        """Worked out anew in every epoch, so that a resumed run has the same."""
+        for optimizer in self.trainer.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.rate(self.current_epoch)
+
+
 class ClosedFormRecommender(FittedShape, Recommender):
     """A baseline that is computed from the training sequences in one go, without gradients.
 
@@ -329,13 +344,13 @@ class DiffusionRecommender(Recommender):
     def scheduler(self) -> Scheduler | None:
         """The diffusers scheduler whose steps the reverse loop takes; assign another to use its steps.
 
-        None for a process that has steps of its own, such as a flow; UsageError when one is assigned there.
+        None for a process that has steps of its own, such as a bridge; UsageError when one is assigned there.
         """
-        return self.process.scheduler if isinstance(self.process, GaussianProcess) else None
+        return self.process.scheduler if isinstance(self.process, GaussianProcess | RectifiedFlow) else None
 
     @scheduler.setter
     def scheduler(self, scheduler: Scheduler) -> None:
-        if not isinstance(self.process, GaussianProcess):
+        if not isinstance(self.process, GaussianProcess | RectifiedFlow):
             raise UsageError(f"{type(self).__name__} has steps of its own and takes no scheduler")
         self.process.scheduler = scheduler
 

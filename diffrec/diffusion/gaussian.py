@@ -17,7 +17,7 @@ from diffusers import DDIMScheduler
 from torch import nn
 
 from diffrec.diffusion.noise import RequestNoise
-from diffrec.diffusion.schedulers import Scheduler, check_scheduler, check_steps
+from diffrec.diffusion.schedulers import GaussianScheduler, Scheduler, check_scheduler, check_steps
 from diffrec.diffusion.schedules import Betas, Grid, respaced, trailing_grid
 from diffrec.errors import UsageError, choose
 from diffrec.typing import Float, Int, Tensor
@@ -44,7 +44,7 @@ class SchedulerSteps:
     eta: of DDIM; noise_scales: by which its noise is larger than that of the posterior, by index.
     """
 
-    scheduler: Scheduler
+    scheduler: GaussianScheduler
     timesteps: list[int]
     indices: Tensor
     eta: float

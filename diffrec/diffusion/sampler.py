@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Num
 
 from diffrec.diffusion.noise import RequestNoise
 from diffrec.typing import Float, Int, Tensor
@@ -18,7 +19,7 @@ class ReverseSteps(Protocol):
     """The way back from step T-1 to x_0, good for one walk. timesteps: the visited t, noisy first."""
 
     @property
-    def timesteps(self) -> Sequence[int]: ...
+    def timesteps(self) -> Sequence[float]: ...
 
     def enter(self, x: Tensor) -> Tensor:
         """The state of the walk at its start, from x_{T-1}."""
@@ -43,7 +44,7 @@ class Process(Protocol):
     @property
     def num_train_timesteps(self) -> int: ...
 
-    def corrupt(self, x0: Tensor, t: Int[Tensor, " batch"]) -> Any: ...
+    def corrupt(self, x0: Tensor, t: Num[Tensor, " batch"]) -> Any: ...
 
     def prior(self, shape: tuple[int, ...], noise: RequestNoise) -> Tensor: ...
 
@@ -151,6 +152,7 @@ class Guided:
         self.denoiser, self.guidance_scale = denoiser, guidance_scale
         self.conditions = torch.cat([condition, null.expand_as(condition)])
 
-    def __call__(self, x: Float[Tensor, "batch dim"], t: Int[Tensor, 1]) -> Float[Tensor, "batch dim"]:
+    def __call__(self, x: Float[Tensor, "batch dim"], t: Num[Tensor, "#batch"]) -> Float[Tensor, "batch dim"]:
+        t = t if len(t) == 1 else t.repeat(2)
         with_history, without = self.denoiser(torch.cat([x, x]), t, self.conditions).chunk(2)
         return without + self.guidance_scale * (with_history - without)

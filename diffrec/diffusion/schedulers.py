@@ -11,6 +11,8 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     DPMSolverSinglestepScheduler,
     EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FlowMatchHeunDiscreteScheduler,
     HeunDiscreteScheduler,
     LMSDiscreteScheduler,
     UniPCMultistepScheduler,
@@ -31,16 +33,18 @@ class Scheduler(Protocol):
     @property
     def config(self) -> Mapping[str, Any]: ...
 
-    @property
-    def init_noise_sigma(self) -> Any: ...
-
     def from_config(self, *args: Any, **kwargs: Any) -> Any: ...
 
     def set_timesteps(self, *args: Any, **kwargs: Any) -> None: ...
 
-    def scale_model_input(self, *args: Any, **kwargs: Any) -> Tensor: ...
-
     def step(self, *args: Any, **kwargs: Any) -> Any: ...
+
+
+@runtime_checkable
+class GaussianScheduler(Scheduler, Protocol):
+    """One of a Gaussian process, which may step its states at a scale of their own."""
+
+    def scale_model_input(self, *args: Any, **kwargs: Any) -> Tensor: ...
 
 
 SCHEDULERS: dict[str, Any] = {
@@ -56,15 +60,22 @@ SCHEDULERS: dict[str, Any] = {
     )
 }
 
+FLOW_SCHEDULERS: dict[str, Any] = {
+    scheduler.__name__: scheduler for scheduler in (FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler)
+}
+_REFUSED = ("stochastic_sampling", "use_dynamic_shifting", "invert_sigmas")  # noise of the batch; grids of pictures
 
-def check_scheduler(scheduler: Scheduler) -> None:
-    """UsageError for a scheduler whose noise would depend on the batch, or that the reverse loop does not know."""
-    name = type(scheduler).__name__
-    if not isinstance(scheduler, tuple(SCHEDULERS.values())) or "sde" in str(scheduler.config.get("algorithm_type")):
+
+def check_scheduler(scheduler: Scheduler, allowed: Mapping[str, Any] = SCHEDULERS) -> None:
+    """UsageError for a scheduler whose noise would depend on the batch, or that is not one of `allowed`."""
+    name, config = type(scheduler).__name__, scheduler.config if hasattr(scheduler, "config") else {}
+    if not isinstance(scheduler, tuple(allowed.values())) or "sde" in str(config.get("algorithm_type")):
         raise UsageError(
             f"{name} cannot be used: steps must be deterministic, or take noise that belongs to the request, as the "
-            f"default DDIMScheduler does; there are: {', '.join(SCHEDULERS)} (no 'sde' algorithm)"
+            f"default {next(iter(allowed))} does; there are: {', '.join(allowed)} (no 'sde' algorithm)"
         )
+    if refused := [setting for setting in _REFUSED if config.get(setting)]:
+        raise UsageError(f"{name} cannot be used with {refused[0]}")
 
 
 def check_steps(scheduler: Scheduler, num_inference_steps: int) -> None:
@@ -74,8 +85,9 @@ def check_steps(scheduler: Scheduler, num_inference_steps: int) -> None:
 
 
 def scheduler_class(name: str) -> Any:
-    """The class of SCHEDULERS with this name; NotFoundError, with the near match, for any other."""
-    return SCHEDULERS[choose("scheduler", name, SCHEDULERS)]
+    """The class with this name; NotFoundError, with the near match, for one that is in neither list."""
+    both = {**SCHEDULERS, **FLOW_SCHEDULERS}
+    return both[choose("scheduler", name, both)]
 
 
 def settings(scheduler: Scheduler) -> dict[str, Any]:
@@ -85,7 +97,7 @@ def settings(scheduler: Scheduler) -> dict[str, Any]:
 
 
 def with_settings(name: str, arguments: Mapping[str, Any], template: Scheduler) -> Scheduler:
-    """The scheduler of SCHEDULERS with these `settings`, on the process of `template`.
+    """The scheduler with that name and these `settings`, on the process of `template`.
 
     What its class does not know stays as `template` has it, for a further `from_config` to find.
     Raises NotFoundError for another name or setting.

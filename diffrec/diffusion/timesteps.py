@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 import torch
+from jaxtyping import Num
 from torch import nn
 
+from diffrec.errors import check_numbers, choose
 from diffrec.typing import Float, Int, Tensor
+
+TimeDensity = Literal["uniform", "mode", "cosmap", "logit_normal"]
 
 
 @dataclass(frozen=True)
 class TimestepDraw:
-    """t: (batch,) steps 0..T-1; weight: (batch,) importance weights 1 / (T p_t)."""
+    """t: (batch,) steps 0..T-1, or times in [0, 1]; weight: (batch,) importance weights 1 / (T p_t)."""
 
-    t: Int[Tensor, " batch"]
+    t: Num[Tensor, " batch"]
     weight: Float[Tensor, " batch"]
 
 
@@ -59,6 +63,43 @@ class LateTimesteps(UniformTimesteps):
         u = torch.rand(size, device=device, generator=generator) ** (1 / self.power)
         t = (u * self.num_train_timesteps).long().clamp(max=self.num_train_timesteps - 1)
         return TimestepDraw(t, torch.ones(size, device=device))
+
+
+class FlowTimes(nn.Module):
+    """Times in [0, 1 - shortest] of a rectified flow, 0 being the data.
+
+    density: "uniform"; "mode" and "cosmap" favour the middle or the ends; "logit_normal" is a squashed N(0, scale^2)
+    (Esser et al., "Scaling Rectified Flow Transformers", ICML 2024, section 3.1). scale: of "mode", from -1 to
+    2 / (pi - 2), and of "logit_normal".
+    """
+
+    def __init__(self, density: str = "uniform", scale: float = 1.0, shortest: float = 1e-3) -> None:
+        super().__init__()
+        self.density = choose("density", density, get_args(TimeDensity))
+        check_numbers(low=-1.0, high=1.75, scale=scale)
+        check_numbers(low=0.0, high=1.0, shortest=shortest)
+        self.scale, self.shortest = scale, shortest
+
+    def draw(self, size: int, device: torch.device, generator: torch.Generator | None = None) -> TimestepDraw:
+        """`size` times with weight 1: what is drawn more often counts more."""
+        source = torch.randn if self.density == "logit_normal" else torch.rand
+        numbers = source(size, device=device, generator=generator)
+        return TimestepDraw(self.placed(numbers), torch.ones(size, device=device))
+
+    def placed(self, numbers: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """The times that these uniform numbers stand for; standard normal ones for "logit_normal"."""
+        if self.density == "mode":
+            share = 1 - numbers - self.scale * ((torch.pi / 2 * numbers).cos().square() - 1 + numbers)
+        elif self.density == "cosmap":
+            share = 1 - 1 / ((torch.pi / 2 * numbers).tan() + 1)
+        elif self.density == "logit_normal":
+            share = torch.sigmoid(self.scale * numbers)
+        else:
+            share = numbers
+        return (1 - share) * (1 - self.shortest)
+
+    def update(self, t: Float[Tensor, " batch"], loss: Float[Tensor, " batch"]) -> None:
+        """Nothing is learned from losses."""
 
 
 class LossAwareTimesteps(nn.Module):

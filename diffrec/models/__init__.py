@@ -12,6 +12,7 @@ MODELS: dict[str, str] = {
     "diffrec": "diffrec.models.diffrec:DiffRec",
     "dreamrec": "diffrec.models.dreamrec:DreamRec",
     "diffurec": "diffrec.models.diffurec:DiffuRec",
+    "fmrec": "diffrec.models.fmrec:FMRec",
     "preferdiff": "diffrec.models.preferdiff:PreferDiff",
     "flowcf": "diffrec.models.flowcf:FlowCF",
     "giffcf": "diffrec.models.giffcf:GiffCF",

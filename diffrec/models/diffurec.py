@@ -30,12 +30,12 @@ from diffrec.nn.conditioner import SlotConditioner
 from diffrec.nn.cross_entropy import cross_entropy_over_items
 from diffrec.nn.noisy_history import NoisyHistoryTransformer
 from diffrec.nn.transformer import check_heads
-from diffrec.recommender import DiffusionRecommender
+from diffrec.recommender import DiffusionRecommender, EpochRates
 from diffrec.spaces.embedding import EmbeddingSpace
 from diffrec.typing import Fidelity, Float, Tensor
 
 
-class DiffuRec(DiffusionRecommender):
+class DiffuRec(EpochRates, DiffusionRecommender):
     """A transformer over the history and a thousandth of the noised target, trained by cross-entropy (eqs. 16-25).
 
     lambda_mean, lambda_std: of the share of the target; embedding_dropout: of the items of the history; dropout: in
@@ -77,7 +77,14 @@ class DiffuRec(DiffusionRecommender):
             space=EmbeddingSpace(num_items, embedding_size),
             process=process,
             denoiser=NoisyHistoryTransformer(
-                embedding_size, num_blocks, num_heads, dropout, num_train_timesteps, lambda_mean, lambda_std, original
+                embedding_size,
+                num_blocks,
+                num_heads,
+                dropout,
+                lambda_mean,
+                lambda_std,
+                original,
+                time_scale=1000 / num_train_timesteps,
             ),
             timesteps=UniformTimesteps(num_train_timesteps),
             objective=MeanSquaredError(process),
@@ -99,9 +106,6 @@ class DiffuRec(DiffusionRecommender):
         slots = self.conditioner.dropped(batch.history, self.space.encode)
         return cross_entropy_over_items(self.denoiser(noised.x_t, draw.t, slots), table[1:], target - 1)
 
-    def on_train_epoch_start(self) -> None:
-        """The learning rate of this epoch, worked out anew so that a resumed run has the same."""
-        lr = self.lr * 0.1 ** (self.current_epoch // self.lr_decay_epochs)
-        for optimizer in self.trainer.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = lr
+    def rate(self, epoch: int) -> float:
+        """A tenth after every `lr_decay_epochs`."""
+        return self.lr * 0.1 ** (epoch // self.lr_decay_epochs)

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
+from jaxtyping import Num
 from torch import nn
 
 from diffrec.nn.dropout import Dropout
 from diffrec.nn.time_embedding import cosine_sine
-from diffrec.typing import Bool, Float, Int, Tensor
+from diffrec.typing import Bool, Float, Tensor
 
 Normal = Callable[[int, int], Tensor]
 
@@ -54,9 +55,8 @@ class NoisyHistoryTransformer(nn.Module):
     """(x_t, t, slots) -> the state at the last real slot of blocks over h_i + lambda_i * (x_t + time(t)).
 
     slots: (batch, length, dim + 1) of a `SlotConditioner`; lambda ~ N(lambda_mean, lambda_std^2) anew for every slot,
-    coordinate and call, in training and afterwards. There are no positions. num_train_timesteps: T; the network is
-    told 1000 t / T.
-    attend_padding: see `HistoryBlock`.
+    coordinate and call, in training and afterwards. There are no positions. The network is told time_start +
+    time_scale t. attend_padding: see `HistoryBlock`.
     """
 
     def __init__(
@@ -65,13 +65,15 @@ class NoisyHistoryTransformer(nn.Module):
         num_blocks: int,
         num_heads: int,
         dropout: float,
-        num_train_timesteps: int,
         lambda_mean: float = 0.001,
         lambda_std: float = 0.001,
         attend_padding: bool = False,
+        *,
+        time_scale: float,
+        time_start: float = 0.0,
     ) -> None:
         super().__init__()
-        self.dim, self.num_train_timesteps = dim, num_train_timesteps
+        self.dim, self.time_scale, self.time_start = dim, time_scale, time_start
         self.lambda_mean, self.lambda_std = lambda_mean, lambda_std
         self.time = nn.Sequential(nn.Linear(dim, 4 * dim), nn.SiLU(), nn.Linear(4 * dim, dim))
         self.blocks = nn.ModuleList(HistoryBlock(dim, num_heads, dropout, attend_padding) for _ in range(num_blocks))
@@ -80,12 +82,12 @@ class NoisyHistoryTransformer(nn.Module):
     def forward(
         self,
         x_t: Float[Tensor, "batch dim"],
-        t: Int[Tensor, "#batch"],
+        t: Num[Tensor, "#batch"],
         slots: Float[Tensor, "batch slots dim_and_one"],
         normal: Normal | None = None,
     ) -> Float[Tensor, "batch dim"]:
         """t: (batch,), or (1,) where the whole batch is at one step; normal: (slots, dim) -> numbers for lambda."""
-        strength = self._strength(x_t, slots.shape[1], normal)
+        strength = self.strength(x_t, slots.shape[1], normal)
         return self.denoise(x_t, t, slots, strength)
 
     def drawing(self, normal: Normal) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
@@ -95,20 +97,39 @@ class NoisyHistoryTransformer(nn.Module):
     def denoise(
         self,
         x_t: Float[Tensor, "batch dim"],
-        t: Int[Tensor, "#batch"],
+        t: Num[Tensor, "#batch"],
         slots: Float[Tensor, "batch slots dim_and_one"],
         strength: Float[Tensor, "#batch #slots #dim"],
     ) -> Float[Tensor, "batch dim"]:
         """The output for given lambdas."""
+        return self.output(self.last_states(x_t, t, slots, strength)[-1])
+
+    def output(self, last: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
+        """What is made of the state behind the last block."""
+        return self.norm(self.dropout(last))
+
+    def last_states(
+        self,
+        x_t: Float[Tensor, "batch dim"],
+        t: Num[Tensor, "#batch"],
+        slots: Float[Tensor, "batch slots dim_and_one"],
+        strength: Float[Tensor, "#batch #slots #dim"],
+    ) -> list[Float[Tensor, "batch dim"]]:
+        """The state at the last real slot behind every block."""
         states, real = slots[..., :-1], slots[..., -1] > 0
-        time = self.time(cosine_sine(t * (1000 / self.num_train_timesteps), self.dim))
+        time = self.time(cosine_sine(self.time_start + self.time_scale * t, self.dim))
         states = states + strength * (x_t + time)[:, None]
+        here = (torch.arange(len(states), device=states.device), (real.sum(1) - 1).clamp(min=0))
+        behind = []
         for block in self.blocks:
             states = block(states, real)
-        last = (real.sum(1) - 1).clamp(min=0)
-        return self.norm(self.dropout(states[torch.arange(len(states), device=states.device), last]))
+            behind.append(states[here])
+        return behind
 
-    def _strength(self, x_t: Tensor, length: int, normal: Normal | None) -> Float[Tensor, "#batch #slots #dim"]:
+    def strength(
+        self, x_t: Float[Tensor, "batch dim"], length: int, normal: Normal | None = None
+    ) -> Float[Tensor, "#batch #slots #dim"]:
+        """Lambda for every slot and coordinate; normal: (slots, dim) -> numbers, None: drawn here."""
         if self.lambda_std == 0:
             return x_t.new_full((1, 1, 1), self.lambda_mean)
         shape = (len(x_t), length, self.dim)

@@ -15,15 +15,6 @@ from diffrec.diffusion.timesteps import TimestepDraw
 from diffrec.models import DiffuRec
 from diffrec.nn.cross_entropy import cross_entropy_over_items
 
-RENAMED = {
-    "item_table": "space.table.weight",
-    "norm_items": "conditioner.norm",
-    "norm_out": "denoiser.norm",
-    "time.fc1": "denoiser.time.0",
-    "time.fc2": "denoiser.time.2",
-}
-IN_BLOCK = {"attn.o": "out", "norm_attn": "norm_attention", "norm_ffn": "norm_feed", "ffn.fc1": "feed_in",
-            "ffn.fc2": "feed_out"}  # fmt: skip
 SMALL = {"embedding_size": 8, "num_blocks": 2, "num_heads": 4, "max_history_length": 8}
 
 
@@ -33,44 +24,19 @@ def arrays(golden):
 
 
 @pytest.fixture
-def model(arrays):
+def model(arrays, load_network):
     """With the original's mask, for its numbers."""
-    model = DiffuRec(21, **SMALL, fidelity="original").eval()
-    weights = {name.removeprefix("net."): value for name, value in arrays.items() if name.startswith("net.")}
-    for block in (0, 1):
-        RENAMED.update({f"block.{block}.{old}": f"denoiser.blocks.{block}.{new}" for old, new in IN_BLOCK.items()})
-        for kind in ("weight", "bias"):
-            parts = [weights.pop(f"block.{block}.attn.{part}.{kind}") for part in "qkv"]
-            weights[f"denoiser.blocks.{block}.qkv.{kind}"] = torch.cat(parts)
-    state = {}
-    for name, value in weights.items():
-        stem = max((old for old in RENAMED if name.startswith(old)), key=len, default="")
-        state[RENAMED.get(stem, "") + name[len(stem) :]] = value
-    model.load_state_dict(state, strict=False)
-    assert set(state) == {name for name, _ in model.named_parameters()}
-    return model
+    return load_network(DiffuRec(21, **SMALL, fidelity="original").eval(), arrays, {"block": "denoiser.blocks"})
 
 
 @pytest.fixture
-def history(arrays):
+def history(arrays, from_the_right):
     """Their histories are padded on the left."""
-    items = arrays["items"]
-    sizes = (items > 0).sum(1, keepdim=True)
-    return items.gather(1, (torch.arange(8) + 8 - sizes) % 8)
-
-
-def shifted(slots, history):
-    """What belongs to left-padded slots (..., 8, dim), put where our right-padded ones are."""
-    sizes = (history > 0).sum(1)
-    return torch.stack([row.roll(int(size), 0) for row, size in zip(slots, sizes, strict=True)])
-
-
-def close(got, expected, rtol=1e-4, atol=1e-5):
-    torch.testing.assert_close(got, expected, rtol=rtol, atol=atol)
+    return from_the_right(arrays["items"])
 
 
 @pytest.mark.parametrize("steps", [15, 32])
-def test_schedule(arrays, steps):
+def test_schedule(arrays, steps, close):
     prefix = f"sched.trunc_lin{steps}."
     process = GaussianProcess(truncated_linear(steps), variance_type="fixed_large")
     close(torch.from_numpy(process.betas), arrays[prefix + "betas"], 1e-12, 0)
@@ -85,14 +51,14 @@ def test_schedule(arrays, steps):
     close(2 * deviations.log(), arrays[prefix + "log_variance"][1:], 1e-9, 1e-9)
 
 
-def test_slots_of_the_history(model, arrays, history):
+def test_slots_of_the_history(model, arrays, history, shifted, close):
     slots = model.conditioner(history, model.space.encode)
     close(slots[..., :-1], shifted(arrays["item_rep"], history), 2e-5, 2e-6)
     assert torch.equal(slots[..., -1], shifted(arrays["mask"][..., None], history)[..., 0])
 
 
 @pytest.mark.parametrize("name", ["small", "big", "const", "zero"])
-def test_network(model, arrays, history, name):
+def test_network(model, arrays, history, name, shifted, close):
     constant = {"const": torch.full((1, 1, 1), 0.001), "zero": torch.zeros(1, 1, 1)}
     strength = constant[name] if name in constant else shifted(arrays[f"fwd.lambda_{name}"], history)
     slots = model.conditioner(history, model.space.encode)
@@ -100,7 +66,7 @@ def test_network(model, arrays, history, name):
 
 
 @pytest.mark.parametrize(("name", "mean", "std"), [("small", 1e-3, 1e-3), ("big", 0.4, 0.2), ("const", 1e-3, 0.0)])
-def test_reverse_loop(model, arrays, history, name, mean, std):
+def test_reverse_loop(model, arrays, history, name, mean, std, close):
     model.denoiser.lambda_mean, model.denoiser.lambda_std = mean, std
     core, noise = iter(arrays["rev.lambda_core"]), iter(arrays["rev.noise"])
     denoiser = model.denoiser.drawing(lambda length, size: next(core).expand(-1, length, size))
@@ -118,7 +84,7 @@ def test_reverse_loop(model, arrays, history, name, mean, std):
 
 
 @pytest.mark.parametrize("name", ["small", "big"])
-def test_loss_and_gradients(model, arrays, history, name):
+def test_loss_and_gradients(model, arrays, history, name, shifted, close):
     """Theirs has padding among the classes."""
     noised = model.process.corrupt(model.space.encode(arrays["target"]), arrays["loss.t"], arrays["loss.noise"])
     close(noised.x_t, arrays["loss.xt"])
@@ -131,7 +97,7 @@ def test_loss_and_gradients(model, arrays, history, name):
     close(model.space.table.weight.grad, arrays[f"loss.{name}.grad_item_table"])
 
 
-def test_training_compares_with_all_items_but_padding(model, arrays, history, monkeypatch):
+def test_training_compares_with_all_items_but_padding(model, arrays, history, monkeypatch, shifted, close):
     model.denoiser.lambda_mean, model.denoiser.lambda_std = 0.0, 1.0
     monkeypatch.setattr(torch, "randn", lambda *_, **__: shifted(arrays["fwd.lambda_big"], history))
     monkeypatch.setattr(torch, "randn_like", lambda _: arrays["loss.noise"])
@@ -151,7 +117,7 @@ def test_padding_is_read_by_the_original_only(history):
         assert torch.equal(model.score(history), before) != read
 
 
-def test_lambda_belongs_to_the_request():
+def test_lambda_belongs_to_the_request(close):
     torch.manual_seed(0)
     model = DiffuRec(21, **SMALL, lambda_mean=0.5, lambda_std=0.5, num_inference_steps=1).eval()
     model.stochastic = False
