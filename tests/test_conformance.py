@@ -341,7 +341,8 @@ def test_the_loss_reaches_every_parameter(name, data, batch):
 def test_training_moves_every_parameter(name, model):
     before, after = dict(built(name).named_parameters()), dict(model.named_parameters())
     assert before.keys() == after.keys()
-    assert not [parameter for parameter in before if torch.equal(before[parameter], after[parameter])]
+    moved = {parameter: not torch.equal(before[parameter], after[parameter]) for parameter in before}
+    assert moved == {parameter: value.requires_grad for parameter, value in after.items()}
 
 
 def test_scores_follow_the_weights_in_training(name, data, histories, batch):
