@@ -17,6 +17,7 @@ _CALLBACKS = (
     "ModelSummary", "RichModelSummary", "RichProgressBar", "Timer", "TQDMProgressBar",
 )  # fmt: skip
 _LOGGERS = ("CSVLogger", "TensorBoardLogger", "WandbLogger")
+_SHIPPED = re.compile(r"(?:(?:data|logger|model|recipe)/)?[\w.-]+")  # what `shipped_configs` may name
 _ALLOWED_CLASS = re.compile(
     r"diffrec(\.[A-Za-z_]\w*)+"
     rf"|pytorch_lightning\.callbacks\.({'|'.join(_CALLBACKS)})"
@@ -107,12 +108,12 @@ def find_config(name: str | Path) -> Path:
     """The file of a configuration: a path, else a file shipped in `configs/`, a recipe by its bare name."""
     if Path(name).is_file():
         return Path(name)
-    known = shipped_configs()
     asked = str(name).removeprefix("configs/").removesuffix(".yaml")
     for candidate in (asked, f"recipe/{asked}"):
-        if candidate in known:
-            return known[candidate]
-    names = [word.removeprefix("recipe/") for word in known]
+        path = resource_dir("configs") / f"{candidate}.yaml"
+        if _SHIPPED.fullmatch(candidate) and path.is_file():
+            return path
+    names = [word.removeprefix("recipe/") for word in shipped_configs()]
     near = near_match(asked.removeprefix("recipe/"), names)
     raise NotFoundError(f"no configuration {str(name)!r}{near}; 'diffrec fit --help' lists the recipes")
 

@@ -209,8 +209,18 @@ def _is_code(leaf: object) -> bool:
     return inspect.isclass(leaf) and leaf.__module__ not in _PLAIN_MODULES
 
 
+_FITTING: dict[tuple[object, str], bool] = {}  # a parser costs a millisecond, and configurations repeat themselves
+
+
 def _fits(hint: object, value: object) -> bool:
     """Whether jsonargparse, which builds the objects later, takes the value for this type."""
+    asked = (hint, repr(value))
+    if asked not in _FITTING:
+        _FITTING[asked] = _parses(hint, value)
+    return _FITTING[asked]
+
+
+def _parses(hint: object, value: object) -> bool:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--value", type=hint)  # pyright: ignore[reportArgumentType]
     try:
