@@ -110,13 +110,14 @@ def test_a_recipe_names_its_model_and_dataset_and_only_what_differs(name):
 
 SEQUENTIAL = [
     cell
-    for cell in load_suite(find_suite("sequential")).cells()
+    for suite in ("sequential", "sequential-unmasked")
+    for cell in load_suite(find_suite(suite)).cells()
     if cell.seed == 0 and not cell.model.twin and not cell.model.configs[0].startswith("model/")
 ]
 
 
 @pytest.mark.parametrize("cell", SEQUENTIAL, ids=str)
-def test_a_row_of_the_sequential_suite_has_the_settings_of_its_recipe(cell: Cell):
+def test_a_row_of_the_sequential_suites_has_the_settings_of_its_recipe(cell: Cell):
     """What `fit` trains is what the leaderboard shows; protocol and seed are the suite's affair."""
     recipe = f"{cell.model.name}-{cell.dataset.name.partition('_')[2]}"
     assert compose([recipe])["data"]["dataset"] == cell.dataset.name

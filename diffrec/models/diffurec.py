@@ -43,6 +43,7 @@ class DiffuRec(EpochRates, DiffusionRecommender):
     """
 
     examples = "prefix"
+    similar_lengths = True
 
     def __init__(
         self,

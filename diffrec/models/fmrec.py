@@ -55,6 +55,7 @@ class FMRec(EpochRates, DiffusionRecommender):
     """
 
     examples = "prefix"
+    similar_lengths = True
 
     def __init__(
         self,
