@@ -42,6 +42,11 @@ class NextItemRecommender(Recommender):
         """The table that states are compared with."""
         return self.items if self.outputs is None else self.outputs
 
+    @property
+    def item_embeddings(self) -> Float[Tensor, "items dim"]:
+        """The table that states are compared with."""
+        return self.candidates.vectors
+
     def compared(
         self, states: Float[Tensor, "positions dim"]
     ) -> tuple[Float[Tensor, "positions wide"], Float[Tensor, "items wide"]]:

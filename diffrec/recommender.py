@@ -20,13 +20,14 @@ from diffrec.diffusion.gaussian import GaussianProcess
 from diffrec.diffusion.noise import RequestNoise
 from diffrec.diffusion.rectified_flow import RectifiedFlow
 from diffrec.diffusion.sampler import Denoise, DrawsNoise, Guided, Process, sample
-from diffrec.diffusion.schedulers import Scheduler
+from diffrec.diffusion.schedulers import Scheduler, with_settings
 from diffrec.diffusion.timesteps import TimestepSampler
 from diffrec.errors import DiffrecError, UsageError, check_numbers, check_sizes
 from diffrec.lists import Recommendations, last_items, right_padded, top_k
 from diffrec.metrics.functional import all_finite
 from diffrec.metrics.ranking import RankingMetrics
 from diffrec.nn.fitted_shape import FittedShape
+from diffrec.spaces.embedding import EmbeddingSpace
 from diffrec.typing import Float, History, Int, Scores, Tensor
 
 _SCORES_AT_ONCE = 1 << 26  # scores held by one chunk of `recommend`: 256 MiB of float32
@@ -110,7 +111,7 @@ class Recommender(pl.LightningModule):
 
     def recommend(
         self,
-        history: History | Sequence[str | int],
+        history: History | Sequence[str | int] | Sequence[Sequence[str | int]],
         k: int = 10,
         *,
         exclude_seen: bool = True,
@@ -118,16 +119,31 @@ class Recommender(pl.LightningModule):
         noise: RequestNoise | None = None,
         seed: int = 0,
         times: History | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
     ) -> Recommendations:
         """The k best items for each history.
 
         history: (batch, length) item numbers, oldest first, 0 for padding on either side; or the titles
-        or ids of one user, for a model with a vocabulary. exclude_seen leaves out the history, exclude
+        or ids of one user, or of several, for a model with a vocabulary. exclude_seen leaves out the history, exclude
         further items. Lists depend on the history, `seed` and nothing else unless `noise` is given. times: (batch,
         length) the second of every item, for models that read them; without, all is taken to be at once.
+        num_inference_steps, guidance_scale: for this call, as `set_sampling` would set them.
         """
-        if not isinstance(history, Tensor):
-            history = self._numbers(history)
+        with self._sampling(num_inference_steps, guidance_scale):
+            numbers = history if isinstance(history, Tensor) else self._numbers(history)
+            return self._recommend(numbers, k, exclude_seen, exclude, noise, seed, times)
+
+    def _recommend(
+        self,
+        history: History,
+        k: int,
+        exclude_seen: bool,
+        exclude: Int[Tensor, "rows excluded"] | None,
+        noise: RequestNoise | None,
+        seed: int,
+        times: History | None,
+    ) -> Recommendations:
         check_sizes(k=k)
         history = self._checked_items(history)
         times = None if times is None else right_padded(history, times.to(self.device))
@@ -174,10 +190,72 @@ class Recommender(pl.LightningModule):
         """0..count-1, from the start again where a batch is smaller than `rows_at_least`."""
         return torch.arange(max(count, self.rows_at_least) if count else 0, device=self.device) % max(count, 1)
 
-    def _numbers(self, queries: Sequence[str | int]) -> History:
+    def _numbers(self, queries: Sequence[str | int] | Sequence[Sequence[str | int]]) -> History:
+        """(users, longest) item numbers of titles or ids, of one user or of several."""
         if self.vocabulary is None:
             raise UsageError("this model has no vocabulary; pass a (batch, length) tensor of item numbers")
-        return torch.tensor([[self.vocabulary.number(str(query)) for query in queries]], dtype=torch.int64)
+        if isinstance(queries, str):
+            raise UsageError(f"a history is a list of titles or ids, got the text {queries!r}; write [{queries!r}]")
+        several = bool(queries) and not isinstance(queries[0], str | int)
+        rows = queries if several else [queries]
+        if not all(isinstance(row, Sequence) and not isinstance(row, str) for row in rows):
+            raise UsageError(
+                "histories are lists of titles or ids, one list a user; got a title or an id beside a list"
+            )
+        numbers = [torch.tensor([self.vocabulary.number(str(q)) for q in row], dtype=torch.int64) for row in rows]  # pyright: ignore[reportGeneralTypeIssues]
+        return nn.utils.rnn.pad_sequence(numbers, batch_first=True)
+
+    @property
+    def item_embeddings(self) -> Float[Tensor, "items dim"] | None:
+        """A vector for every item 1..N whose directions can be compared, None for a model that has none."""
+        return None
+
+    def set_sampling(
+        self,
+        *,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        scheduler: str | None = None,
+    ) -> None:
+        """Change how lists are generated from now on; what is None stays.
+
+        scheduler: the name of one of diffusers that fits the process, with its default settings. UsageError for what
+        this model has not or cannot take, NotFoundError for an unknown scheduler; nothing is changed then.
+        """
+        asked = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale, "scheduler": scheduler}
+        asked = {name: value for name, value in asked.items() if value is not None}
+        if absent := [name for name in asked if name not in self.settings_that_may_change]:
+            there = ", ".join(self.settings_that_may_change) or "none"
+            raise UsageError(f"{type(self).__name__} has no {absent[0]}, so leave it out; it has: {there}")
+        before = {name: getattr(self, name) for name in asked}
+        try:
+            for name, value in asked.items():
+                setattr(self, name, self._scheduler_called(str(value)) if name == "scheduler" else value)
+            _ = self.denoiser_calls  # looks at all of them
+        except DiffrecError:
+            for name, value in before.items():
+                setattr(self, name, value)
+            raise
+
+    @property
+    def settings_that_may_change(self) -> tuple[str, ...]:
+        """Those of `set_sampling` that this model has."""
+        return tuple(name for name in self.sampling_settings if name == "num_inference_steps")
+
+    def _scheduler_called(self, name: str) -> object:
+        raise UsageError(f"{type(self).__name__} takes no scheduler, got {name!r}")
+
+    @contextmanager
+    def _sampling(self, num_inference_steps: int | None, guidance_scale: float | None) -> Iterator[None]:
+        """`set_sampling` for the time of a block."""
+        asked = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
+        before = {name: getattr(self, name, None) for name, value in asked.items() if value is not None}
+        self.set_sampling(num_inference_steps=num_inference_steps, guidance_scale=guidance_scale)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                setattr(self, name, value)
 
     # Lightning
 
@@ -366,6 +444,21 @@ class DiffusionRecommender(Recommender):
         if not 0 <= eta <= 1:
             raise UsageError(f"eta must lie from 0 to 1, got {eta}")
         self.process.eta = eta
+
+    @property
+    def settings_that_may_change(self) -> tuple[str, ...]:
+        """Steps; guidance where the denoiser can do without the history; a scheduler where the process has one."""
+        there = {"guidance_scale": self.takes_guidance, "scheduler": self.scheduler is not None}
+        return ("num_inference_steps", *(name for name, has in there.items() if has))
+
+    def _scheduler_called(self, name: str) -> Scheduler:
+        assert self.scheduler is not None
+        return with_settings(name, {}, self.scheduler)
+
+    @property
+    def item_embeddings(self) -> Float[Tensor, "items dim"] | None:
+        """The table of a space of item embeddings, as it is used."""
+        return self.space.vectors if isinstance(self.space, EmbeddingSpace) else None
 
     @property
     def takes_guidance(self) -> bool:

@@ -11,6 +11,7 @@ from diffrec.data.synthetic import synthetic
 from diffrec.data.vocabulary import Vocabulary
 from diffrec.diffusion.noise import RequestNoise
 from diffrec.errors import UsageError
+from diffrec.models import DiffRec, DreamRec
 from diffrec.recommender import Recommender
 
 
@@ -87,3 +88,58 @@ def test_lightning_draws_the_noise_of_the_seed(tmp_path):
     trainer.test(Watching(data.num_items), datamodule=data, verbose=False)
     first = data.test_dataloader().dataset[0]
     assert torch.equal(drawn[0], RequestNoise.from_keys(first.key, 5).state)
+
+
+NAMED = Vocabulary(tuple("abcdefghi"), tuple(f"Title {letter}" for letter in "abcdefghi"))
+
+
+def named() -> Echo:
+    model = Echo()
+    model.vocabulary = NAMED
+    return model
+
+
+def test_histories_of_several_users_by_title_or_id():
+    model = named()
+    both = model.recommend([["title b", "e"], ["id:h"]], k=3).items
+    assert both.tolist() == model.recommend(torch.tensor([[2, 5], [8, 0]]), k=3).items.tolist()
+    assert model.recommend(["b", "e"], k=3).items.tolist() == both[:1].tolist()
+    assert model.recommend([[], ["e"]], k=3).items[1].tolist() == [4, 6, 3]
+
+
+def test_a_text_is_no_history_and_users_are_no_items():
+    with pytest.raises(UsageError, match=r"got the text 'Title b'; write \['Title b'\]"):
+        named().recommend("Title b")
+    for mixed in ([["a"], "b"], [["a"], 3]):
+        with pytest.raises(UsageError, match="one list a user"):
+            named().recommend(mixed)
+
+
+def test_steps_and_guidance_of_one_call_are_gone_after_it():
+    torch.manual_seed(0)
+    model = DreamRec(9, num_train_timesteps=20).eval()
+    history = torch.tensor([[2, 5]])
+    before = model.recommend(history).scores
+    fewer = model.recommend(history, num_inference_steps=4, guidance_scale=1.0).scores
+    model.set_sampling(num_inference_steps=4, guidance_scale=1.0)
+    assert torch.equal(model.recommend(history).scores, fewer)
+    model.set_sampling(num_inference_steps=20, guidance_scale=3.0)
+    assert torch.equal(model.recommend(history).scores, before)
+    with pytest.raises(UsageError, match=r"must lie in 1\.\.20, got 21"):
+        model.recommend(history, num_inference_steps=21)
+    assert torch.equal(model.recommend(history).scores, before)
+    with pytest.raises(UsageError, match="DiffRec has no guidance_scale, so leave it out; it has: num_inference_steps"):
+        DiffRec(9, dims=(4,)).set_sampling(guidance_scale=2.0)
+    with pytest.raises(UsageError, match="Echo has no num_inference_steps, so leave it out; it has: none"):
+        Echo().recommend(history, num_inference_steps=2)
+
+
+def test_a_scheduler_that_does_not_fit_changes_nothing():
+    model = DreamRec(9, num_train_timesteps=20)
+    own = model.scheduler
+    with pytest.raises(UsageError, match="FlowMatchHeunDiscreteScheduler cannot be used"):
+        model.set_sampling(num_inference_steps=5, scheduler="FlowMatchHeunDiscreteScheduler")
+    assert model.scheduler is own
+    assert model.num_inference_steps is None
+    model.set_sampling(scheduler="HeunDiscreteScheduler")
+    assert type(model.scheduler).__name__ == "HeunDiscreteScheduler"

@@ -1,66 +1,143 @@
-"""`diffrec recommend MODEL`: the best items for a history that need not be of a known user."""
+"""`diffrec recommend MODEL`: the best items for a history that need not be of a known user, or for a file of users."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from typing import TYPE_CHECKING
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffrec.errors import UsageError, check_sizes
 
 if TYPE_CHECKING:
     from diffrec.data.vocabulary import Vocabulary
+    from diffrec.inference.explain import Explanation
     from diffrec.recommender import Recommender
 
-HELP = "recommend items for a history given by titles or ids"
+HELP = "recommend items for a history given by titles or ids, or for a file of users"
+_ONLY_HISTORY = ("explain", "json")
+_ONLY_FILE = ("output", "skip_unknown")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """MODEL, the history and how to sample."""
+    """MODEL, the history or the file, and how to sample."""
     parser.add_argument("model", metavar="MODEL", help="a name of 'diffrec zoo list', or the folder of an entry")
-    parser.add_argument(
-        "--history", required=True, metavar="ITEMS",
+    who = parser.add_mutually_exclusive_group(required=True)
+    who.add_argument(
+        "--history", metavar="ITEMS",
         help="titles or ids, oldest first, with commas between them; 'id:7' is always an id",
     )  # fmt: skip
+    who.add_argument(
+        "--input", type=Path, metavar="PARQUET",
+        help="many users: columns user_id and items or titles (lists), or item_id or title and timestamp (a row each)",
+    )  # fmt: skip
+    parser.add_argument("--output", type=Path, metavar="PARQUET", help="with --input: user_id, rank, item_id, score")
+    parser.add_argument("--skip-unknown", action="store_true", help="with --input: leave unknown items out")
     parser.add_argument("-k", type=int, default=10, help="how many items (default 10)")
     parser.add_argument("--seed", type=int, default=0, help="of the sampling noise (default 0)")
     parser.add_argument("--num-inference-steps", type=int, metavar="N", help="steps of a diffusion model")
     parser.add_argument("--guidance-scale", type=float, metavar="W", help="pull towards the history; 1 is none")
+    parser.add_argument("--scheduler", metavar="NAME", help="of diffusers, such as DPMSolverMultistepScheduler")
     parser.add_argument("--include-seen", action="store_true", help="items of the history may come again")
+    parser.add_argument(
+        "--explain", nargs="?", const="auto", choices=("auto", "vectors", "leave-one-out"), metavar="HOW",
+        help="name the nearest items of the history: by 'vectors' of the model where it has any, else 'leave-one-out'",
+    )  # fmt: skip
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: auto)")
     parser.add_argument("--offline", action="store_true", help="take the model from this machine or not at all")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the history as it was understood, then the list."""
-    import torch
-
-    from diffrec.data.vocabulary import Vocabulary
+    """Lists for a file of users, or one list with the history as it was understood."""
+    _check_which(args)
+    check_sizes(k=args.k)
+    start = time.perf_counter()
     from diffrec.zoo import load
 
-    model = load(args.model, offline=args.offline)
-    for setting in ("num_inference_steps", "guidance_scale"):
-        _set(model, setting, getattr(args, setting))
-    vocabulary = model.vocabulary or Vocabulary(tuple(str(number) for number in range(1, model.num_items + 1)))
+    model = load(
+        args.model,
+        offline=args.offline,
+        num_inference_steps=args.num_inference_steps,
+        guidance_scale=args.guidance_scale,
+        scheduler=args.scheduler,
+    )
+    if args.input is not None:
+        return _run_file(args, model.to(_device(args.device)), time.perf_counter() - start)
+    return _run_history(args, model.to("cuda" if args.device == "cuda" else "cpu"))  # to start a GPU takes longer
+
+
+def _check_which(args: argparse.Namespace) -> None:
+    """UsageError for options of the other kind of question."""
+    if args.input is not None and args.output is None:
+        raise UsageError("--input needs --output, the Parquet file that the lists go to")
+    for name in _ONLY_HISTORY if args.input is not None else _ONLY_FILE:
+        if getattr(args, name):
+            raise UsageError(f"--{name.replace('_', '-')} belongs to {'--history' if args.input else '--input'}")
+
+
+def _device(asked: str) -> str:
+    """That of this process: under torchrun, each has a GPU of its own."""
+    import torch
+
+    if asked == "cpu" or (asked == "auto" and not torch.cuda.is_available()):
+        return "cpu"
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+
+
+def _run_file(args: argparse.Namespace, model: Recommender, loading: float) -> int:
+    from diffrec.inference.batch import Shard, recommend_file
+
+    written = recommend_file(
+        model,
+        args.input,
+        args.output,
+        args.k,
+        exclude_seen=not args.include_seen,
+        seed=args.seed,
+        skip_unknown=args.skip_unknown,
+        shard=Shard.of_environment(),
+    )
+    unknown = f", {written.left_out:,} unknown items left out" * (written.left_out > 0)
+    sys.stdout.write(
+        f"{written.users:,} users, {written.rows:,} rows in {written.path}{unknown}\n"
+        f"{written.users / written.seconds:,.0f} users/s ({written.seconds:.1f} s; model loaded in {loading:.1f} s)\n"
+    )
+    return 0
+
+
+def _run_history(args: argparse.Namespace, model: Recommender) -> int:
+    import torch
+
+    from diffrec.inference.batch import vocabulary_of
+
+    vocabulary = vocabulary_of(model)
     history = vocabulary.parse_history(args.history)
     best = model.recommend(torch.tensor([history]), args.k, exclude_seen=not args.include_seen, seed=args.seed)
     listed = [(int(item), float(score)) for item, score in zip(best.items[0], best.scores[0], strict=True) if item]
-    (_print_json if args.json else _print_table)(args, vocabulary, history, listed)
+    because = _explained(args, model, history, [item for item, _ in listed])
+    (_print_json if args.json else _print_table)(args, vocabulary, history, listed, because)
     if vocabulary.missing_titles:
         sys.stderr.write(f"{vocabulary.missing_titles}\n")
     return 0
 
 
-def _set(model: Recommender, setting: str, value: int | float | None) -> None:
-    """Change a setting of the sampler; UsageError for a model that has no such setting."""
-    from diffrec.errors import UsageError
+def _explained(
+    args: argparse.Namespace, model: Recommender, history: list[int], items: list[int]
+) -> Explanation | None:
+    if args.explain is None:
+        return None
+    import torch
 
-    if value is None:
-        return
-    if setting not in model.init_args:
-        raise UsageError(f"{type(model).__name__} has no {setting}; leave --{setting.replace('_', '-')} out")
-    setattr(model, setting, value)
+    from diffrec.inference.explain import explain
+
+    method = None if args.explain == "auto" else args.explain
+    return explain(model, torch.tensor(history), torch.tensor(items), seed=args.seed, method=method)
 
 
-def _item(vocabulary: Vocabulary, number: int) -> dict[str, object]:
+def _item(vocabulary: Vocabulary, number: int) -> dict[str, Any]:
     return {
         "id": vocabulary.item_ids[number - 1],
         "title": vocabulary.titles[number - 1] if vocabulary.titles else None,
@@ -68,9 +145,15 @@ def _item(vocabulary: Vocabulary, number: int) -> dict[str, object]:
 
 
 def _print_json(
-    args: argparse.Namespace, vocabulary: Vocabulary, history: list[int], listed: list[tuple[int, float]]
+    args: argparse.Namespace,
+    vocabulary: Vocabulary,
+    history: list[int],
+    listed: list[tuple[int, float]],
+    because: Explanation | None,
 ) -> None:
     import json
+
+    from diffrec.inference.explain import MEANING
 
     answer = {
         "model": args.model,
@@ -81,17 +164,29 @@ def _print_json(
             for rank, (number, score) in enumerate(listed, start=1)
         ],
     }
+    if because is not None:
+        answer["explained_by"] = {"method": because.method, "value": MEANING[because.method]}
+        for row, items, values in zip(
+            answer["recommendations"], because.items.tolist(), because.values.tolist(), strict=True
+        ):
+            near = zip(items, values, strict=True)
+            row["because"] = [{**_item(vocabulary, number), "value": value} for number, value in near]
     sys.stdout.write(json.dumps(answer, indent=2) + "\n")
 
 
 def _print_table(
-    args: argparse.Namespace, vocabulary: Vocabulary, history: list[int], listed: list[tuple[int, float]]
+    args: argparse.Namespace,
+    vocabulary: Vocabulary,
+    history: list[int],
+    listed: list[tuple[int, float]],
+    because: Explanation | None,
 ) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from diffrec.cli.printable import printable
+    from diffrec.inference.explain import MEANING
 
     console = Console()
     console.print(Text("history: " + printable(" | ".join(vocabulary.label(number) for number in history))))
@@ -100,7 +195,15 @@ def _print_table(
     table.add_column("title", overflow="fold")
     table.add_column("id", justify="right", overflow="fold")
     table.add_column("score", justify="right", no_wrap=True)
+    if because is not None:
+        table.add_column("because of", overflow="fold")
     for rank, (number, score) in enumerate(listed, start=1):
         item_id = vocabulary.item_ids[number - 1]
-        table.add_row(str(rank), Text(printable(vocabulary.label(number))), Text(printable(item_id)), f"{score:.4f}")
+        cells = [str(rank), Text(printable(vocabulary.label(number))), Text(printable(item_id)), f"{score:.4f}"]
+        if because is not None:
+            near = zip(because.items[rank - 1].tolist(), because.values[rank - 1].tolist(), strict=True)
+            cells.append(Text("\n".join(f"{printable(vocabulary.label(item))} {value:+.3f}" for item, value in near)))
+        table.add_row(*cells)
     console.print(table)
+    if because is not None:
+        console.print(Text(f"because of: {MEANING[because.method]} ({because.method})"))

@@ -76,5 +76,10 @@ class FPMC(Recommender):
         before = self.previous.encode(last) * (last > 0)[:, None]  # nothing before: the user alone
         return self.items.score(torch.cat([user, before], dim=1))
 
+    @property
+    def item_embeddings(self) -> Float[Tensor, "items dim"]:
+        """The table of the items."""
+        return self.items.vectors
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), lr=self.lr, fused=True)

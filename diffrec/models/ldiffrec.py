@@ -46,7 +46,7 @@ class LDiffRec(DiffusionRecommender):
     """Diffusion over the latents of interaction vectors; recency=(w_min, w_max) makes it LT-DiffRec.
 
     num_clusters: each has its own encoder; 1 is a plain autoencoder; item_vectors: what k-means groups, None for
-    singular vectors of the training matrix, else a zoo entry by name or path whose model gives item_vectors() (N, dim);
+    singular vectors of the training matrix, else a zoo entry by name or path whose model has item_embeddings (N, dim);
     encoder_dims, decoder_dims, activation: see `LatentSpace`; dims: of the denoiser, see `VectorMLP`.
     diffusion_weight: lambda, which falls linearly to nothing over diffusion_weight_epochs but not below
     diffusion_weight_floor (0 epochs: it does not fall); the divergence weighs 1 / kl_batches more with every
@@ -129,12 +129,12 @@ class LDiffRec(DiffusionRecommender):
         if self.vectors_of is None:
             return singular_vectors(sequences, self.num_items)
         source = diffrec.load(self.vectors_of)  # the public name: zoo lies above models
-        give = getattr(source, "item_vectors", None)
-        if not callable(give):
+        vectors = source.item_embeddings
+        if vectors is None:
             raise UsageError(f"{self.vectors_of} is a {type(source).__name__}, which has no item vectors; give another")
         if source.num_items != self.num_items:
             raise UsageError(f"{self.vectors_of} has {source.num_items} items, the data have {self.num_items}")
-        return cast(Tensor, give()).detach().cpu().numpy()
+        return vectors.detach().cpu().numpy()
 
     def training_loss(self, batch: Batch) -> Float[Tensor, ""]:
         """lambda_e L_diff + L_likelihood + gamma_s L_KL, the likelihood being that of the one-step estimate.

@@ -82,7 +82,8 @@ class LightGCN(Recommender):
         tables = self._propagated()
         return self.users.choose(history, tables.users, tables.unknown(history)) @ tables.items.T
 
-    def item_vectors(self) -> Float[Tensor, "items dim"]:
+    @property
+    def item_embeddings(self) -> Float[Tensor, "items dim"]:
         """The means of the layers of all items: what L-DiffRec clusters, say."""
         return self._propagated().items
 

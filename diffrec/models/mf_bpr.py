@@ -71,5 +71,10 @@ class BPRMF(Recommender):
         unknown = folded_in(history, self.items.table.weight, self.fold_in)
         return self.items.score(self.users.choose(history, self.users.weight, unknown))
 
+    @property
+    def item_embeddings(self) -> Float[Tensor, "items dim"]:
+        """The table of the items."""
+        return self.items.vectors
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), lr=self.lr, fused=True)

@@ -79,6 +79,11 @@ class SASRecText(NextItemRecommender):
         items = self.read(self.vectors)
         return items if self.ids is None else items + self.ids.table.weight[1:]
 
+    @property
+    def item_embeddings(self) -> Float[Tensor, "items dim"]:
+        """`table`."""
+        return self.table()
+
     def states(self, history: History) -> Float[Tensor, "batch length dim"]:
         """The state after every item."""
         items = embedding(history, pad(self.table(), (0, 0, 1, 0)))

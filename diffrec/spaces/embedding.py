@@ -47,9 +47,14 @@ class EmbeddingSpace(nn.Module):
         """Rows of the table; padding is row 0, which is never a candidate."""
         return self._as_used(self.table(items))
 
+    @property
+    def vectors(self) -> Float[Tensor, "items dim"]:
+        """Those of the items 1..N."""
+        return self._as_used(self.table.weight[1:])
+
     def score(self, x0: Float[Tensor, "batch dim"]) -> Scores:
         """(batch, N) comparisons with every item."""
-        items = self._as_used(self.table.weight[1:])
+        items = self.vectors
         if self.readout == "cosine":
             return normalize(x0) @ normalize(items).T
         if self.readout == "euclidean":

@@ -6,16 +6,14 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from pytorch_lightning import Callback
 
 from diffrec.data.datamodule import EvaluationBatches
+from diffrec.data.list_table import list_table, write_parquet
 from diffrec.data.splits import Cases
 from diffrec.errors import check_sizes
 from diffrec.lists import Recommendations
-from diffrec.paths import naming
 from diffrec.training.build import Run
 
 
@@ -32,20 +30,10 @@ def predict(run: Run, output: Path, k: int = 10) -> int:
     items = torch.cat([part.items for part in lists.parts]).numpy()
     scores = torch.cat([part.scores for part in lists.parts]).numpy()
     batches = cast(EvaluationBatches, run.data.predict_dataloader().dataset)
-    users = np.repeat(_users(batches.cases)[batches.order][: len(items)], items.shape[1])
-    ranks = np.tile(np.arange(1, items.shape[1] + 1), len(items))
-    there = items.ravel() > 0
-    ids = np.asarray(run.data.dataset.vocabulary.item_ids, dtype=object)
-    columns = {
-        "user_id": users[there],
-        "rank": ranks[there].astype(np.int32),
-        "item_id": ids[items.ravel()[there] - 1],
-        "score": scores.ravel()[there],
-    }
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with naming(output):
-        pq.write_table(pa.table(columns), output, compression="zstd")
-    return int(there.sum())
+    users = _users(batches.cases)[batches.order][: len(items)]
+    table = list_table(users, items, scores, run.data.dataset.vocabulary.item_ids)
+    write_parquet(table, output)
+    return len(table)
 
 
 def _users(cases: Cases) -> np.ndarray:

@@ -37,17 +37,21 @@ def load(
     revision: str | None = None,
     cache_dir: str | Path | None = None,
     offline: bool = False,
+    num_inference_steps: int | None = None,
+    guidance_scale: float | None = None,
+    scheduler: str | None = None,
 ) -> Recommender:
     """The model of a zoo entry, in evaluation mode, with its vocabulary.
 
     name_or_path: a name of `diffrec zoo list`, or the folder of an entry (a Path, or text with a slash).
     revision: the sha256 of its manifest, by default that of the list; cache_dir: where downloads are kept, by default
-    `DIFFREC_CACHE`; offline: no network. What is neither in the cache nor in the zoo of this installation comes from
+    `DIFFREC_CACHE`; offline: no network; num_inference_steps, guidance_scale, scheduler: other ones than the entry
+    keeps, see `Recommender.set_sampling`. What is neither in the cache nor in the zoo of this installation comes from
     the mirrors or the hub that are set (`zoo.mirrors`), which by default is nobody.
     Every file is checked by sha256, and the weights against the model that the configuration builds.
     Titles that the entry may not hold are taken from the dataset, when one is needed and it lies on this
     machine; they are never fetched. Raises NotFoundError (no such entry), NetworkError (it is elsewhere and cannot be
-    had), IntegrityError (anything about it is not as it should be).
+    had), IntegrityError (anything about it is not as it should be), UsageError (a setting that it does not have).
     """
     entry = find_entry(name_or_path, revision=revision, cache_dir=cache_dir, offline=offline)
     contents = entry.read_all()
@@ -65,6 +69,7 @@ def load(
         told = f"its configuration says {config.parameters:,} and {config.denoiser_calls:,}"
         raise IntegrityError(f"{entry.folder} has {cost[0]:,} parameters and {cost[1]:,} denoiser calls, {told}")
     model.vocabulary = vocabulary
+    model.set_sampling(num_inference_steps=num_inference_steps, guidance_scale=guidance_scale, scheduler=scheduler)
     return model.eval()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -94,10 +95,71 @@ def test_seed_steps_and_guidance_reach_the_model(dreamrec, capsys):
 
 def test_settings_that_a_model_has_not_are_refused(sasrec, dreamrec, capsys):
     for option in ("--num-inference-steps", "--guidance-scale"):
-        with pytest.raises(UsageError, match=f"SASRec has no .*leave {option} out"):
+        with pytest.raises(
+            UsageError, match=f"SASRec has no {option[2:].replace('-', '_')}, so leave it out; it has: none"
+        ):
             answer(capsys, sasrec, "--history", "f1", option, "2")
     with pytest.raises(UsageError, match=r"num_inference_steps must lie in 1\.\.20, got 0"):
         answer(capsys, dreamrec, "--history", "1", "--num-inference-steps", "0")
+
+
+def test_another_scheduler_is_a_word(dreamrec, sasrec, capsys):
+    def ids(*options):
+        told = json.loads(answer(capsys, dreamrec, "--history", "3,7", "-k", 30, "--json", *options))
+        return [row["id"] for row in told["recommendations"]]
+
+    assert ids("--scheduler", "UniPCMultistepScheduler", "--num-inference-steps", 5) != ids("--num-inference-steps", 5)
+    with pytest.raises(NotFoundError, match="did you mean 'UniPCMultistepScheduler'"):
+        ids("--scheduler", "UniPCMultiStep")
+    with pytest.raises(UsageError, match="FlowMatchEulerDiscreteScheduler cannot be used"):
+        ids("--scheduler", "FlowMatchEulerDiscreteScheduler")
+    with pytest.raises(UsageError, match="SASRec has no scheduler"):
+        answer(capsys, sasrec, "--history", "f1", "--scheduler", "DDIMScheduler")
+
+
+def test_the_items_that_speak_for_a_recommendation_are_named(sasrec, capsys):
+    from diffrec.zoo import load
+
+    told = json.loads(answer(capsys, sasrec, "--history", "f3,f2,f9", "-k", 2, "--json", "--explain"))
+    assert told["explained_by"] == {"method": "vectors", "value": "cosine of the model's item vectors"}
+    first = told["recommendations"][0]
+    vectors = load(sasrec).item_embeddings
+    cosine = torch.cosine_similarity(vectors[[2, 1, 8]], vectors[[int(first["id"][1:]) - 1]])
+    expected = sorted(zip(cosine.tolist(), ("f3", "f2", "f9"), strict=True), reverse=True)[:2]
+    assert [row["id"] for row in first["because"]] == [name for _, name in expected]
+    assert [row["value"] for row in first["because"]] == pytest.approx([value for value, _ in expected], abs=1e-6)
+    out = answer(capsys, sasrec, "--history", "f3,f2", "-k", 2, "--explain", "leave-one-out")
+    assert out.splitlines()[-1] == "because of: how far the score falls without the item (leave-one-out)"
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_a_file_of_users_gets_a_file_of_lists(sasrec, tmp_path, capsys):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    users, lists = tmp_path / "users.parquet", tmp_path / "lists.parquet"
+    pq.write_table(pa.table({"user_id": ["u", "v"], "items": [["f3", "f2"], []]}), users)
+    out = answer(capsys, sasrec, "--input", users, "--output", lists, "-k", 3)
+    assert out.splitlines()[0] == f"2 users, 6 rows in {lists}"
+    assert re.fullmatch(r"[\d,]+ users/s \([\d.]+ s; model loaded in [\d.]+ s\)", out.splitlines()[1])
+    told = json.loads(answer(capsys, sasrec, "--history", "f3,f2", "-k", 3, "--json"))
+    rows = pq.read_table(lists).slice(0, 3).to_pydict()
+    assert rows["item_id"] == [row["id"] for row in told["recommendations"]]
+    assert rows["user_id"] == ["u"] * 3
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--input", "a.parquet"], "--input needs --output"),
+        (["--input", "a.parquet", "--output", "b.parquet", "--explain"], "--explain belongs to --history"),
+        (["--history", "f1", "--output", "b.parquet"], "--output belongs to --input"),
+        (["--history", "f1", "--skip-unknown"], "--skip-unknown belongs to --input"),
+    ],
+)
+def test_options_of_the_other_kind_of_question(words, message, sasrec, capsys):
+    with pytest.raises(UsageError, match=message):
+        answer(capsys, sasrec, *words)
 
 
 @pytest.mark.parametrize(

@@ -172,7 +172,8 @@ def test_items_of_the_same_users_share_a_cluster():
 class WithVectors(Popularity):
     """Stands for a model with an item table: the last ten items lie apart."""
 
-    def item_vectors(self):
+    @property
+    def item_embeddings(self):
         return (torch.arange(40) >= 30).float()[:, None] + torch.linspace(0, 0.1, 40)[:, None]
 
 
@@ -191,7 +192,7 @@ def test_items_are_clustered_by_an_entry_of_lightgcn(tmp_path, data):
     source.prepare(data.split.train)
     model = small(item_vectors=str(save(source, tmp_path / "entry")))
     model.prepare(data.split.train)
-    expected = k_means(source.item_vectors().numpy(), model.space.num_clusters, model.cluster_seed)
+    expected = k_means(source.item_embeddings.numpy(), model.space.num_clusters, model.cluster_seed)
     assert model.space.encoder[0].of_input.tolist() == expected.tolist()
 
 

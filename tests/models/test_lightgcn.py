@@ -56,7 +56,7 @@ def test_loss_and_gradients(model, monkeypatch):
 
 def test_item_vectors_are_the_means_of_the_layers_of_the_items(model):
     final = sum(written_out(model)[1]) / (LAYERS + 1)
-    torch.testing.assert_close(model.item_vectors(), final[len(ROWS) :])
+    torch.testing.assert_close(model.item_embeddings, final[len(ROWS) :])
 
 
 def test_a_known_user_is_scored_by_the_mean_of_the_layers(model):
