@@ -76,7 +76,7 @@ def test_every_model_and_recipe_trains_validates_and_tests(name, tmp_path):
     if tried in TRIED:  # the same for another dataset
         return
     TRIED.add(tried)
-    generative = model["class_path"].endswith(("DreamRec", "DiffRec", "PreferDiff", "DiffuRec", "FMRec"))
+    generative = model["class_path"].endswith(("DreamRec", "DiffRec", "PreferDiff", "DiffuRec", "FMRec", "ADRec"))
     arguments = model.get("init_args", {})
     files = [f"--model.{key}=null" for key in ("codes", "item_vectors") if key in arguments]  # are of one dataset
     files += ["--model.num_beams=4"] if "num_beams" in arguments else []

@@ -13,6 +13,7 @@ MODELS: dict[str, str] = {
     "dreamrec": "diffrec.models.dreamrec:DreamRec",
     "diffurec": "diffrec.models.diffurec:DiffuRec",
     "fmrec": "diffrec.models.fmrec:FMRec",
+    "adrec": "diffrec.models.adrec:ADRec",
     "preferdiff": "diffrec.models.preferdiff:PreferDiff",
     "flowcf": "diffrec.models.flowcf:FlowCF",
     "giffcf": "diffrec.models.giffcf:GiffCF",

@@ -36,19 +36,31 @@ class HistoryBlock(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch slots dim"], real: Bool[Tensor, "batch slots"]
     ) -> Float[Tensor, "batch slots dim"]:
-        q, k, v = (
-            part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-            for part in self.qkv(self.norm_attention(x)).chunk(3, dim=-1)
-        )
+        q, k, v = self.heads(self.norm_attention(x))
         if self.attend_padding:
             q, visible = q * real[:, None, :, None], None  # a query of zeros scores all slots alike
         else:
             visible = torch.cat([torch.ones_like(real[:, :1]), real[:, 1:]], dim=1)[:, None, None]
+        x = x + self.attended(q, k, v, visible)
+        return x + self.fed(self.norm_feed(x))
+
+    def heads(self, x: Float[Tensor, "batch slots dim"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, (batch, heads, slots, dim of a head) each."""
+        q, k, v = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, dim=-1))
+        return q, k, v
+
+    def attended(
+        self, q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, causal: bool = False
+    ) -> Float[Tensor, "batch slots dim"]:
+        """Drop(Attn)."""
         dropout = self.attention_dropout if self.training else 0.0
-        attended = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=visible, dropout_p=dropout)
-        x = x + self.dropout(self.out(attended.transpose(1, 2).flatten(-2)))
-        wide = nn.functional.gelu(self.feed_in(self.norm_feed(x)), approximate="tanh")
-        return x + self.dropout(self.feed_out(self.dropout(wide)))
+        read = nn.functional.scaled_dot_product_attention(q, k, v, visible, dropout, is_causal=causal)
+        return self.dropout(self.out(read.transpose(1, 2).flatten(-2)))
+
+    def fed(self, x: Float[Tensor, "batch slots dim"]) -> Float[Tensor, "batch slots dim"]:
+        """Drop(FFN(x))."""
+        wide = nn.functional.gelu(self.feed_in(x), approximate="tanh")
+        return self.dropout(self.feed_out(self.dropout(wide)))
 
 
 class NoisyHistoryTransformer(nn.Module):
