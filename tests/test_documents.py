@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -15,20 +16,28 @@ from diffrec.cli.leaderboard import make_tables
 from diffrec.cli.main import main
 from diffrec.errors import NotFoundError
 from diffrec.zoo import load
-from diffrec.zoo.entry import Entry
+from diffrec.zoo.card import unknown
+from diffrec.zoo.entry import CARD, WEIGHTS, Entry
 from diffrec.zoo.index import Listing, read_index
 from diffrec.zoo.table import filled as zoo_filled
+from diffrec.zoo.verifying import verify
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+@cache
+def results():
+    """All records, read once."""
+    return read_results(ROOT / "benchmarks" / "results")
+
+
 def test_every_result_can_be_repeated():
-    assert [result.path for result in read_results(ROOT / "benchmarks" / "results") if not result.repeatable] == []
+    assert [result.path for result in results() if not result.repeatable] == []
 
 
 def test_leaderboard_and_tables_of_the_readme_are_those_of_the_results():
-    tables, refused = make_tables(read_results(ROOT / "benchmarks" / "results"), ROOT / "benchmarks" / "results")
+    tables, refused = make_tables(results(), ROOT / "benchmarks" / "results")
     assert refused == []
     assert (ROOT / "benchmarks" / "LEADERBOARD.md").read_text(encoding="utf-8") == markdown(tables)
     assert filled(README, tables) == README
@@ -59,10 +68,21 @@ def test_the_commands_of_the_readme_exist(capsys):
 
 @pytest.mark.parametrize("name", sorted(read_index(ROOT / "zoo")))
 def test_every_entry_of_the_zoo_says_what_the_leaderboard_says(name):
-    entry, results = read_index(ROOT / "zoo")[name], read_results(ROOT / "benchmarks" / "results")
+    entry = read_index(ROOT / "zoo")[name]
     model, _, dataset = name.partition(".")
-    assert load(ROOT / "zoo" / name).vocabulary is not None
-    assert entry.metrics in [r.metrics for r in results if (r.model, r.dataset, r.seed) == (model, dataset, 0)]
+    assert entry.metrics in [r.metrics for r in results() if (r.model, r.dataset, r.seed) == (model, dataset, 0)]
+
+
+@pytest.mark.parametrize("name", sorted(read_index(ROOT / "zoo")))
+def test_every_entry_of_the_zoo_is_what_it_says(name):
+    """Bytes, weights, card and golden lists: what `diffrec zoo verify` looks at, and nothing may be left open."""
+    entry = Entry.open(ROOT / "zoo" / name)
+    verified = verify(entry)
+    assert verified.model.vocabulary is not None
+    assert verified.lists == 16
+    assert unknown(entry.read(CARD).decode()) == []
+    assert verified.measured.evaluation is not None
+    assert entry.files[WEIGHTS].size < 5 * verified.config.parameters + 12 * verified.model.num_items * 64
 
 
 def test_the_python_of_the_readme_runs(capsys, monkeypatch):

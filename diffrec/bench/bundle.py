@@ -50,10 +50,12 @@ _LARGEST = {
     f"{MODEL}/vocabulary.json": 1 << 27,
     f"{MODEL}/metrics.json": 1 << 18,
     f"{MODEL}/card.md": 1 << 18,
+    f"{MODEL}/golden.json": 1 << 20,
     f"{MODEL}/manifest.json": 1 << 16,
 }
 _LARGEST_MANIFEST = 1 << 16
 _ALWAYS = {RECORD, RANKS, LISTS}
+_MAY_BE_ABSENT = {f"{MODEL}/golden.json"}  # from entries of earlier versions
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 Kind = Literal["run", "lists"]
@@ -284,7 +286,7 @@ def _manifest(path: Path) -> tuple[Kind, dict[str, tuple[int, str]]]:
         if name not in _LARGEST:
             raise IntegrityError(f"{where} lists {short(name)}, {_why_not(name)}; nothing was opened")
     whole = set(_LARGEST) if tree["kind"] == "run" and len(tree["files"]) > len(_ALWAYS) else _ALWAYS
-    if wrong := sorted(whole ^ tree["files"].keys()):
+    if wrong := sorted((whole ^ tree["files"].keys()) - (_MAY_BE_ABSENT - tree["files"].keys())):
         raise IntegrityError(f"{where} must list {', '.join(sorted(whole))}; unexpected or missing: {short(wrong)}")
     return tree["kind"], {name: _stated(tree["files"][name], name, where) for name in tree["files"]}
 

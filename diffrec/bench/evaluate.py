@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -92,6 +93,17 @@ def measure_one(model: Recommender, cases: Cases, metric: str, *, batch_size: in
             ranks = _ranks(model, batch, seed)
             values[batches.rows(number)] = CUTOFF_METRICS[name](ranks.mean, k).cpu().numpy()
     return float(values[cases.target.lengths > 0].mean())
+
+
+def seed_of(seed: int, draw: int) -> int:
+    """The seed of the noise of one draw, of a run with `seed`."""
+    return seed + (draw << 32)
+
+
+def mean_metrics(model: Recommender, cases: Cases, cutoffs: Sequence[int], seed: int, draws: int) -> dict[str, float]:
+    """The metrics of `evaluate`, each the mean of so many draws of the noise."""
+    tests = [evaluate(model, cases, cutoffs, seed=seed_of(seed, draw)).metrics for draw in range(draws)]
+    return {name: fmean(test[name] for test in tests) for name in tests[0]}
 
 
 def per_user(evaluation: Evaluation, name: str) -> np.ndarray:

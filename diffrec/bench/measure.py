@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from diffrec.bench.evaluate import Evaluation, evaluate
+from diffrec.bench.evaluate import Evaluation, evaluate, seed_of
 from diffrec.bench.provenance import (
     PeakMemory,
     code_version,
@@ -48,7 +48,7 @@ def measure(
     model, protocol, split = run.model, run.data.protocol, run.data.split
     size, counts = run.data.eval_batch_size, np.bincount(split.train.values, minlength=model.num_items + 1)[1:]
     valid = evaluate(model, split.valid, protocol.cutoffs, batch_size=size, seed=cell.seed)
-    seeds = [cell.seed + (draw << 32) for draw in range(cell.draws if model.uses_noise else 1)]
+    seeds = [seed_of(cell.seed, draw) for draw in range(cell.draws if model.uses_noise else 1)]
     tests = [
         evaluate(model, split.test, protocol.cutoffs, batch_size=size, seed=seed, item_counts=counts) for seed in seeds
     ]

@@ -50,6 +50,12 @@ def packages() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
 
 
+def setup(device: torch.device) -> dict[str, object]:
+    """All of this machine that the last bits of a number depend on, by name; equal where numbers come out equal."""
+    machine = {"device": device_name(device), "processor": processor_name(), "threads": torch.get_num_threads()}
+    return {**machine, **packages()}
+
+
 def config_sha256(config: dict[str, Any]) -> str:
     """Hash of everything but the seeds, so that the runs of a row share it."""
     data = {key: value for key, value in config["data"].items() if key != "seed"}

@@ -12,13 +12,11 @@ import torch
 import yaml
 
 from diffrec.bench.bundle import Lists, UserLists
-from diffrec.bench.evaluate import evaluate
+from diffrec.bench.evaluate import evaluate, seed_of
 from diffrec.bench.provenance import (
     code_version,
     deviations,
-    device_name,
-    packages,
-    processor_name,
+    setup,
     weights_sha256,
 )
 from diffrec.bench.ranks import UserRanks
@@ -55,27 +53,24 @@ def setup_differences(result: Result) -> list[str]:
 
     The device is that on which `device_of` lets its model run.
     """
-    here = {
-        "code_version": code_version(),
-        "device": device_name(device_of(result)),
-        "processor": processor_name(),
-        "threads": torch.get_num_threads(),
-        **packages(),
-    }
     there = {name: getattr(result, name) for name in ("code_version", "device", "processor", "threads")}
-    there |= result.packages
-    return [f"{name} {here.get(name)} instead of {there.get(name)}" for name in here if here[name] != there.get(name)]
+    return unlike({"code_version": code_version(), **setup(device_of(result.device))}, {**there, **result.packages})
 
 
-def device_of(result: Result) -> torch.device:
-    """The accelerator, for a result that was made on one where there is one, else the CPU."""
-    return torch.device("cuda" if result.device != "cpu" and torch.cuda.is_available() else "cpu")
+def unlike(here: Mapping[str, object], there: Mapping[str, object]) -> list[str]:
+    """What differs, in words."""
+    return [f"{name} {here[name]} instead of {there.get(name)}" for name in here if here[name] != there.get(name)]
+
+
+def device_of(name: str) -> torch.device:
+    """The accelerator, for what was made on one (any name but `cpu`) where there is one, else the CPU."""
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def scored(result: Result, model: Recommender, cases: Cases, draws: int) -> Scored:
     """Ranks and lists of some cases, draw by draw, from the seeds that `measure` takes."""
     k, size = max(get_protocol(result.protocol).cutoffs), _eval_batch_size(result)
-    parts = [list_and_rank(model, cases, k, size, result.seed + (draw << 32)) for draw in range(draws)]
+    parts = [list_and_rank(model, cases, k, size, seed_of(result.seed, draw)) for draw in range(draws)]
     lists, ranks = zip(*parts, strict=True)
     return UserRanks(cases.key, ranks), UserLists(cases.key, lists)
 

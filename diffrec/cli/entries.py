@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from diffrec.bench.result import Result
     from diffrec.bench.runner import Trained
     from diffrec.bench.suite import Cell
+    from diffrec.zoo.config import Evaluation, Training
 
 
 def entry_of(cell: Cell, folder: Path) -> Path:
@@ -28,17 +30,23 @@ def save_entry(trained: Trained, entry: Path) -> None:
     from diffrec.zoo import save
 
     result = trained.result
+    training, evaluation = facts_of(result)
     save(
         trained.model,
         entry,
         dataset=trained.dataset,
         protocol=result.protocol,
         metrics=result.metrics,
-        training={
-            "command": f"diffrec bench run {result.suite} --only {result.model} --seeds {result.seed}",
-            "seed": result.seed,
-            "epochs": result.epochs,
-            "seconds": result.train_seconds,
-        },
+        training=vars(training),
+        evaluation=evaluation,
         overwrite=True,
     )
+
+
+def facts_of(result: Result) -> tuple[Training, Evaluation]:
+    """What an entry says of its training and measuring: nothing that differs between two runs on one machine."""
+    from diffrec.zoo.config import Evaluation, Training
+
+    command = f"diffrec bench run {result.suite} --only {result.model} --seeds {result.seed}"
+    draws, machine = len(result.draw_metrics), (result.device, result.processor, result.threads)
+    return Training(command, result.seed, result.epochs), Evaluation(result.seed, draws, *machine, result.packages)

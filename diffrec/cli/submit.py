@@ -76,7 +76,7 @@ def _submit_run(args: argparse.Namespace) -> Path:
         told = f"{args.run} rests on {result.dataset_sha256[:12]}"
         raise IntegrityError(f"the dataset {dataset.name} here has sha256 {dataset.sha256[:12]}, {told}")
     model, arguments, files = _model(result, args.entry, args.run)
-    lists = lists_behind(result, ranks, model.to(device_of(result)), dataset, arguments)
+    lists = lists_behind(result, ranks, model.to(device_of(result.device)), dataset, arguments)
     contents = {
         RECORD: args.run.read_bytes(),
         RANKS: ranks_path(args.run).read_bytes(),

@@ -71,7 +71,7 @@ def _level_2(bundle: Bundle, result: Result, dataset: Dataset) -> None:
     model, arguments = _model(bundle, result)
     other = setup_differences(result)
     claimed = (bundle.ranks, bundle.lists)
-    _refuse(list(model_findings(result, model.to(device_of(result)), dataset, claimed, not other, arguments)))
+    _refuse(list(model_findings(result, model.to(device_of(result.device)), dataset, claimed, not other, arguments)))
     within = f"within {SCORE_TOLERANCE:g} of the best score of a list, metrics within {METRIC_TOLERANCE:g}"
     source = "solved again from the configuration" if arguments is None else "loaded from the bundle"
     _tell(f"level 2 ok: the model, {source}, gives these lists and metrics, {_agreement(other, within)}")

@@ -10,12 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diffrec.cli import zoo_refresh, zoo_verify
+
 if TYPE_CHECKING:
     from rich.table import Table
 
     from diffrec.zoo.index import Listing
 
-HELP = "list pretrained models with their metrics; show, download and check them"
+HELP = "list pretrained models with their metrics; show, download, check and refresh them"
 
 
 _COSTS = {"params": "learnt numbers", "size": "bytes", "calls": "network evaluations per request"}
@@ -25,7 +27,7 @@ DEFAULT_METRIC = "ndcg@10"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The actions list, info, download, verify and index."""
+    """The actions, each with its own."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     _add_list(actions.add_parser("list", help="all models, best first inside each dataset and protocol"))
     info = actions.add_parser("info", help="the card of a model: data, terms, training, metrics, limits")
@@ -34,8 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     download.add_argument("names", nargs="+", metavar="NAME", help="what it is called there")
     download.add_argument("--revision", metavar="SHA256", help="of its manifest; default: the one that the list has")
     download.add_argument("--cache-dir", type=Path, metavar="DIR", help="default: DIFFREC_CACHE, else ~/.cache/diffrec")
-    verify = actions.add_parser("verify", help="check every byte and load the weights")
-    verify.add_argument("names", nargs="*", metavar="NAME", help="all models on this machine if none is given")
+    zoo_verify.add_arguments(actions.add_parser("verify", help=zoo_verify.HELP, description=zoo_verify.HELP))
+    zoo_refresh.add_arguments(actions.add_parser("refresh", help=zoo_refresh.HELP, description=zoo_refresh.HELP))
     index = actions.add_parser("index", help="rebuild zoo/manifest.json from the folders beside it, and README's table")
     index.add_argument("--forget", nargs="+", default=[], metavar="NAME", help="do not list these any more")
     index.add_argument("--elsewhere", type=Path, metavar="DIR",
@@ -54,7 +56,8 @@ def _add_list(listing: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run one action; the exit code."""
-    actions = {"list": _list, "info": _info, "download": _download, "verify": _verify, "index": _index}
+    actions = {"list": _list, "info": _info, "download": _download, "index": _index,
+               "verify": zoo_verify.run, "refresh": zoo_refresh.run}  # fmt: skip
     return actions[args.action](args)
 
 
@@ -123,18 +126,11 @@ def _place(name: str, row: Listing, key: str) -> tuple[str, str, float, str]:
 def _print_json(rows: dict[str, Listing]) -> None:
     import json
 
-    here = _here(rows)
+    from diffrec.zoo.index import on_this_machine
+
+    here = on_this_machine(rows)
     plain = [{"name": name, "size": row.size, "here": here[name], **row.plain()} for name, row in rows.items()]
     sys.stdout.write(json.dumps(plain, indent=2) + "\n")
-
-
-def _here(rows: Mapping[str, Listing]) -> dict[str, bool]:
-    """Whether the files of each entry are on this machine, in the cache or in the zoo of the project."""
-    from diffrec.zoo.cache import ZooCache
-    from diffrec.zoo.index import zoo_dir
-
-    cache, root = ZooCache.at(None), zoo_dir()
-    return {name: (root / name).is_dir() or cache.folder(name, row.revision).is_dir() for name, row in rows.items()}
 
 
 def _print_table(rows: dict[str, Listing], metric: str) -> None:
@@ -145,10 +141,11 @@ def _print_table(rows: dict[str, Listing], metric: str) -> None:
     from rich.text import Text
 
     from diffrec.cli.printable import printable
+    from diffrec.zoo.index import on_this_machine
 
     console = Console()
     width = max(map(len, rows), default=0)
-    here = _here(rows)
+    here = on_this_machine(rows)
     for (dataset, protocol), group in groupby(rows.items(), lambda named: (named[1].dataset, named[1].protocol)):
         heading = f"dataset {dataset}, protocol {protocol}" if protocol else f"dataset {dataset}, not measured"
         console.print(Text(printable(heading if dataset else "dataset not stated")))
@@ -201,33 +198,11 @@ def _download(args: argparse.Namespace) -> int:
     return 0
 
 
-def _verify(args: argparse.Namespace) -> int:
-    """Every model is looked at; the exit code is that of the first one that fails."""
-    from diffrec.errors import DiffrecError
-    from diffrec.zoo.index import read_index
-    from diffrec.zoo.loading import load
-
-    rows = read_index()
-    here = _here(rows)
-    code = 0
-    for name in args.names or rows:
-        if not args.names and not here[name]:
-            sys.stdout.write(f"{name}: not on this machine\n")
-            continue
-        try:
-            load(name, offline=True)
-            sys.stdout.write(f"{name}: ok\n")
-        except DiffrecError as error:
-            code = code or error.exit_code
-            sys.stdout.write(f"{name}: {error}\n")
-    return code
-
-
 def _index(args: argparse.Namespace) -> int:
-    return _write_index(args.forget, args.elsewhere)
+    return write_index(args.forget, args.elsewhere)
 
 
-def _write_index(forget: Sequence[str], elsewhere: Path | None = None) -> int:
+def write_index(forget: Sequence[str] = (), elsewhere: Path | None = None) -> int:
     """The list of the zoo, and its table in the README beside it."""
     from diffrec.files import write_file
     from diffrec.zoo.index import rebuild_index, zoo_dir

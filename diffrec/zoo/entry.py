@@ -1,11 +1,12 @@
-"""A zoo entry on disk: six files, five of them listed with size and sha256 in the sixth. No torch here.
+"""A zoo entry on disk: seven files, six of them listed with size and sha256 in the seventh. No torch here.
 
 model.safetensors  the weights
 config.json        class, constructor arguments, dataset, protocol
 vocabulary.json    item ids, and titles where the data's terms allow
-metrics.json       what was measured, and how the model was trained
+metrics.json       what was measured and on what, and how the model was trained
+golden.json        lists for fixed histories (`zoo.golden`); entries from before there was one do without
 card.md            the same for people
-manifest.json      size and sha256 of the five above; its own sha256 is the revision of the entry
+manifest.json      size and sha256 of the six above; its own sha256 is the revision of the entry
 """
 
 from __future__ import annotations
@@ -23,14 +24,17 @@ from diffrec.strict_json import from_json, record, short, to_json
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
-WEIGHTS, CONFIG, VOCABULARY, METRICS, CARD = FILES = (
+WEIGHTS, CONFIG, VOCABULARY, METRICS, CARD, GOLDEN = FILES = (
     "model.safetensors",
     "config.json",
     "vocabulary.json",
     "metrics.json",
     "card.md",
+    "golden.json",
 )
-LARGEST = {WEIGHTS: 1 << 34, CONFIG: 1 << 16, VOCABULARY: 1 << 27, METRICS: 1 << 18, CARD: 1 << 18, MANIFEST: 1 << 16}
+REQUIRED = FILES[:-1]
+LARGEST = {WEIGHTS: 1 << 34, CONFIG: 1 << 16, VOCABULARY: 1 << 27, METRICS: 1 << 18, CARD: 1 << 18, GOLDEN: 1 << 20,
+           MANIFEST: 1 << 16}  # fmt: skip
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,95}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -75,7 +79,7 @@ class Entry:
         return cls(folder, sha256(data), parse_manifest(data, str(folder / MANIFEST)))
 
     def read(self, name: str) -> bytes:
-        """The bytes of one of FILES, after checking size and sha256."""
+        """The bytes of one of its files, after checking size and sha256."""
         path = self.folder / name
         data = read_file(path, self.files[name].size, self.remedy)
         if FileRecord.of(data) != self.files[name]:
@@ -83,8 +87,8 @@ class Entry:
         return data
 
     def read_all(self) -> dict[str, bytes]:
-        """All of FILES, each checked."""
-        return {name: self.read(name) for name in FILES}
+        """All of its files, each checked."""
+        return {name: self.read(name) for name in self.files}
 
 
 def is_name(text: str) -> bool:
@@ -122,11 +126,10 @@ def parse_manifest(data: bytes, where: str) -> dict[str, FileRecord]:
 
 
 def parse_files(value: Mapping[str, object], where: str) -> dict[str, FileRecord]:
-    """The records of exactly FILES, which leaves no room for a path; IntegrityError otherwise."""
-    if value.keys() != set(FILES):
-        wrong = sorted(value.keys() ^ set(FILES))
+    """The records of FILES, with or without GOLDEN, which leaves no room for a path; IntegrityError otherwise."""
+    if wrong := sorted((value.keys() - set(FILES)) | (set(REQUIRED) - value.keys())):
         raise IntegrityError(f"{where} must list {', '.join(FILES)}; unexpected or missing: {short(wrong)}")
-    files = {name: FileRecord.parse(value[name], f"{where}: {name}") for name in FILES}
+    files = {name: FileRecord.parse(value[name], f"{where}: {name}") for name in FILES if name in value}
     for name, file in files.items():
         if file.size > LARGEST[name]:
             raise IntegrityError(f"{where}: {name} has {file.size:,} bytes; at most {LARGEST[name]:,} are allowed")

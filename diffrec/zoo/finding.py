@@ -14,7 +14,6 @@ from diffrec.errors import DiffrecError, IntegrityError, NetworkError, NotFoundE
 from diffrec.files import write_file
 from diffrec.zoo.cache import ZooCache
 from diffrec.zoo.entry import (
-    FILES,
     LARGEST,
     MANIFEST,
     Entry,
@@ -159,8 +158,8 @@ def _fill(cache: ZooCache, name: str, revision: str, files: Mapping[str, FileRec
             part.mkdir(parents=True, exist_ok=True)
             manner = Manner(alive=mine.renew)
             try:
-                for file in FILES:
-                    _bring(name, file, files[file], part, asked, manner)
+                for file, record in files.items():
+                    _bring(name, file, record, part, asked, manner)
                 write_file(part / MANIFEST, manifest_of(files))
                 _publish(part, folder, revision)
             except LeaseLost:

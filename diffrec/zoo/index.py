@@ -10,6 +10,7 @@ from diffrec.errors import IntegrityError
 from diffrec.files import write_file
 from diffrec.paths import resource_dir
 from diffrec.strict_json import from_json, numbers, record, short, to_json
+from diffrec.zoo.cache import ZooCache
 from diffrec.zoo.config import Config, Measured
 from diffrec.zoo.entry import (
     CONFIG,
@@ -94,6 +95,12 @@ def read_index(root: Path | None = None) -> dict[str, Listing]:
         if not is_name(name):
             raise IntegrityError(f"{where} lists the name {short(name)}, which is not allowed")
     return {name: Listing.parse(value, f"{where}: {name}") for name, value in index["entries"].items()}
+
+
+def on_this_machine(rows: Mapping[str, Listing]) -> dict[str, bool]:
+    """Whether the files of each entry are here, in the cache or in the zoo of the project."""
+    cache, root = ZooCache.at(None), zoo_dir()
+    return {name: (root / name).is_dir() or cache.folder(name, row.revision).is_dir() for name, row in rows.items()}
 
 
 def rebuild_index(

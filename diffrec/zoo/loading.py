@@ -61,7 +61,7 @@ def load(
     tensors = _tensors(contents[WEIGHTS], str(entry.folder / WEIGHTS))
     model = _build(config, tensors, str(entry.folder / CONFIG))
     set_sampling(model, config.sampling, f"{entry.folder / CONFIG}: sampling")
-    _fill(model, tensors, str(entry.folder / WEIGHTS))
+    _fill(model, tensors, config.dtype, str(entry.folder / WEIGHTS))
     if vocabulary is not None and len(vocabulary) != model.num_items:
         raise IntegrityError(f"{entry.folder} has {len(vocabulary)} item ids for {model.num_items} items")
     cost = (count_parameters(model), model.denoiser_calls)
@@ -129,21 +129,26 @@ def _build(config: Config, tensors: Mapping[str, Tensor], where: str) -> Recomme
         raise IntegrityError(f"{where}: {config.class_path} cannot be built: {error}") from error
 
 
-def _fill(model: Recommender, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Put the tensors into the model after checking names, dtypes and shapes."""
+def narrower(dtype: str | None) -> dict[torch.dtype, torch.dtype]:
+    """The type that a file may have where the model has another; dtype: as in `Config`. Whole numbers lose nothing."""
+    return {torch.int64: torch.int32} | ({torch.float32: torch.float16} if dtype == "float16" else {})
+
+
+def _fill(model: Recommender, tensors: Mapping[str, Tensor], dtype: str | None, where: str) -> None:
+    """Put the tensors into the model after checking names, types and shapes."""
     expected = model.state_dict()
     if expected.keys() != tensors.keys():
         wrong = sorted(expected.keys() ^ tensors.keys())
         raise IntegrityError(f"{where} does not fit its configuration; unexpected or missing: {short(wrong)}")
-    fitted = _of_fitted_shape(model)
+    fitted, stored = _of_fitted_shape(model), narrower(dtype)
     for name, there in expected.items():
         here = tensors[name]
         fits = here.ndim == there.ndim if name in fitted else here.shape == there.shape
-        if here.dtype != there.dtype or not fits:
+        if here.dtype not in (there.dtype, stored.get(there.dtype)) or not fits:
             raise IntegrityError(
                 f"{where}: {name} is {here.dtype} {tuple(here.shape)}, must be {there.dtype} {tuple(there.shape)}"
             )
-    model.load_state_dict(dict(tensors))
+    model.load_state_dict({name: tensor.to(expected[name].dtype) for name, tensor in tensors.items()})
     if fitted:
         _check_shapes(model, where)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
@@ -16,12 +16,27 @@ from diffrec.errors import DiffrecError, NotFoundError, UsageError, near_match
 from diffrec.files import write_folder
 from diffrec.recommender import Recommender, count_parameters
 from diffrec.training.checkpoint_io import non_finite
+from diffrec.typing import Tensor
 from diffrec.zoo.arguments import plain
-from diffrec.zoo.card import card
-from diffrec.zoo.config import Config, Measured, TrainedOn, Training
-from diffrec.zoo.entry import CARD, CONFIG, FILES, MANIFEST, METRICS, VOCABULARY, WEIGHTS, manifest_bytes
-from diffrec.zoo.loading import load, model_class, vocabulary_bytes
+from diffrec.zoo.card import DATA, about_data, card, sections
+from diffrec.zoo.config import Config, Evaluation, Measured, TrainedOn, Training
+from diffrec.zoo.entry import (
+    CARD,
+    CONFIG,
+    FILES,
+    GOLDEN,
+    MANIFEST,
+    METRICS,
+    VOCABULARY,
+    WEIGHTS,
+    Entry,
+    manifest_bytes,
+)
+from diffrec.zoo.golden import Golden
+from diffrec.zoo.loading import load, model_class, parse_vocabulary, vocabulary_bytes
 from diffrec.zoo.sampling import sampling_of
+
+_SMALL = 1000  # numbers for which a narrower type is not worth it
 
 
 def save(
@@ -32,13 +47,15 @@ def save(
     protocol: str | None = None,
     metrics: Mapping[str, float] | None = None,
     training: Mapping[str, object] | None = None,
+    evaluation: Evaluation | None = None,
     include_titles: bool = False,
     overwrite: bool = False,
 ) -> Path:
     """Write `model` as a zoo entry and return its folder; it appears whole, loaded back once, or not at all.
 
-    metrics: name -> value under `protocol`; training: any of command, seed, epochs, seconds; include_titles:
-    only where the terms of the dataset allow to pass its titles on; overwrite: replace an entry.
+    metrics: name -> value under `protocol`; training: any of command, seed, epochs, seconds; evaluation: on what the
+    metrics were measured; include_titles: only where the terms of the dataset allow to pass its titles on; overwrite:
+    replace an entry. Nothing of the time or place of saving gets into it.
     Raises UsageError for a model or facts that cannot be kept, DiffrecError where writing fails; an older
     entry is then unchanged.
     """
@@ -49,16 +66,43 @@ def save(
     if dataset is not None and dataset.num_items != model.num_items:
         raise UsageError(f"the model knows {model.num_items} items, {dataset.name} has {dataset.num_items}")
     config = _config(model, dataset, protocol)
-    measured = Measured(_finite(metrics or {}), _training(training or {}))
+    measured = Measured(_finite(metrics or {}), _training(training or {}), evaluation)
+    vocabulary = model.vocabulary if dataset is None else dataset.vocabulary
+    _write(folder, model, config, measured, vocabulary_bytes(vocabulary, include_titles), about_data(dataset))
+    return folder
+
+
+def refresh(entry: Entry, training: Training | None = None, evaluation: Evaluation | None = None) -> bool:
+    """Write an entry again as `save` writes it today, with its weights, metrics, item ids and words about its data.
+
+    training, evaluation: what is known of them now, where that is more than the entry says. Returns whether a byte
+    changed. Raises IntegrityError for an entry that `load` refuses.
+    """
+    contents, where = entry.read_all(), entry.folder
+    model = load(where, offline=True)
+    config = Config.parse(contents[CONFIG], str(where / CONFIG))
+    old = Measured.parse(contents[METRICS], str(where / METRICS))
+    measured = replace(old, training=training or old.training, evaluation=evaluation or old.evaluation)
+    data = sections(contents[CARD].decode()).get(DATA, about_data(None))
+    _write(where, model, config, measured, contents[VOCABULARY], data)
+    return Entry.open(where).revision != entry.revision
+
+
+def _write(folder: Path, model: Recommender, config: Config, measured: Measured, vocabulary: bytes, data: str) -> None:
+    """Write all files of an entry; it appears whole, loaded back once, or not at all.
+
+    vocabulary: the content of vocabulary.json; data: that section of the card.
+    """
+    weights, golden = _weights(model), Golden.of(model)
     contents = {
-        WEIGHTS: _weights(model),
+        WEIGHTS: weights,
         CONFIG: config.to_bytes(),
-        VOCABULARY: vocabulary_bytes(model.vocabulary if dataset is None else dataset.vocabulary, include_titles),
+        VOCABULARY: vocabulary,
         METRICS: measured.to_bytes(),
-        CARD: card(folder.name, model, config, measured, dataset).encode(),
+        GOLDEN: golden.to_bytes(parse_vocabulary(vocabulary, VOCABULARY, None)),
+        CARD: card(folder.name, model, config, measured, golden, data).encode(),
     }
     write_folder(folder, {**contents, MANIFEST: manifest_bytes(contents)}, check=load)
-    return folder
 
 
 def _check_place(folder: Path, overwrite: bool) -> None:
@@ -98,12 +142,16 @@ def _class_path(model: Recommender) -> str:
 
 def _weights(model: Recommender) -> bytes:
     """The safetensors file of all parameters and buffers; DiffrecError for numbers that are not finite."""
-    state = {
-        name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in model.state_dict().items()
-    }
+    state = {name: narrowed(tensor.detach().cpu()) for name, tensor in model.state_dict().items()}
     if name := non_finite(state):
         raise DiffrecError(f"{type(model).__name__} is not saved: {name} holds numbers that are not finite")
     return bytes_of_tensors(state)
+
+
+def narrowed(tensor: Tensor) -> Tensor:
+    """A copy, in 32 bits where that is a table of whole numbers that fit."""
+    fits = tensor.dtype == torch.int64 and tensor.numel() > _SMALL and bool((tensor == tensor.int()).all())
+    return (tensor.int() if fits else tensor).clone(memory_format=torch.contiguous_format)
 
 
 def _finite(metrics: Mapping[str, float]) -> dict[str, float]:

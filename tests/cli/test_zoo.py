@@ -9,12 +9,20 @@ import sys
 import time
 
 import pytest
+import torch
 
 from diffrec.baselines import EASE, Popularity
+from diffrec.bench.evaluate import mean_metrics
+from diffrec.bench.provenance import setup
 from diffrec.cli import zoo
+from diffrec.data.catalogue import find
+from diffrec.data.protocol import get_protocol
 from diffrec.data.synthetic import synthetic
 from diffrec.errors import IntegrityError, NotFoundError, UsageError
+from diffrec.models import DreamRec
 from diffrec.zoo import save, table
+from diffrec.zoo.config import Evaluation
+from diffrec.zoo.entry import FILES, manifest_bytes
 from diffrec.zoo.index import read_index, rebuild_index
 
 
@@ -111,17 +119,88 @@ def test_info_shows_the_card_and_the_files(root, capsys):
 
 
 def test_verify_names_what_is_damaged_and_goes_on(root, capsys):
-    assert output(capsys, "verify").count(": ok") == 4
+    assert output(capsys, "verify").count(": ok, ") == 4
     weights = root / "ease.synthetic" / "model.safetensors"
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
     weights.write_bytes(data)
     lines = output(capsys, "verify", code=3).splitlines()
     assert len(lines) == 4
-    assert [line.endswith(": ok") for line in lines] == [False, True, True, True]
+    assert [": ok, " in line for line in lines] == [False, True, True, True]
     assert "model.safetensors is not the file its manifest lists" in lines[0]
-    assert output(capsys, "verify", "popularity.synthetic") == "popularity.synthetic: ok\n"
+    assert output(capsys, "verify", "popularity.synthetic") == "popularity.synthetic: ok, 100 parameters, 16 lists\n"
     assert "no zoo entry 'x'" in output(capsys, "verify", "x", code=4)
+
+
+def test_refresh_writes_what_save_writes_today(root, capsys):
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    refresh = ["refresh", "--results", str(root / "no-records")]
+    assert output(capsys, *refresh).count(": as it was, ") == 4
+    (root / "ease.synthetic" / "golden.json").unlink()
+    names = [name for name in FILES if name != "golden.json"]
+    contents = {name: (root / "ease.synthetic" / name).read_bytes() for name in names}
+    (root / "ease.synthetic" / "manifest.json").write_bytes(manifest_bytes(contents))
+    output(capsys, "index")
+    assert "ease.synthetic: ok, 10,101 parameters, no lists to compare" in output(capsys, "verify", "ease.synthetic")
+    assert "ease.synthetic: written again, " in output(capsys, *refresh, "ease.synthetic")
+    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+
+
+@pytest.fixture
+def measured(root):
+    """`measured(noise=0.0)`: an entry of DreamRec with its metrics from this machine, moved by `noise`."""
+
+    def make(noise=0.0, **on):
+        dataset = synthetic()
+        protocol = get_protocol("loo-full-masked@1")
+        model = DreamRec(dataset.num_items, embedding_size=8, num_inference_steps=2).eval()
+        metrics = mean_metrics(model, protocol.apply(dataset).test, protocol.cutoffs, seed=4, draws=2)
+        here = setup(torch.device("cpu"))
+        machine = {name: here.pop(name) for name in ("device", "processor", "threads")}
+        evaluation = Evaluation(4, 2, **{**machine, "packages": here, **on})
+        moved = {name: value + noise for name, value in metrics.items()}
+        save(model, root / "dreamrec.synthetic", dataset=dataset, protocol=protocol.id, metrics=moved,
+             training={"seed": 4}, evaluation=evaluation, overwrite=True)  # fmt: skip
+        rebuild_index()
+        return "dreamrec.synthetic"
+
+    return make
+
+
+def test_metrics_are_measured_again(measured, capsys):
+    out = output(capsys, "verify", measured(), "--evaluate")
+    assert "loo-full-masked@1: within 1e-06, as on the machine that measured" in out
+    assert out.endswith("dreamrec.synthetic: 21 metrics come out again\n")
+    assert max(map(len, out.splitlines())) <= 80
+    out = output(capsys, "verify", measured(1e-5), "--evaluate", code=3)
+    assert "ndcg@10, ndcg@20" in out
+    assert out.endswith("did not come out again within 1e-06\n")
+
+
+def test_another_machine_may_round_otherwise(measured, capsys):
+    out = output(capsys, "verify", measured(5e-4, processor="an abacus"), "--evaluate")
+    assert "loo-full-masked@1: within 0.001, for here is" in out
+    assert "instead of an abacus" in out
+    assert "did not come out again within 0.001" in output(
+        capsys, "verify", measured(2e-3, processor="an abacus"), "--evaluate", code=3
+    )
+
+
+def test_what_cannot_be_measured_again(root, measured, capsys, monkeypatch):
+    assert "it states no metrics under a protocol" in output(capsys, "verify", "popularity.alone", "--evaluate", code=2)
+    out = output(capsys, "verify", "ease.synthetic", "--evaluate", code=3)
+    assert "within 0.001, for here is\n  an entry that does not say on what it was measured" in out
+    measured()
+    monkeypatch.setattr("diffrec.cli.submit.local_dataset", lambda name: synthetic(num_items=100, seed=5))
+    assert "the dataset synthetic here has sha256" in output(
+        capsys, "verify", "dreamrec.synthetic", "--evaluate", code=3
+    )
+
+
+def test_a_shipped_entry_is_measured_again(capsys):
+    if find("ml-100k").folder is None:
+        pytest.skip("needs the dataset ml-100k: 'diffrec data fetch ml-100k'")
+    assert "sasrec.ml-100k: 21 metrics come out again" in output(capsys, "verify", "sasrec.ml-100k", "--evaluate")
 
 
 def test_index_lists_the_folders(root, capsys):

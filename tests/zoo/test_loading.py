@@ -419,7 +419,7 @@ FILE_NAMES = [
 
 
 @pytest.mark.parametrize("file_name", FILE_NAMES)
-def test_a_manifest_names_the_five_files_and_no_path(file_name, entry):
+def test_a_manifest_names_the_files_of_an_entry_and_no_path(file_name, entry):
     rewrite(entry, MANIFEST, lambda m: m["files"].update({file_name: m["files"]["card.md"]}))
     with pytest.raises(IntegrityError, match=r"must list model\.safetensors"):
         load(entry)

@@ -47,7 +47,8 @@ def test_the_card_tells_what_somebody_must_know(entry, dataset):
     card = (entry / "card.md").read_text()
     headings = [line.removeprefix("## ") for line in card.splitlines() if line.startswith("## ")]
     assert headings == [
-        "What it is", "Paper", "Data and terms", "Training", "Protocol", "Metrics", "Steps", "Limits", "Licence",
+        "What it is", "Paper", "Data and terms", "Training", "Protocol", "Metrics", "Evidence", "Steps", "Limits",
+        "Licence",
     ]  # fmt: skip
     for fact in (
         'diffrec.load("tiny.synthetic")', "The mean of item vectors", "Tiny: a model for tests.", dataset.info.licence,
@@ -148,7 +149,7 @@ class Crash(BaseException):
     """Like Ctrl-C: no Exception, so nothing may swallow it."""
 
 
-STEPS = [("mkdtemp", 1), *[("fsync", n) for n in range(1, 9)], ("rename", 1), ("rename", 2)]
+STEPS = [("mkdtemp", 1), *[("fsync", n) for n in range(1, 10)], ("rename", 1), ("rename", 2)]
 
 
 @pytest.mark.parametrize("failure", [Crash, OSError(28, "No space left on device")])
@@ -171,7 +172,7 @@ def test_an_interrupted_save_leaves_the_old_entry(step, failure, entry, tiny, mo
     monkeypatch.setattr(diffrec.files.tempfile, "mkdtemp", failing(diffrec.files.tempfile.mkdtemp, "mkdtemp"))
     with torch.no_grad():
         tiny.items.weight += 1
-    after_exchange = step == ("fsync", 8)
+    after_exchange = step == ("fsync", 9)
     with pytest.raises(Crash if failure is Crash else DiffrecError):
         save(tiny, entry, overwrite=True)
     assert (contents(entry) == before) != after_exchange
