@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 
 from diffrec.data.batch import Batch
 from diffrec.data.ragged import Ragged
-from diffrec.errors import UsageError, check_numbers, check_sizes
+from diffrec.errors import UsageError, check_numbers, check_sizes, choose
 from diffrec.nn.artefacts import hash_of_texts
 from diffrec.nn.item_codes import ItemCodes
 from diffrec.recommender import Recommender
@@ -20,6 +21,7 @@ from diffrec.tokenizers.tokenize import read_codes
 from diffrec.tokenizers.tokens import Tokens
 from diffrec.typing import Int, Tensor
 
+LrSchedule = Literal["constant", "cosine"]
 _WIDTH, _ITEMS_A_CODE = 64, 8  # of the vectors that codes are made of where none are given
 
 
@@ -28,7 +30,8 @@ class CodedRecommender(Recommender):
 
     codes: a name of `diffrec data tokenize`, or the path of a safetensors file, read when training starts; None:
     residual k-means of who had the items in training, the last code telling duplicates apart. They are kept with the
-    model. warmup_steps: of the optimiser, over which the learning rate rises to `lr`.
+    model. warmup_steps: of the optimiser, over which the learning rate rises to `lr`; lr_schedule: it stays there, or
+    falls from the first step on to 0 at the last of `trainer.max_epochs`, as a half wave of a cosine.
     """
 
     def __init__(
@@ -41,12 +44,14 @@ class CodedRecommender(Recommender):
         lr: float,
         weight_decay: float,
         warmup_steps: int,
+        lr_schedule: LrSchedule = "constant",
     ) -> None:
         super().__init__(num_items, max_history_length)
         check_sizes(2, num_levels=num_levels, codebook_size=codebook_size)
         check_sizes(0, warmup_steps=warmup_steps)
         check_numbers(low=0.0, lr=lr, weight_decay=weight_decay)
         self.item_codes = ItemCodes(num_items, num_levels, codebook_size)
+        self.lr_schedule = choose("lr_schedule", lr_schedule, get_args(LrSchedule))
         self.codes_from, self.lr, self.weight_decay, self.warmup_steps = codes, lr, weight_decay, warmup_steps
 
     def prepare(self, sequences: Ragged) -> None:
@@ -77,7 +82,10 @@ class CodedRecommender(Recommender):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """The learning rate of this step."""
-        share = min(1.0, (self.trainer.global_step + 1) / max(1, self.warmup_steps))
+        step = self.trainer.global_step
+        share = min(1.0, (step + 1) / max(1, self.warmup_steps))
+        if self.lr_schedule == "cosine":
+            share *= 0.5 + 0.5 * math.cos(math.pi * min(1.0, step / self.trainer.estimated_stepping_batches))
         optimiser: Any = self.optimizers()
         for group in optimiser.param_groups:
             group["lr"] = self.lr * share

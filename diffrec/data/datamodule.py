@@ -238,7 +238,7 @@ class InteractionDataModule(pl.LightningDataModule):
         lengths = batches.history_lengths if kind == "next" or self.similar_lengths else None
         even = "examples" if kind in ("prefix", "last") else "positions"
         sampler = EpochSampler(len(batches), self.batch_size, self.seed, lengths, even)
-        return DataLoader(batches, sampler=sampler, batch_size=None)
+        return DataLoader(batches, sampler=sampler, batch_size=None, pin_memory=self._on_cuda)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return DataLoader(self._cases(self.split.valid), batch_size=None)
@@ -248,6 +248,13 @@ class InteractionDataModule(pl.LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader[Batch]:
         return self.test_dataloader()
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        return batch.to(device, non_blocking=device.type == "cuda")  # out of pinned memory: a step need not wait
+
+    @property
+    def _on_cuda(self) -> bool:
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
     def _cases(self, cases: Cases) -> EvaluationBatches:
         return EvaluationBatches(cases, self.eval_batch_size, self.max_history_length)

@@ -28,6 +28,7 @@ MODELS: dict[str, str] = {
     "bsarec": "diffrec.models.bsarec:BSARec",
     "hstu": "diffrec.models.hstu:HSTU",
     "tiger": "diffrec.models.tiger:TIGER",
+    "tiger-decoder": "diffrec.models.tiger_decoder:TIGERDecoder",
     "maskgr": "diffrec.models.maskgr:MaskGR",
     "rpg": "diffrec.models.rpg:RPG",
     "sasrec-text": "diffrec.models.sasrec_text:SASRecText",

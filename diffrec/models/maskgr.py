@@ -15,7 +15,7 @@ Differs from the original in:
   the work, and is exact for the first pass only: `reread=True` reads it anew for every beam, as the original does;
 - learned positions of items, counted from the end of the window, instead of rotations of every token; a norm behind the
   blocks; scores are sums of logarithms;
-- AdamW at a constant rate behind the warm-up.
+- AdamW, behind a warm-up at a constant rate or one that falls as a cosine.
 
 Kept: one table reads and writes, logits divided by sqrt(d); what is hidden of a sequence weighs 1 / its share.
 """
@@ -27,15 +27,16 @@ from typing import Literal, get_args
 
 import torch
 from torch import nn
-from torch.nn.functional import log_softmax, pad
+from torch.nn.functional import cross_entropy, log_softmax, pad
 
-from diffrec.coded_items import CodedRecommender
+from diffrec.coded_items import CodedRecommender, LrSchedule
 from diffrec.data.batch import Batch
 from diffrec.diffusion.noise import RequestNoise
 from diffrec.errors import UsageError, check_numbers, check_sizes, choose
 from diffrec.lists import last_items
 from diffrec.nn.code_sets import CodeSets, projected, without_repeats
 from diffrec.nn.dropout import Dropout
+from diffrec.nn.item_codes import level_logits
 from diffrec.nn.masked_codes import Hidden, by_confidence, hidden_loss, hide_by_item, hide_exactly, hide_share
 from diffrec.nn.positions import PositionsFromEnd
 from diffrec.nn.shared_memory import Memory, beside_memory, memory_of
@@ -51,13 +52,13 @@ _TOKENS_AT_ONCE = 1 << 17  # that a pass of the network reads: beams multiply a 
 class MaskGR(CodedRecommender):
     """A bidirectional transformer over the codes of history and target, trained to read what is hidden.
 
-    codes, num_levels, codebook_size, warmup_steps: see `CodedRecommender`. max_history_length: items of the window; a
-    request fills one with what comes next. masking: "share", of all codes of a sequence, drawn from U(0, 1); "counts":
-    of the codes of the last item 1..levels, and of each item's, in a second pass, a share drawn from 0..levels, whose
-    loss weighs `history_weight`. order: in which hidden levels are read: that of which a beam is most confident
-    first; of all codes of all hidden levels the best, "joint"; or "left-to-right". num_inference_steps: passes of the
-    network, None: one a level; of one pass several levels are read. exact: with one step, every item is scored and no
-    beam is needed. reread: every beam reads the history anew in every pass.
+    codes, num_levels, codebook_size, warmup_steps, lr_schedule: see `CodedRecommender`. max_history_length: items of
+    the window; a request fills one with what comes next. masking: "share", of all codes of a sequence, drawn from
+    U(0, 1); "counts": of the codes of the last item 1..levels, and of each item's, in a second pass, a share drawn from
+    0..levels, whose loss weighs `history_weight`. order: in which hidden levels are read: that of which a beam is most
+    confident first; of all codes of all hidden levels the best, "joint"; or "left-to-right". num_inference_steps:
+    passes of the network, None: one a level; of one pass several levels are read. exact: with one step, every item is
+    scored and no beam is needed. reread: every beam reads the history anew in every pass.
     """
 
     examples = "history"
@@ -88,11 +89,11 @@ class MaskGR(CodedRecommender):
         lr: float = 3e-3,
         weight_decay: float = 1e-3,
         warmup_steps: int = 1000,
+        lr_schedule: LrSchedule = "constant",
     ) -> None:
         check_sizes(2, max_history_length=max_history_length)
-        super().__init__(
-            num_items, max_history_length, codes, num_levels, codebook_size, lr, weight_decay, warmup_steps
-        )
+        schedule = (lr, weight_decay, warmup_steps, lr_schedule)
+        super().__init__(num_items, max_history_length, codes, num_levels, codebook_size, *schedule)
         check_sizes(embedding_size=embedding_size, num_blocks=num_blocks, num_heads=num_heads, feed_size=feed_size)
         check_sizes(num_beams=num_beams)
         check_numbers(low=0.0, high=1.0, dropout=dropout)
@@ -144,10 +145,9 @@ class MaskGR(CodedRecommender):
         """Of all tokens, and behind them of the masks."""
         return states @ torch.cat([self.tokens.weight, self.mask]).T * states.shape[-1] ** -0.5
 
-    def of_level(self, states: Float[Tensor, "*shape dim"], level: int) -> Float[Tensor, "*shape size"]:
-        """Logits of the codes of one level."""
-        size = self.item_codes.size
-        return states @ self.tokens.weight[1 + level * size : 1 + (level + 1) * size].T * states.shape[-1] ** -0.5
+    def of_levels(self, states: Float[Tensor, "*shape levels dim"]) -> Float[Tensor, "*shape levels size"]:
+        """Logits of the codes of each level at the state of that level."""
+        return level_logits(states, self.tokens.weight) * states.shape[-1] ** -0.5
 
     # training
 
@@ -159,8 +159,8 @@ class MaskGR(CodedRecommender):
         if self.masking == "share":
             share = torch.rand(len(history), device=history.device)
             hidden = hide_share(real, share, torch.rand(tokens.shape, device=history.device))
-            total = hidden.weight[hidden.which].sum().clamp(min=torch.finfo(torch.float32).tiny)
-            return self._loss(tokens, hidden, total)
+            total = (hidden.weight * hidden.which).sum().clamp(min=torch.finfo(torch.float32).tiny)
+            return self._loss(history, hidden, total)
         levels = tokens.shape[2]
         count = torch.randint(levels + 1, history.shape, device=history.device)
         everywhere = hide_by_item(real, count, torch.rand(tokens.shape, device=history.device))
@@ -169,23 +169,18 @@ class MaskGR(CodedRecommender):
         at_last = hide_exactly(one, torch.rand(len(history), levels, device=history.device))
         which, weight = torch.zeros_like(real), torch.zeros_like(everywhere.weight)
         which[rows, last], weight[rows, last] = at_last.which, at_last.weight
-        target = self._loss(tokens, Hidden(which, weight), float(len(history) * levels))
-        return target + self.history_weight * self._loss(tokens, everywhere, float(tokens.numel()))
+        target = self._loss(history, Hidden(which, weight), float(len(history) * levels))
+        return target + self.history_weight * self._loss(history, everywhere, float(tokens.numel()))
 
-    def _loss(
-        self, tokens: Int[Tensor, "batch items levels"], hidden: Hidden, total: Float[Tensor, ""] | float
-    ) -> Float[Tensor, ""]:
+    def _loss(self, items: History, hidden: Hidden, total: Float[Tensor, ""] | float) -> Float[Tensor, ""]:
+        tokens = self.item_codes.tokens(items)
         states = self.states(tokens, hidden.which)
         if self.original:
             which = hidden.which
             return hidden_loss(self.logits(states[which]), tokens[which], hidden.weight[which], total)
-        losses = []
-        for level in range(tokens.shape[2]):
-            which = hidden.which[:, :, level]
-            codes = tokens[:, :, level][which] - 1 - level * self.item_codes.size
-            weight = hidden.weight[:, :, level][which]
-            losses.append(hidden_loss(self.of_level(states[:, :, level][which], level), codes, weight, total))
-        return torch.stack(losses).sum()
+        codes = self.item_codes.codes[(items - 1).clamp(min=0)]
+        losses = cross_entropy(self.of_levels(states).flatten(0, 2), codes.flatten(), reduction="none")
+        return (losses * (hidden.weight * hidden.which).flatten()).sum() / total
 
     # decoding
 
@@ -270,13 +265,11 @@ class MaskGR(CodedRecommender):
         else:
             read = torch.where(hidden[..., None], self.mask, self.tokens(tokens)) + self.position.weight[-1]
             states = beside_memory(self.transformer, read, self.remember(history) if memory is None else memory)
-        return torch.stack([self._of_level(states[:, :, level], level) for level in range(codes.shape[2])], dim=2)
-
-    def _of_level(self, states: Float[Tensor, "batch beams dim"], level: int) -> Float[Tensor, "batch beams size"]:
         if not self.original:
-            return log_softmax(self.of_level(states, level), dim=-1)
-        first = 1 + level * self.item_codes.size
-        return log_softmax(self.logits(states), dim=-1)[..., first : first + self.item_codes.size]
+            return log_softmax(self.of_levels(states), dim=-1)
+        every = log_softmax(self.logits(states), dim=-1)[..., 1 : -codes.shape[2]]  # without padding and masks
+        own = every.unflatten(-1, (codes.shape[2], -1))
+        return own.diagonal(dim1=-3, dim2=-2).movedim(-1, -2)
 
     def remember(self, history: History) -> list[Memory]:
         """What each block reads of the history while all codes of the item behind it are hidden."""

@@ -8,7 +8,7 @@ Differs from the original in:
   window;
 - codes may come from any tokenizer; those of OPQ (`diffrec data tokenize --method opq`) have no order, as in the paper;
 - every item is scored; the original also offers a walk over a graph of items for large catalogues;
-- AdamW at a constant rate behind the warm-up.
+- AdamW, behind a warm-up at a constant rate or one that falls as a cosine.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, log_softmax, normalize, silu
 
-from diffrec.coded_items import CodedRecommender
+from diffrec.coded_items import CodedRecommender, LrSchedule
 from diffrec.data.batch import Batch
 from diffrec.diffusion.noise import RequestNoise
 from diffrec.errors import UsageError, check_numbers, check_sizes
@@ -30,7 +30,8 @@ from diffrec.typing import Float, History, Scores, Tensor
 class RPG(CodedRecommender):
     """A causal transformer over items, each the mean of its codes' embeddings; a head for every code of the next one.
 
-    codes, num_levels, codebook_size, warmup_steps: see `CodedRecommender`; temperature: what cosines are divided by.
+    codes, num_levels, codebook_size, warmup_steps, lr_schedule: see `CodedRecommender`; temperature: what cosines
+    are divided by.
     """
 
     examples = "next"
@@ -50,11 +51,11 @@ class RPG(CodedRecommender):
         lr: float = 3e-3,
         weight_decay: float = 0.0,
         warmup_steps: int = 1000,
+        lr_schedule: LrSchedule = "constant",
     ) -> None:
         check_sizes(max_history_length=max_history_length)
-        super().__init__(
-            num_items, max_history_length, codes, num_levels, codebook_size, lr, weight_decay, warmup_steps
-        )
+        schedule = (lr, weight_decay, warmup_steps, lr_schedule)
+        super().__init__(num_items, max_history_length, codes, num_levels, codebook_size, *schedule)
         check_sizes(embedding_size=embedding_size, num_blocks=num_blocks, num_heads=num_heads)
         check_numbers(low=0.0, high=1.0, dropout=dropout)
         check_heads(embedding_size, num_heads)

@@ -8,7 +8,7 @@ Differs from the original in:
 - no token for the user, which other implementations found to be of no use;
 - pre-norm blocks with GELU and learned positions of items, counted from the end of the window, instead of those of T5;
 - only tuples that are items are written: beams walk a trie, so nothing else comes out, and what is counted are items;
-- AdamW at a constant rate behind the warm-up.
+- AdamW, behind a warm-up at a constant rate or one that falls as a cosine.
 
 Items that are on no beam share the last place. A list is as long as the beams at most: `num_beams` should be well above
 the length that is asked for, all the more where items that a user knows are left out.
@@ -20,13 +20,13 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, log_softmax
 
-from diffrec.coded_items import CodedRecommender
+from diffrec.coded_items import CodedRecommender, LrSchedule
 from diffrec.data.batch import Batch
 from diffrec.diffusion.noise import RequestNoise
 from diffrec.errors import check_numbers, check_sizes
 from diffrec.nn.code_decoder import CodeDecoder, DecoderBlock
 from diffrec.nn.dropout import Dropout
-from diffrec.nn.item_codes import beam_search
+from diffrec.nn.item_codes import beam_search, level_logits
 from diffrec.nn.positions import PositionsFromEnd
 from diffrec.nn.transformer import Transformer, TransformerBlock
 from diffrec.typing import Bool, Float, History, Int, Scores, Tensor
@@ -35,8 +35,8 @@ from diffrec.typing import Bool, Float, History, Int, Scores, Tensor
 class TIGER(CodedRecommender):
     """An encoder over the codes of the history, a decoder over those of the next item.
 
-    codes, num_levels, codebook_size, warmup_steps: see `CodedRecommender`; head_size: of each of the heads, whatever
-    the width; num_beams: how many tuples are kept from code to code.
+    codes, num_levels, codebook_size, warmup_steps, lr_schedule: see `CodedRecommender`; head_size: of each of the
+    heads, whatever the width; num_beams: how many tuples are kept from code to code.
     """
 
     examples = "prefix"
@@ -61,11 +61,11 @@ class TIGER(CodedRecommender):
         lr: float = 3e-4,
         weight_decay: float = 0.035,
         warmup_steps: int = 1000,
+        lr_schedule: LrSchedule = "constant",
     ) -> None:
         check_sizes(max_history_length=max_history_length)
-        super().__init__(
-            num_items, max_history_length, codes, num_levels, codebook_size, lr, weight_decay, warmup_steps
-        )
+        schedule = (lr, weight_decay, warmup_steps, lr_schedule)
+        super().__init__(num_items, max_history_length, codes, num_levels, codebook_size, *schedule)
         check_sizes(embedding_size=embedding_size, num_heads=num_heads, head_size=head_size, feed_size=feed_size)
         check_sizes(num_encoder_blocks=num_encoder_blocks, num_decoder_blocks=num_decoder_blocks, num_beams=num_beams)
         check_numbers(low=0.0, high=1.0, dropout=dropout)
@@ -108,8 +108,7 @@ class TIGER(CodedRecommender):
         behind = torch.cat([torch.zeros_like(tokens[:, :1]), tokens[:, :-1]], dim=1)
         written = self.decoder(self.dropout(self.tokens(behind) + self.place), states, visible)
         codes = self.item_codes.codes[batch.target[:, 0] - 1]
-        losses = [cross_entropy(self.logits(written[:, n], n), codes[:, n]) for n in range(codes.shape[1])]
-        return torch.stack(losses).mean()
+        return cross_entropy(level_logits(written, self.tokens.weight).flatten(0, 1), codes.flatten())
 
     def beams(self, history: History) -> tuple[Int[Tensor, "batch found"], Float[Tensor, "batch found"]]:
         """Tuples of the trie by number, best first, and their log-probabilities."""

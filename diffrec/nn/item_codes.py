@@ -112,6 +112,13 @@ class ItemCodes(FittedShape):
         return of_leaf.scatter_reduce(1, leaves, torch.maximum(scores, floor), "amax")[:, self.trie.leaf_of_item]
 
 
+def level_logits(
+    states: Float[Tensor, "*shape levels dim"], table: Float[Tensor, "padding_and_tokens dim"]
+) -> Float[Tensor, "*shape levels size"]:
+    """Products of the state at each level with the codes of that level; table: of tokens, its first row is padding."""
+    return torch.einsum("...ld,lsd->...ls", states, table[1:].unflatten(0, (states.shape[-2], -1)))
+
+
 def beam_search(
     trie: Trie,
     num_beams: int,

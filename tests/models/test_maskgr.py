@@ -135,7 +135,7 @@ def test_the_loss_of_a_share_beside_a_loop():
     states = made.states(tokens, hidden.which)
     total, weights = 0.0, 0.0
     for row, slot, level in hidden.which.nonzero().tolist():
-        log_p = made.of_level(states[row, slot, level], level).log_softmax(0)
+        log_p = made.of_levels(states[row, slot])[level].log_softmax(0)
         weight = hidden.weight[row, slot, level].item()
         total -= weight * log_p[CODES[HISTORY[row, slot] - 1, level]].item()
         weights += weight

@@ -82,3 +82,29 @@ def test_a_checkpoint_without_numbers_is_not_written(tmp_path, monkeypatch):
     ):
         fit(run)
     assert read_checkpoint(last)["epoch"] == 0
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_where_nothing_may_wait_the_optimiser_passes_over_the_step(where, tmp_path, monkeypatch):
+    monkeypatch.setattr("diffrec.training.guards._ASYNCHRONOUS", ("cpu",))
+    run = build(SMALL, ["--trainer.max_epochs=5", "--model.lr=0.01"], tmp_path)
+    calls, weights = [], []
+    good = run.model.training_loss
+
+    def broken(batch):
+        calls.append(1)
+        weights.append(run.model.items.table.weight.detach().clone())
+        if len(calls) == 6 and where == "gradient":
+            run.model.position.weight.register_hook(lambda gradient: gradient * math.nan if len(calls) == 6 else None)
+        return good(batch) * (math.nan if len(calls) == 6 and where == "loss" else 1)
+
+    monkeypatch.setattr(run.model, "training_loss", broken)
+    name = "loss" if where == "loss" else "norm of the gradient"
+    with pytest.raises(
+        DiffrecError, match=rf"the {name} is nan at step 5 \(epoch 2, batch 1\) with learning rate 0.01"
+    ):
+        fit(run)
+    assert len(calls) == 8, "the last step of the epoch, at whose end all numbers are looked at"
+    assert torch.equal(weights[5], weights[6])
+    assert not torch.equal(weights[6], weights[7])
+    assert all(torch.isfinite(parameter).all() for parameter in run.model.parameters())
