@@ -19,7 +19,7 @@ from diffrec.data.vocabulary import Vocabulary
 from diffrec.diffusion.gaussian import GaussianProcess
 from diffrec.diffusion.noise import RequestNoise
 from diffrec.diffusion.rectified_flow import RectifiedFlow
-from diffrec.diffusion.sampler import Denoise, DrawsNoise, Guided, Process, sample
+from diffrec.diffusion.sampler import Denoise, DrawsNoise, Guided, Process, TakesCondition, sample
 from diffrec.diffusion.schedulers import Scheduler, with_settings
 from diffrec.diffusion.timesteps import TimestepSampler
 from diffrec.errors import DiffrecError, UsageError, check_numbers, check_sizes
@@ -510,7 +510,10 @@ class DiffusionRecommender(Recommender):
             return self.denoiser
         denoiser = self.denoiser.drawing(noise.slots) if isinstance(self.denoiser, DrawsNoise) else self.denoiser
         condition, null = self.conditioner(history, self.space.encode), self.conditioner.null
-        if self.guidance_scale == 1 or null is None:
+        null = None if self.guidance_scale == 1 else null
+        if isinstance(denoiser, TakesCondition):
+            return denoiser.given(condition, null, self.guidance_scale)
+        if null is None:
             return lambda x, t: denoiser(x, t, condition)
         return Guided(denoiser, condition, null, self.guidance_scale)
 

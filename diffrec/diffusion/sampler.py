@@ -127,6 +127,16 @@ def _draw(noise: Callable[[int], Tensor] | None, compact: Compact | None, x: Ten
 
 
 @runtime_checkable
+class TakesCondition(Protocol):
+    """A denoiser that works out what the condition adds once for a request, with its guidance, instead of every step.
+
+    null: (1, dim), None for no guidance.
+    """
+
+    def given(self, condition: Tensor, null: Tensor | None, guidance_scale: float) -> Denoise: ...
+
+
+@runtime_checkable
 class DrawsNoise(Protocol):
     """A denoiser that draws noise of its own, as DiffuRec's does; `drawing(normal)` is the same with given noise.
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
 from torch.nn.functional import gelu, linear
 
+from diffrec.diffusion import schedules
+from diffrec.diffusion.gaussian import GaussianProcess
+from diffrec.diffusion.sampler import Guided, sample
 from diffrec.nn.concat_denoiser import ConcatDenoiser
 from diffrec.nn.time_embedding import sine_cosine
 
@@ -44,3 +48,42 @@ def test_one_step_for_all_is_the_same_step_for_each(layers):
 def test_widths():
     assert [tuple(p.shape) for p in ConcatDenoiser(4).output.parameters()] == [(4, 12), (4,)]
     assert [tuple(p.shape) for p in ConcatDenoiser(4, 2).output.parameters()] == [(8, 12), (8,), (4, 8), (4,)]
+
+
+@pytest.fixture
+def request_of_five():
+    """x_T, condition and the null condition."""
+    torch.manual_seed(2)
+    return torch.randn(5, 8), torch.randn(5, 8), torch.randn(1, 8)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("guidance_scale", [1.0, 3.5])
+def test_a_condition_given_once_is_the_same(layers, guidance_scale, request_of_five):
+    torch.manual_seed(1)
+    network, (x, condition, null) = ConcatDenoiser(8, layers), request_of_five
+    expected = Guided(network, condition, null, guidance_scale)
+    given = network.given(condition, None if guidance_scale == 1 else null, guidance_scale)
+    for t in (torch.tensor([7]), torch.tensor([0, 1, 5, 90, 3])):
+        torch.testing.assert_close(given(x, t), expected(x, t), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("scheduler", [DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler])
+@pytest.mark.parametrize("steps", [1, 4, 20])
+def test_a_walk_of_one_layer_is_one_map(scheduler, steps, request_of_five, monkeypatch):
+    """Whatever the scheduler: the map of the whole walk against the walk of every request, with guidance."""
+    torch.manual_seed(1)
+    network, (x, condition, null) = ConcatDenoiser(8), request_of_five
+    process = GaussianProcess(schedules.linear(20, 1e-3, 0.2))
+    process.scheduler = scheduler.from_config(process.scheduler.config)
+    given = network.given(condition, null, 3.5)
+    mapped = sample(given, process, x, num_inference_steps=steps)
+    monkeypatch.setattr(type(given), "widest", 7)
+    assert given.compact(x, noisy=False) is None
+    walked = sample(given, process, x, num_inference_steps=steps)
+    torch.testing.assert_close(mapped, walked, rtol=1e-4, atol=1e-5)
+
+
+def test_a_walk_with_noise_is_no_map(request_of_five):
+    x, condition, null = request_of_five
+    assert ConcatDenoiser(8).given(condition, null, 3.5).compact(x, noisy=True) is None
