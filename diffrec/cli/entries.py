@@ -25,28 +25,45 @@ def is_published(cell: Cell) -> bool:
     return first and not training_free(cell.model, cell.dataset)
 
 
-def save_entry(trained: Trained, entry: Path) -> None:
-    """Write the model, without titles: the terms of the data may not allow to pass them on."""
+def save_entry(trained: Trained, entry: Path, dtype: str | None = None) -> Path:
+    """Write the model, without titles: the terms of the data may not allow to pass them on.
+
+    dtype: of the stored weights, as for `zoo.save`; what it costs is measured.
+    """
     from diffrec.zoo import save
 
     result = trained.result
-    training, evaluation = facts_of(result)
-    save(
+    training, evaluation = facts_of(result, entry.name)
+    metrics = result.metrics if dtype is None else _rounded_metrics(trained, dtype)
+    return save(
         trained.model,
         entry,
         dataset=trained.dataset,
         protocol=result.protocol,
-        metrics=result.metrics,
+        metrics=metrics,
         training=vars(training),
         evaluation=evaluation,
         overwrite=True,
+        dtype=dtype,
+        float32=None if dtype is None else result.metrics,
     )
 
 
-def facts_of(result: Result) -> tuple[Training, Evaluation]:
+def _rounded_metrics(trained: Trained, dtype: str) -> dict[str, float]:
+    """The metrics of a trained model with rounded weights."""
+    from diffrec.bench.evaluate import mean_metrics
+    from diffrec.data.protocol import get_protocol
+    from diffrec.zoo.saving import rounded
+
+    result, protocol = trained.result, get_protocol(trained.result.protocol)
+    cases, draws = protocol.apply(trained.dataset).test, len(result.draw_metrics)
+    return mean_metrics(rounded(trained.model, dtype), cases, protocol.cutoffs, result.seed, draws)
+
+
+def facts_of(result: Result, name: str) -> tuple[Training, Evaluation]:
     """What an entry says of its training and measuring: nothing that differs between two runs on one machine."""
     from diffrec.zoo.config import Evaluation, Training
 
-    command = f"diffrec bench run {result.suite} --only {result.model} --seeds {result.seed}"
+    command = f"diffrec zoo build {name} --suite {result.suite} --seed {result.seed}"
     draws, machine = len(result.draw_metrics), (result.device, result.processor, result.threads)
     return Training(command, result.seed, result.epochs), Evaluation(result.seed, draws, *machine, result.packages)

@@ -10,14 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffrec.cli import zoo_refresh, zoo_verify
+from diffrec.cli import zoo_build, zoo_refresh, zoo_verify
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from diffrec.zoo.index import Listing
 
-HELP = "list pretrained models with their metrics; show, download, check and refresh them"
+HELP = "list pretrained models with their metrics; show, download, check and build them"
 
 
 _COSTS = {"params": "learnt numbers", "size": "bytes", "calls": "network evaluations per request"}
@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     download.add_argument("--revision", metavar="SHA256", help="of its manifest; default: the one that the list has")
     download.add_argument("--cache-dir", type=Path, metavar="DIR", help="default: DIFFREC_CACHE, else ~/.cache/diffrec")
     zoo_verify.add_arguments(actions.add_parser("verify", help=zoo_verify.HELP, description=zoo_verify.HELP))
+    zoo_build.add_arguments(actions.add_parser("build", help=zoo_build.HELP, description=zoo_build.HELP))
     zoo_refresh.add_arguments(actions.add_parser("refresh", help=zoo_refresh.HELP, description=zoo_refresh.HELP))
     index = actions.add_parser("index", help="rebuild zoo/manifest.json from the folders beside it, and README's table")
     index.add_argument("--forget", nargs="+", default=[], metavar="NAME", help="do not list these any more")
@@ -57,7 +58,7 @@ def _add_list(listing: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run one action; the exit code."""
     actions = {"list": _list, "info": _info, "download": _download, "index": _index,
-               "verify": zoo_verify.run, "refresh": zoo_refresh.run}  # fmt: skip
+               "verify": zoo_verify.run, "build": zoo_build.run, "refresh": zoo_refresh.run}  # fmt: skip
     return actions[args.action](args)
 
 

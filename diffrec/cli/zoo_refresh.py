@@ -55,4 +55,4 @@ def _facts(entry: Entry, results: Sequence[Result]) -> tuple[Training | None, Ev
     weights = weights_sha256(load(entry.folder, offline=True))
     metrics = Measured.parse(entry.read(METRICS), str(entry.folder / METRICS)).metrics
     found = (result for result in results if result.weights_sha256 == weights and result.metrics == metrics)
-    return next((facts_of(result) for result in found), (None, None))
+    return next((facts_of(result, entry.folder.name) for result in found), (None, None))

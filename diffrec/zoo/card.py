@@ -27,7 +27,7 @@ def card(name: str, model: Recommender, config: Config, measured: Measured, gold
         DATA: data,
         "Training": _training(measured),
         "Protocol": config.protocol or _NOT_MEASURED,
-        "Metrics": _metrics(measured),
+        "Metrics": _metrics(measured, config.dtype),
         "Evidence": _evidence(name, measured, golden),
         "Steps": f"{config.denoiser_calls} network evaluations for one request.",
         "Limits": _limits(model, config.dataset and config.dataset.name),
@@ -72,11 +72,15 @@ def _training(measured: Measured) -> str:
     return "\n\n".join(shown) or _NOT_STATED
 
 
-def _metrics(measured: Measured) -> str:
+def _metrics(measured: Measured, dtype: str | None) -> str:
     if not measured.metrics:
         return _NONE
-    rows = [f"| {name} | {value:.4f} |" for name, value in sorted(measured.metrics.items())]
-    return "\n".join(["| metric | value |", "|---|---|", *rows])
+    before = measured.float32 or {}
+    cells = {name: [value, *([before[name]] if name in before else [])] for name, value in measured.metrics.items()}
+    head = ["| metric | value | in float32 |", "|---|---|---|"] if before else ["| metric | value |", "|---|---|"]
+    rows = (f"| {name} | {' | '.join(f'{value:.4f}' for value in row)} |" for name, row in sorted(cells.items()))
+    table = "\n".join([*head, *rows])
+    return table if dtype is None else f"Weights are stored in {dtype}, and the values are theirs.\n\n{table}"
 
 
 def _evidence(name: str, measured: Measured, golden: Golden) -> str:

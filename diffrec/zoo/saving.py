@@ -6,20 +6,21 @@ import math
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save as bytes_of_tensors
 
 from diffrec.data.dataset import Dataset
 from diffrec.data.protocol import get_protocol
-from diffrec.errors import DiffrecError, NotFoundError, UsageError, near_match
+from diffrec.errors import DiffrecError, NotFoundError, UsageError, choose, near_match
 from diffrec.files import write_folder
 from diffrec.recommender import Recommender, count_parameters
 from diffrec.training.checkpoint_io import non_finite
 from diffrec.typing import Tensor
 from diffrec.zoo.arguments import plain
 from diffrec.zoo.card import DATA, about_data, card, sections
-from diffrec.zoo.config import Config, Evaluation, Measured, TrainedOn, Training
+from diffrec.zoo.config import DTYPES, Config, Evaluation, Measured, TrainedOn, Training
 from diffrec.zoo.entry import (
     CARD,
     CONFIG,
@@ -33,9 +34,10 @@ from diffrec.zoo.entry import (
     manifest_bytes,
 )
 from diffrec.zoo.golden import Golden
-from diffrec.zoo.loading import load, model_class, parse_vocabulary, vocabulary_bytes
-from diffrec.zoo.sampling import sampling_of
+from diffrec.zoo.loading import load, model_class, narrower, parse_vocabulary, vocabulary_bytes
+from diffrec.zoo.sampling import sampling_of, set_sampling
 
+LARGEST_LOSS = 0.005  # of the headline metric, by rounding the weights
 _SMALL = 1000  # numbers for which a narrower type is not worth it
 
 
@@ -50,12 +52,16 @@ def save(
     evaluation: Evaluation | None = None,
     include_titles: bool = False,
     overwrite: bool = False,
+    dtype: str | None = None,
+    float32: Mapping[str, float] | None = None,
 ) -> Path:
     """Write `model` as a zoo entry and return its folder; it appears whole, loaded back once, or not at all.
 
     metrics: name -> value under `protocol`; training: any of command, seed, epochs, seconds; evaluation: on what the
     metrics were measured; include_titles: only where the terms of the dataset allow to pass its titles on; overwrite:
     replace an entry. Nothing of the time or place of saving gets into it.
+    dtype: "float16" halves the file. `metrics` are then those of `rounded(model, dtype)`, and `float32` those of the
+    model itself: where they say that rounding costs LARGEST_LOSS or more, nothing is saved.
     Raises UsageError for a model or facts that cannot be kept, DiffrecError where writing fails; an older
     entry is then unchanged.
     """
@@ -65,11 +71,50 @@ def save(
         get_protocol(protocol)
     if dataset is not None and dataset.num_items != model.num_items:
         raise UsageError(f"the model knows {model.num_items} items, {dataset.name} has {dataset.num_items}")
-    config = _config(model, dataset, protocol)
-    measured = Measured(_finite(metrics or {}), _training(training or {}), evaluation)
+    config = _config(model, dataset, protocol, dtype)
+    measured = Measured(_finite(metrics or {}), _training(training or {}), evaluation, float32 and _finite(float32))
+    _check_loss(measured, protocol, dtype)
+    model = model if dtype is None else rounded(model, dtype)
     vocabulary = model.vocabulary if dataset is None else dataset.vocabulary
     _write(folder, model, config, measured, vocabulary_bytes(vocabulary, include_titles), about_data(dataset))
     return folder
+
+
+def rounded(model: Recommender, dtype: str) -> Recommender:
+    """The model that an entry with that dtype gives; UsageError for another dtype than `config.DTYPES`, DiffrecError
+    where the type does not hold a weight."""
+    choose("dtype", dtype, DTYPES)
+    with torch.random.fork_rng(devices=[]):
+        copy = type(model)(**dict[str, Any](model.init_args))
+    exact = model.state_dict()
+    state = {name: narrowed(tensor.detach().cpu(), dtype) for name, tensor in exact.items()}
+    if name := non_finite(state):
+        raise DiffrecError(f"{dtype} does not hold the numbers of {name}; store them as they are")
+    copy.load_state_dict({name: tensor.to(exact[name].dtype) for name, tensor in state.items()})
+    set_sampling(copy, sampling_of(model), type(model).__name__)
+    copy.vocabulary = model.vocabulary
+    return copy.to(model.device).eval()
+
+
+def loss(measured: Measured, metric: str) -> float:
+    """How much of a metric was lost by rounding, as a share of it; 0 where it grew."""
+    assert measured.float32 is not None
+    before, after = measured.float32[metric], measured.metrics[metric]
+    return max(0.0, 1 - after / before) if before > 0 else 0.0
+
+
+def _check_loss(measured: Measured, protocol: str | None, dtype: str | None) -> None:
+    """UsageError where rounding costs too much, or nobody has measured what it costs."""
+    if dtype is None:
+        return
+    metric = None if protocol is None else get_protocol(protocol).headline
+    if metric is None or metric not in measured.metrics or metric not in (measured.float32 or {}):
+        raise UsageError(f"{dtype} needs a protocol and metrics, of the model rounded and as it is: what it costs")
+    assert measured.float32 is not None
+    if (lost := loss(measured, metric)) >= LARGEST_LOSS:
+        before, after = measured.float32[metric], measured.metrics[metric]
+        told = f"{metric} is {after:.4f} instead of {before:.4f}, {lost:.2%} less"
+        raise UsageError(f"{dtype} costs too much: {told}; less than {LARGEST_LOSS:.1%} is allowed")
 
 
 def refresh(entry: Entry, training: Training | None = None, evaluation: Evaluation | None = None) -> bool:
@@ -93,7 +138,7 @@ def _write(folder: Path, model: Recommender, config: Config, measured: Measured,
 
     vocabulary: the content of vocabulary.json; data: that section of the card.
     """
-    weights, golden = _weights(model), Golden.of(model)
+    weights, golden = _weights(model, config.dtype), Golden.of(model)
     contents = {
         WEIGHTS: weights,
         CONFIG: config.to_bytes(),
@@ -115,7 +160,7 @@ def _check_place(folder: Path, overwrite: bool) -> None:
         raise UsageError(f"{folder} is not a zoo entry, so it is not replaced; give another name")
 
 
-def _config(model: Recommender, dataset: Dataset | None, protocol: str | None) -> Config:
+def _config(model: Recommender, dataset: Dataset | None, protocol: str | None, dtype: str | None) -> Config:
     try:
         init, sampling = plain(model.init_args), sampling_of(model)
     except (TypeError, NotFoundError) as error:
@@ -128,6 +173,7 @@ def _config(model: Recommender, dataset: Dataset | None, protocol: str | None) -
         protocol=protocol,
         parameters=count_parameters(model),
         denoiser_calls=model.denoiser_calls,
+        dtype=dtype,
     )
 
 
@@ -140,18 +186,22 @@ def _class_path(model: Recommender) -> str:
     return path
 
 
-def _weights(model: Recommender) -> bytes:
+def _weights(model: Recommender, dtype: str | None) -> bytes:
     """The safetensors file of all parameters and buffers; DiffrecError for numbers that are not finite."""
-    state = {name: narrowed(tensor.detach().cpu()) for name, tensor in model.state_dict().items()}
+    state = {name: narrowed(tensor.detach().cpu(), dtype) for name, tensor in model.state_dict().items()}
     if name := non_finite(state):
         raise DiffrecError(f"{type(model).__name__} is not saved: {name} holds numbers that are not finite")
     return bytes_of_tensors(state)
 
 
-def narrowed(tensor: Tensor) -> Tensor:
-    """A copy, in 32 bits where that is a table of whole numbers that fit."""
-    fits = tensor.dtype == torch.int64 and tensor.numel() > _SMALL and bool((tensor == tensor.int()).all())
-    return (tensor.int() if fits else tensor).clone(memory_format=torch.contiguous_format)
+def narrowed(tensor: Tensor, dtype: str | None = None) -> Tensor:
+    """A copy as a file has it: tables of whole numbers in 32 bits where they fit; dtype: as in `Config`."""
+    kept = tensor
+    if tensor.dtype == torch.int64 and tensor.numel() > _SMALL and bool((tensor == tensor.int()).all()):
+        kept = tensor.int()
+    elif tensor.dtype == torch.float32:
+        kept = tensor.to(narrower(dtype).get(torch.float32, torch.float32))
+    return kept.clone(memory_format=torch.contiguous_format)
 
 
 def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
