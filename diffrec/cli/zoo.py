@@ -10,14 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffrec.cli import zoo_build, zoo_refresh, zoo_verify
+from diffrec.cli import zoo_build, zoo_publish, zoo_refresh, zoo_verify
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from diffrec.zoo.index import Listing
 
-HELP = "list pretrained models with their metrics; show, download, check and build them"
+HELP = "list pretrained models with their metrics; show, download, check, build and publish them"
 
 
 _COSTS = {"params": "learnt numbers", "size": "bytes", "calls": "network evaluations per request"}
@@ -38,11 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     download.add_argument("--cache-dir", type=Path, metavar="DIR", help="default: DIFFREC_CACHE, else ~/.cache/diffrec")
     zoo_verify.add_arguments(actions.add_parser("verify", help=zoo_verify.HELP, description=zoo_verify.HELP))
     zoo_build.add_arguments(actions.add_parser("build", help=zoo_build.HELP, description=zoo_build.HELP))
+    zoo_publish.add_arguments(actions.add_parser("publish", help=zoo_publish.HELP, description=zoo_publish.HELP))
     zoo_refresh.add_arguments(actions.add_parser("refresh", help=zoo_refresh.HELP, description=zoo_refresh.HELP))
     index = actions.add_parser("index", help="rebuild zoo/manifest.json from the folders beside it, and README's table")
     index.add_argument("--forget", nargs="+", default=[], metavar="NAME", help="do not list these any more")
     index.add_argument("--elsewhere", type=Path, metavar="DIR",
-                       help="also list the entries in this folder, whose files do not come along")  # fmt: skip
+                       help="also list the entries in this folder, by size and sha256: their files do not come "
+                            "along, for a checkout is to stay small, but from a mirror or a hub")  # fmt: skip
 
 
 def _add_list(listing: argparse.ArgumentParser) -> None:
@@ -58,7 +60,8 @@ def _add_list(listing: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run one action; the exit code."""
     actions = {"list": _list, "info": _info, "download": _download, "index": _index,
-               "verify": zoo_verify.run, "build": zoo_build.run, "refresh": zoo_refresh.run}  # fmt: skip
+               "verify": zoo_verify.run, "build": zoo_build.run, "refresh": zoo_refresh.run,
+               "publish": zoo_publish.run}  # fmt: skip
     return actions[args.action](args)
 
 
@@ -211,6 +214,10 @@ def write_index(forget: Sequence[str] = (), elsewhere: Path | None = None) -> in
 
     rows = rebuild_index(forget=forget, elsewhere=elsewhere)
     sys.stdout.write(f"zoo/manifest.json lists {len(rows)} models: {', '.join(rows)}\n")
+    sizes = dict.fromkeys((True, False), 0)
+    for name, row in rows.items():
+        sizes[(zoo_dir() / name).is_dir()] += row.size
+    sys.stdout.write(f"{sizes[True]:,} bytes in zoo, {sizes[False]:,} elsewhere\n")
     readme = zoo_dir().parent / "README.md"
     if readme.is_file() and (text := readme.read_text(encoding="utf-8")) != (new := filled(text, rows)):
         write_file(readme, new.encode())

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from diffrec.errors import UsageError
 
 _SCHEMES = ("https", "http", "file")
-_OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+OWNER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _TRUE = {"1", "ON", "YES", "TRUE"}  # as huggingface_hub reads its variables
 
 
@@ -58,13 +58,18 @@ def _mirror(base: str) -> Source:
 
 
 def _hub(owner: str) -> list[Source]:
-    if not _OWNER.fullmatch(owner):
+    if not OWNER.fullmatch(owner):
         raise UsageError(f"DIFFREC_ZOO_HUB is {owner!r}; it must be the name of a user or an organisation on the hub")
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in _TRUE:
+    if hub_is_offline():
         return []
     token = hub_token()
     headers = {"Authorization": f"Bearer {token}"} if token else None
     return [Source(f"{hub_endpoint()}/{owner}", "resolve/main/", headers)]
+
+
+def hub_is_offline() -> bool:
+    """Whether nothing may be asked of a hub."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in _TRUE
 
 
 def hub_endpoint() -> str:

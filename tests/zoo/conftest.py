@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import json
 import shutil
 import sys
 import threading
@@ -104,6 +106,34 @@ class Mirror(BaseHTTPRequestHandler):
             self.send_header("Location", fault + self.path)
             return self.end_headers()
         self.answer(fault, path.read_bytes())
+
+    def do_POST(self):
+        """As much of the API of a hub as publishing asks for; what is committed is served from then on."""
+        server: Any = self.server
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        server.requests.append((self.path, None, self.headers.get("Authorization")))
+        if server.plan:
+            return self.send_error(server.plan.pop(0))
+        sent = [json.loads(line) for line in body.splitlines()]
+        answer: dict[str, Any] = {}
+        if self.path == "/api/repos/create":
+            answer["url"] = f"{server.url}/{sent[0]['organization']}/{sent[0]['name']}"
+        elif self.path.endswith("/preupload/main"):
+            kinds = {"uploadMode": "regular", "shouldIgnore": False}
+            answer["files"] = [{"path": file["path"], **kinds} for file in sent[0]["files"]]
+        elif self.path.endswith("/commit/main"):
+            repository = self.path.removeprefix("/api/models/").removesuffix("/commit/main")
+            answer = {"commitUrl": f"{server.url}/{repository}/commit/{'1' * 40}", "commitOid": "1" * 40}
+            for line in sent[1:]:
+                path = server.folder / repository / "resolve" / "main" / line["value"]["path"]
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(base64.b64decode(line["value"]["content"]))
+        content = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
 
     def answer(self, fault, content):
         asked = self.headers.get("Range")
