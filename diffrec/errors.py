@@ -38,6 +38,10 @@ class NetworkError(DiffrecError):
     exit_code = 5
 
 
+class PluginWarning(UserWarning):
+    """A plug-in that cannot be used; the message names its package."""
+
+
 def check_sizes(least: int = 1, **sizes: int | Sequence[int]) -> None:
     """UsageError, by its name, for a size below `least` or no whole number, and for a list of none."""
     for name, size in sizes.items():

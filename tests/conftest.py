@@ -13,6 +13,8 @@ install_import_hook("diffrec", "beartype.beartype")
 import torch  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
+collect_ignore = ["example_plugin"]  # test_plugins.py installs it first
+
 torch.set_num_threads(1)  # small models; two threads on a busy machine are many times slower
 
 

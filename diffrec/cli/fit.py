@@ -68,10 +68,13 @@ def _parser(stage: str) -> argparse.ArgumentParser:
 
 def _recipes() -> str:
     from diffrec.paths import resource_dir
+    from diffrec.plugins import plugins
 
     folder = resource_dir("configs")
     rows = [f"  {kind:8} {', '.join(sorted(p.stem for p in (folder / kind).glob('*.yaml')))}"
             for kind in ("recipe", "model", "data", "logger")]  # fmt: skip
+    if others := plugins():
+        rows.append("  plug-ins " + ", ".join(f"model/{name} ({plugin.package})" for name, plugin in others.items()))
     together = "\n\nA recipe is used by its name, the others with their folder: -c model/ease -c data/ml-100k\n"
     return "shipped configurations:\n" + "\n".join(rows) + together
 

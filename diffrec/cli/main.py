@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from diffrec import __version__
-from diffrec.errors import DiffrecError, UsageError, near_match
+from diffrec.errors import DiffrecError, PluginWarning, UsageError, near_match
 from diffrec.paths import naming
 
 
@@ -98,7 +100,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     5 network, 130 interrupted; errors are one to three lines on stderr, a traceback only with DIFFREC_DEBUG=1.
     """
     try:
-        code = _dispatch(list(sys.argv[1:] if argv is None else argv))
+        with _plugin_warnings_in_one_line():
+            code = _dispatch(list(sys.argv[1:] if argv is None else argv))
         with naming("standard output"):
             sys.stdout.flush()
         return code
@@ -114,6 +117,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"error: {_message(error)}\n")
         _settle_output()
         return error.exit_code if isinstance(error, DiffrecError) else 1
+
+
+@contextmanager
+def _plugin_warnings_in_one_line() -> Iterator[None]:
+    usual = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *rest: Any, **options: Any) -> None:
+        if issubclass(category, PluginWarning):
+            sys.stderr.write(f"warning: {message}\n")
+        else:
+            usual(message, category, *rest, **options)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = usual
 
 
 def _settle_output() -> None:
@@ -161,9 +181,18 @@ def _overview() -> str:
     width = max(map(len, COMMANDS))
     rows = "".join(f"  {command.name:{width}}  {command.help}\n" for command in COMMANDS.values())
     return (
-        f"usage: diffrec COMMAND [options]\n\nThe model zoo for diffusion recommenders.\n\ncommands:\n{rows}\n"
+        f"usage: diffrec COMMAND [options]\n\nThe model zoo for diffusion recommenders.\n\ncommands:\n{rows}"
+        f"{_plugins()}\n"
         "'diffrec COMMAND --help' explains one, 'diffrec --version' tells the version.\n"
     )
+
+
+def _plugins() -> str:
+    """The models of other packages, if there are any."""
+    from diffrec.plugins import plugins
+
+    names = "".join(f"  {name}  of {plugin.package}\n" for name, plugin in plugins().items())
+    return f"\nmodels of other packages, as in '-c model/NAME':\n{names}" if names else ""
 
 
 if __name__ == "__main__":

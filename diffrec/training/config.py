@@ -8,6 +8,7 @@ from pathlib import Path
 
 from diffrec.errors import NotFoundError, UsageError, near_match
 from diffrec.paths import resource_dir
+from diffrec.plugins import by_class, plugins
 from diffrec.training.yaml_tree import MAX_BYTES, Node, all_classes, merge, read_yaml
 
 MAX_FILES = 50  # a chain of bases longer than this is a mistake
@@ -86,7 +87,7 @@ def hidden_code(tree: Node) -> list[str]:
     """What could make building this tree run foreign code or open a connection; imports nothing."""
     found = []
     for key, node in tree.walk():
-        if key == "class_path" and not (isinstance(node.value, str) and _ALLOWED_CLASS.fullmatch(node.value)):
+        if key == "class_path" and not (isinstance(node.value, str) and _is_allowed(node.value)):
             found.append(f"{node.where}: {_not_allowed(node.plain())}")
         elif isinstance(node.value, str) and "://" in node.value:
             found.append(f"{node.where}: {node.value!r} is an address; configurations come from local files only")
@@ -95,12 +96,16 @@ def hidden_code(tree: Node) -> list[str]:
     return found
 
 
+def _is_allowed(class_path: str) -> bool:
+    return _ALLOWED_CLASS.fullmatch(class_path) is not None or by_class(class_path) is not None
+
+
 def _not_allowed(path: object) -> str:
     short = [f"pytorch_lightning.callbacks.{name}" for name in _CALLBACKS]
     short += [f"pytorch_lightning.loggers.{name}" for name in _LOGGERS]
     return (
-        f"class_path {path!r} is not allowed; allowed are classes of diffrec, diffusers' schedulers, and "
-        f"Lightning's {', '.join(_CALLBACKS + _LOGGERS)}{near_match(str(path), short)}"
+        f"class_path {path!r} is not allowed; allowed are classes of diffrec and of its plug-ins, diffusers' "
+        f"schedulers, and Lightning's {', '.join(_CALLBACKS + _LOGGERS)}{near_match(str(path), short)}"
     )
 
 
@@ -113,7 +118,7 @@ def find_config(name: str | Path) -> Path:
         path = resource_dir("configs") / f"{candidate}.yaml"
         if _SHIPPED.fullmatch(candidate) and path.is_file():
             return path
-    names = [word.removeprefix("recipe/") for word in shipped_configs()]
+    names = [*(word.removeprefix("recipe/") for word in shipped_configs()), *(f"model/{name}" for name in plugins())]
     near = near_match(asked.removeprefix("recipe/"), names)
     raise NotFoundError(f"no configuration {str(name)!r}{near}; 'diffrec fit --help' lists the recipes")
 
@@ -132,7 +137,7 @@ class _Files:
         self.read = 0
 
     def layers(self, names: Sequence[str | Path]) -> list[Node]:
-        return [layer for name in names for layer in self.with_bases(find_config(name), ())]
+        return [layer for name in names for layer in _of_plugin(name) or self.with_bases(find_config(name), ())]
 
     def with_bases(self, path: Path, chain: tuple[Path, ...]) -> list[Node]:
         """The file's bases in order, each with its own bases, then the file itself."""
@@ -148,6 +153,14 @@ class _Files:
             layers += self.with_bases(base, (*chain, path.resolve()))
         own = {key: child for key, child in tree.value.items() if key != "base"}
         return [*layers, Node(own, tree.where)]
+
+
+def _of_plugin(name: str | Path) -> list[Node]:
+    """The layer of `model/<name>` for a plug-in, whose constructor has the defaults; nothing for another name."""
+    kind, _, word = str(name).partition("/")
+    plugin = plugins().get(word) if kind == "model" and not Path(name).is_file() else None
+    where = f"{name} (plug-in of {plugin.package})" if plugin is not None else ""
+    return [] if plugin is None else [read_yaml(f"model: {{class_path: {plugin.class_path}}}", where, numbered=False)]
 
 
 def _base_paths(base: Node | None, folder: Path) -> list[Path]:

@@ -17,6 +17,7 @@ from pytorch_lightning.loggers import Logger
 from diffrec.data.datamodule import InteractionDataModule
 from diffrec.errors import DiffrecError, near_match
 from diffrec.metrics.ranking import RankingMetrics
+from diffrec.plugins import by_class, plugins
 from diffrec.recommender import Recommender
 from diffrec.training.yaml_tree import Node
 
@@ -85,6 +86,8 @@ def _class_faults(node: Node, base: type, what: str) -> Iterator[str]:
 def _import_class(path: str) -> type | str:
     """The class of an allowed path, or what is wrong with the path."""
     module_name, _, name = path.rpartition(".")
+    if (plugin := by_class(path)) is not None:
+        return plugin.load()
     try:
         module = import_module(module_name)
         found = getattr(module, name)
@@ -100,6 +103,7 @@ def _near_class(path: str) -> str:
 
     names = [f"diffrec.models.{place.rpartition(':')[2]}" for place in models.MODELS.values()]
     names += [f"diffrec.baselines.{place.rpartition(':')[2]}" for place in baselines.BASELINES.values()]
+    names += [plugin.class_path for plugin in plugins().values()]
     return near_match(path, names)
 
 

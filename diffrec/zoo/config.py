@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from diffrec.errors import IntegrityError
+from diffrec.plugins import by_class
 from diffrec.strict_json import from_json, numbers, record, short, to_json
 from diffrec.zoo.entry import SCHEMA_VERSION, check_version
 
@@ -60,8 +61,9 @@ class Config:
         class_path, dataset = fields.pop("class"), fields.pop("dataset")
         if fields["dtype"] not in (None, *DTYPES):
             raise IntegrityError(f"{where} has the dtype {short(fields['dtype'])}; there are: {', '.join(DTYPES)}")
-        if not CLASS_PATH.fullmatch(class_path):
-            raise IntegrityError(f"{where} names the class {short(class_path)}; only those of diffrec may be loaded")
+        if not (CLASS_PATH.fullmatch(class_path) or by_class(class_path)):
+            allowed = "only those of diffrec and of installed plug-ins may be loaded"
+            raise IntegrityError(f"{where} names the class {short(class_path)}; {allowed}")
         if dataset is not None:
             dataset = TrainedOn(**record(dataset, f"{where}: dataset", {"name": str, "sha256": str}))
         return cls(class_path=class_path, dataset=dataset, **fields)

@@ -17,6 +17,7 @@ from diffrec.baselines.history import ItemToItem
 from diffrec.data.vocabulary import Vocabulary
 from diffrec.errors import IntegrityError
 from diffrec.nn.fitted_shape import FittedShape
+from diffrec.plugins import by_class
 from diffrec.recommender import Recommender, count_parameters
 from diffrec.strict_json import from_json, record, short, to_json
 from diffrec.training.checkpoint_io import non_finite
@@ -110,9 +111,10 @@ def _tensors(data: bytes, where: str) -> dict[str, Tensor]:
 
 
 def model_class(path: str, where: str) -> type[Recommender]:
-    """The Recommender that `diffrec.models` or `diffrec.baselines` exports under this name."""
+    """The Recommender that `diffrec.models`, `diffrec.baselines` or a plug-in exports under this name."""
     package, _, name = path.rpartition(".")
-    found = getattr(importlib.import_module(package), name, None)
+    plugin = by_class(path)
+    found = plugin.load() if plugin else getattr(importlib.import_module(package), name, None)
     if not (isinstance(found, type) and issubclass(found, Recommender)):
         raise IntegrityError(f"{where} names the class {short(path)}, which is no model of this diffrec")
     return found

@@ -15,6 +15,7 @@ from diffrec.data.dataset import Dataset
 from diffrec.data.protocol import get_protocol
 from diffrec.errors import DiffrecError, NotFoundError, UsageError, choose, near_match
 from diffrec.files import write_folder
+from diffrec.plugins import plugin_of
 from diffrec.recommender import Recommender, count_parameters
 from diffrec.training.checkpoint_io import non_finite
 from diffrec.typing import Tensor
@@ -181,8 +182,10 @@ def _class_path(model: Recommender) -> str:
     """Where the class of the model is exported; UsageError for one that a loader would not find."""
     package = ".".join(type(model).__module__.split(".")[:2])
     path = f"{package}.{type(model).__name__}"
+    if (plugin := plugin_of(type(model))) is not None:
+        return plugin.class_path
     if package not in ("diffrec.models", "diffrec.baselines") or model_class(path, path) is not type(model):
-        raise UsageError(f"{type(model).__name__} is not a model of diffrec.models or diffrec.baselines")
+        raise UsageError(f"{type(model).__name__} is not a model of diffrec.models, diffrec.baselines or a plug-in")
     return path
 
 

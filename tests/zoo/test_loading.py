@@ -364,7 +364,7 @@ def test_no_module_is_imported_for_a_class_of_elsewhere(entry, tmp_path, monkeyp
     (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'MARKER')!r}, 'w')")
     monkeypatch.syspath_prepend(tmp_path)
     rewrite(entry, "config.json", lambda c: c.update({"class": "evil.Tiny"}))
-    with pytest.raises(IntegrityError, match="only those of diffrec may be loaded"):
+    with pytest.raises(IntegrityError, match="only those of diffrec and of installed plug-ins may be loaded"):
         load(entry)
     assert not (tmp_path / "MARKER").exists()
 
