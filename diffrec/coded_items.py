@@ -59,6 +59,10 @@ class CodedRecommender(Recommender):
         codes = self._made(sequences) if self.codes_from is None else self._read(self.codes_from)
         self.item_codes.fill(codes.to(self.device))
 
+    @property
+    def cannot_start_from_another(self) -> str:
+        return "its codes are made anew of every dataset" if self.codes_from is None else ""
+
     def _read(self, name: str) -> Int[Tensor, "items levels"]:
         codes, facts = read_codes(name)
         made_for = facts.get("items_sha256")

@@ -103,6 +103,11 @@ class Recommender(pl.LightningModule):
         return 1
 
     @property
+    def cannot_start_from_another(self) -> str:
+        """Why weights learnt on other data mean nothing to this model, "" where they do."""
+        return ""
+
+    @property
     def uses_noise(self) -> bool:
         """Whether lists depend on `noise`, so that several draws of it differ."""
         return False
@@ -339,6 +344,10 @@ class ClosedFormRecommender(FittedShape, Recommender):
 
     def prepare(self, sequences: Ragged) -> None:
         self.solve(sequences)
+
+    @property
+    def cannot_start_from_another(self) -> str:
+        return "it is solved in one go, not trained"
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         return None

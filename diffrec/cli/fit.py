@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffrec.errors import UsageError
+from diffrec.errors import DiffrecError, UsageError
 
 if TYPE_CHECKING:
     from diffrec.training.build import Run
+    from diffrec.zoo.starting import StartFrom
 
 HELP = "train a model from a recipe"
 
@@ -57,6 +58,12 @@ def _parser(stage: str) -> argparse.ArgumentParser:
         parser.add_argument("--run-dir", type=Path, metavar="DIR", help="where to write (runs/<model>-<dataset>/...)")
         text = "continue: 'auto' finds the newest run of this recipe (or that of --run-dir), or give a checkpoint"
         parser.add_argument("--resume", metavar="auto|CKPT", help=text)
+        text = "start from the weights of a zoo entry, by name or folder; its items are matched with those of the data"
+        parser.add_argument("--init-from", metavar="NAME", help=text)
+        text = "by what (default: titles where two datasets have them, ids within one)"
+        parser.add_argument("--init-match", choices=("id", "title"), help=text)
+        text = "vectors for items that are new, of 'diffrec data embed' (default: the newest of this dataset, if any)"
+        parser.add_argument("--init-vectors", metavar="NAME", help=text)
     else:
         text = "the weights; without -c, the configuration is that of the run they belong to"
         parser.add_argument("--ckpt", type=Path, required=True, metavar="PATH", help=text)
@@ -95,19 +102,48 @@ def _fit(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     from diffrec.training.progress import hush_lightning, progress_for
 
     hush_lightning()
+    if args.resume is not None and args.init_from is not None:
+        raise UsageError("--resume goes on with a run, --init-from begins one; give one of the two")
     _refuse_to_choose_by_what_was_trained_on(compose(args.config, overrides))
     run_dir, checkpoint = _resume_from(args, overrides)
     run = build(args.config, overrides, run_dir)
     if not args.quiet:
         sys.stderr.write(f"{_summary(run)}\n{'continuing' if checkpoint else 'writing to'} {run.run_dir}\n")
         run.trainer.callbacks.append(progress_for(sys.stderr, monitored(run)))  # pyright: ignore
+    try:
+        start = None if args.init_from is None else _start_from(run, args)
+    except DiffrecError:
+        if args.run_dir is None:
+            run.run_dir.rmdir()  # made a moment ago
+        raise
     result = fit(run, checkpoint)
+    if start is not None:
+        sys.stdout.write(f"{start.started}\n")
     value = "nothing was validated" if result.best is None else f"best {result.metric} {result.best:.4f}"
     sys.stdout.write(
         f"{value} (epoch {result.epoch} of {result.epochs}, {result.seconds:.0f} s), "
         f"{run.data.dataset_name}, {run.data.protocol.id}\nrun {run.run_dir}\n"
     )
     return 0
+
+
+def _start_from(run: Run, args: argparse.Namespace) -> StartFrom:
+    """Add the callback that puts the weights of another model in. UsageError where they do not fit."""
+    from diffrec.zoo.config import Config
+    from diffrec.zoo.entry import CONFIG
+    from diffrec.zoo.finding import find_entry
+    from diffrec.zoo.loading import load
+    from diffrec.zoo.starting import StartFrom, match_of, refuse_another_model, vectors_for
+
+    entry = find_entry(args.init_from)
+    config, source = Config.parse(entry.read(CONFIG), str(entry.folder / CONFIG)), load(entry.folder, offline=True)
+    dataset = run.data.dataset
+    refuse_another_model(run.model, source, args.init_from)
+    match = match_of(source, config.dataset and config.dataset.name, dataset, args.init_match)
+    vectors = args.init_vectors or vectors_for(dataset)
+    start = StartFrom(source, args.init_from, dataset, match, vectors, run.run_dir)
+    run.trainer.callbacks.append(start)  # pyright: ignore[reportAttributeAccessIssue]
+    return start
 
 
 def _refuse_to_choose_by_what_was_trained_on(config: Mapping[str, Any]) -> None:

@@ -6,7 +6,9 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
 
 from diffrec.errors import NotFoundError, UsageError, near_match
 
@@ -98,6 +100,15 @@ class Vocabulary:
             missing = f"; {self.missing_titles}" if self.missing_titles else ""
             raise NotFoundError(f"no {kind} {query!r} among {len(self)} items{self._suggestion(query)}{missing}")
         return found[0]
+
+    def matches(self, other: Vocabulary, by: Literal["id", "title"]) -> np.ndarray:
+        """(N,) int64: the number that each of these items has in `other`, 0 where it has none or the title several."""
+        if by == "id":
+            return np.array([other._by_id.get(item_id, 0) for item_id in self.item_ids], dtype=np.int64)
+        only = {title: numbers[0] for title, numbers in other._by_title.items() if len(numbers) == 1}
+        mine = {title for title, numbers in self._by_title.items() if len(numbers) == 1}
+        spelt = (_spelling(title) for title in self.titles or [""] * len(self))
+        return np.array([only.get(title, 0) if title in mine else 0 for title in spelt], dtype=np.int64)
 
     def _candidates(self, query: str) -> list[int]:
         """The items that `query` may mean: those of the title, else the one of the id."""

@@ -136,6 +136,12 @@ class LDiffRec(DiffusionRecommender):
             raise UsageError(f"{self.vectors_of} has {source.num_items} items, the data have {self.num_items}")
         return vectors.detach().cpu().numpy()
 
+    @property
+    def cannot_start_from_another(self) -> str:
+        """With clusters, which units a weight joins depends on the data."""
+        clusters = cast(LatentSpace, self.space).num_clusters
+        return "" if clusters == 1 else "its layers are shared out by the clusters of its items"
+
     def training_loss(self, batch: Batch) -> Float[Tensor, ""]:
         """lambda_e L_diff + L_likelihood + gamma_s L_KL, the likelihood being that of the one-step estimate.
 
