@@ -61,8 +61,10 @@ def site(tmp_path_factory):
 def installed(site):
     """The example package is there for all tests of this file."""
     sys.path.insert(0, str(site))
+    plugins.cache_clear()
     yield
     sys.path.remove(str(site))
+    plugins.cache_clear()
     for name in [name for name in sys.modules if name.partition(".")[0] == "diffrec_nearest"]:
         del sys.modules[name]
 
