@@ -85,7 +85,8 @@ def push(files: dict[str, bytes], repository: Repository, revision: str, private
         operations = [CommitOperationAdd(name, data) for name, data in sorted(files.items())]
         commit = api.create_commit(str(repository), operations, commit_message=f"Revision {revision}")
     except refusals as error:
-        raise NetworkError(f"{repository} was not written: {str(error).strip().splitlines()[0]}") from error
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise NetworkError(f"{repository} was not written: {reason}") from error
     return commit.commit_url
 
 

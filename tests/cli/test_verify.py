@@ -75,7 +75,8 @@ def seal(folder: Path, **changes: object) -> None:
     record["record_sha256"] = sha256_of(record)
     (folder / "result.json").write_text(json.dumps(record))
     entry = folder / "model"
-    (entry / "manifest.json").write_bytes(manifest_bytes({name: (entry / name).read_bytes() for name in FILES}))
+    there = [name for name in FILES if (entry / name).exists()]
+    (entry / "manifest.json").write_bytes(manifest_bytes({name: (entry / name).read_bytes() for name in there}))
     manifest = json.loads((folder / "manifest.json").read_bytes())
     for name in manifest["files"]:
         manifest["files"][name] = {"size": (folder / name).stat().st_size, "sha256": _sha256(folder / name)}
@@ -211,6 +212,17 @@ def test_level_2_finds_other_weights(diffrec, capsys):
     code, text = verify(diffrec, 2, capsys)
     assert code == 3
     assert "the list of user" in text
+
+
+def test_a_bundle_of_an_entry_without_golden_lists(diffrec, capsys):
+    """As they were before there were any."""
+    (diffrec / "model" / "golden.json").unlink()
+    assert verify(diffrec, 1, capsys)[0] == 3
+    manifest = json.loads((diffrec / "manifest.json").read_text())
+    del manifest["files"]["model/golden.json"]
+    (diffrec / "manifest.json").write_bytes(to_json(manifest))
+    seal(diffrec)
+    assert verify(diffrec, 2, capsys)[0] == 0
 
 
 def test_a_damaged_entry_is_refused(diffrec, capsys):

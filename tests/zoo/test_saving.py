@@ -16,6 +16,7 @@ from diffrec.baselines import Popularity
 from diffrec.errors import DiffrecError, IntegrityError, NotFoundError, UsageError
 from diffrec.recommender import Recommender
 from diffrec.zoo import load, save
+from diffrec.zoo.config import Config, Evaluation, Measured
 from diffrec.zoo.entry import FILES, MANIFEST
 
 
@@ -72,6 +73,50 @@ def test_a_loaded_model_is_saved_again_as_it_was(entry, dataset, tmp_path):
 
 
 # what cannot be kept
+
+
+ON = Evaluation(seed=3, draws=2, device="cpu", processor="an abacus", threads=2, packages={"torch": "2.13.0"})
+
+
+def test_on_what_metrics_were_measured_is_kept(tiny, dataset, tmp_path):
+    folder = save(tiny, tmp_path / "entry", dataset=dataset, metrics={"ndcg@10": 0.25}, evaluation=ON)
+    assert Measured.parse((folder / "metrics.json").read_bytes(), "x").evaluation == ON
+    text = " ".join((folder / "card.md").read_text().split())
+    assert "measured with seed 3, the mean of 2 draws of the sampling noise, on an abacus, 2 threads: torch 2" in text
+    load(folder)
+
+
+HOSTILE = {
+    "text for threads": {"threads": "2"},
+    "no thread": {"threads": 0},
+    "a million threads": {"threads": 10**6},
+    "no draw": {"draws": 0},
+    "a million draws": {"draws": 10**6},
+    "True for a draw": {"draws": True},
+    "a negative seed": {"seed": -1},
+    "a huge seed": {"seed": 1 << 70},
+    "versions that are numbers": {"packages": {"torch": 2}},
+    "a package that is a list": {"packages": []},
+    "an extra key": {"host": "example.org"},
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_hostile_account_of_measuring_is_refused(case, tiny, tmp_path):
+    folder = save(tiny, tmp_path / "entry", evaluation=ON)
+    measured = json.loads((folder / "metrics.json").read_text())
+    measured["evaluation"].update(HOSTILE[case])
+    with pytest.raises(IntegrityError, match="x: evaluation"):
+        Measured.parse(json.dumps(measured).encode(), "x")
+    with pytest.raises(IntegrityError, match="must be a number"):
+        Measured.parse(json.dumps({**measured, "evaluation": None, "float32": {"ndcg@10": "1"}}).encode(), "x")
+
+
+@pytest.mark.parametrize("dtype", ["float8", "float32", 16, True, ["float16"]])
+def test_types_that_files_do_not_have(dtype, entry):
+    config = json.loads((entry / "config.json").read_text())
+    with pytest.raises(IntegrityError, match=r"dtype"):
+        Config.parse(json.dumps({**config, "dtype": dtype}).encode(), "x")
 
 
 def test_an_entry_is_replaced_only_if_asked(entry, tiny):
