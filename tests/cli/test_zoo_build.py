@@ -123,7 +123,7 @@ def test_every_entry_of_the_zoo_has_a_recipe():
     for name in (name for name, here in on_this_machine(read_index()).items() if here):
         suite, seed = zoo_build.recipe_of(find_entry(name, offline=True))
         cell = zoo_build.find_cell(name, suite, seed)
-        assert (f"{cell.model.name}.{cell.dataset.name}", cell.seed) == (name, 0)
+        assert (f"{cell.model.name}.{cell.dataset.name}", cell.suite, cell.seed) == (name, suite, seed)
 
 
 # half precision
