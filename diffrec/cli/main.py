@@ -41,6 +41,7 @@ COMMANDS = {
         Command("test", "diffrec.cli.fit", "measure a checkpoint on the test cases", raw=True),
         Command("predict", "diffrec.cli.fit", "write the lists of a checkpoint for all test users", raw=True),
         Command("recommend", "diffrec.cli.recommend", "items for a history, by title or id"),
+        Command("serve", "diffrec.cli.serve", "a model over HTTP"),
         Command("zoo", "diffrec.cli.zoo", "pretrained models and their metrics"),
         Command("cache", "diffrec.cli.cache", "what downloads left on this machine; check it, make room"),
         Command("bench", "diffrec.cli.bench", "run a suite: models x datasets x seeds"),

@@ -1,0 +1,264 @@
+"""The HTTP service: POST /recommend, GET /health, GET /model, /openapi.json. Needs the extra `serve`."""
+
+# No `from __future__ import annotations` here: FastAPI reads the annotations of functions inside functions.
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field, create_model
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+
+from diffrec import __version__
+from diffrec.data.vocabulary import Vocabulary
+from diffrec.errors import DiffrecError, NotFoundError, UsageError, check_sizes
+from diffrec.inference.batch import vocabulary_of
+from diffrec.inference.batching import Batcher, Question, TooManyWaiting
+from diffrec.lists import Recommendations
+from diffrec.recommender import Recommender, count_parameters
+
+_LOG = logging.getLogger("diffrec.serve")
+_LONGEST_TEXT = 1000  # of a title or an id
+_SEEN = 80  # characters of what was seen in an answer
+Message = MutableMapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request may ask for, and how many may wait. body: bytes."""
+
+    k: int = 100
+    history: int = 1000
+    steps: int = 1000
+    body: int = 1 << 18
+    batch: int = 64
+    waiting: int = 256
+
+
+class Item(BaseModel):
+    """An item as the source calls it."""
+
+    id: str
+    title: str | None
+
+
+class Ranked(Item):
+    """rank 1 is best; scores of different histories cannot be compared."""
+
+    rank: int
+    score: float
+
+
+class Lists(BaseModel):
+    """The history as it was understood, and the items."""
+
+    model: str
+    history: list[Item]
+    recommendations: list[Ranked]
+
+
+class Fault(BaseModel):
+    """One thing that is wrong: where, what was seen, what is allowed."""
+
+    where: str
+    seen: str
+    allowed: str
+
+
+class Refusal(BaseModel):
+    """Why there is no answer. faults: of a body that is not as the schema says."""
+
+    detail: str
+    faults: list[Fault] = []
+
+
+class Health(BaseModel):
+    """status: "ok" while requests are answered."""
+
+    status: str
+    waiting: int
+
+
+class About(BaseModel):
+    """The model that is served. settings: what a request may change; limits: what it may ask for."""
+
+    name: str
+    model: str
+    version: str
+    items: int
+    parameters: int
+    max_history_length: int | None
+    denoiser_calls: int
+    settings: list[str]
+    limits: dict[str, int]
+
+
+def request_model(limits: Limits) -> type[BaseModel]:
+    """The body of /recommend; nothing is converted, and unknown keys are refused."""
+    return create_model(
+        "Recommend",
+        __config__=ConfigDict(strict=True, extra="forbid"),
+        history=(
+            list[str],
+            Field(max_length=limits.history, description="titles or ids, oldest first; 'id:7' is always an id"),
+        ),
+        k=(int, Field(10, ge=1, le=limits.k)),
+        seed=(int, Field(0, ge=0, lt=1 << 63, description="of the sampling noise")),
+        include_seen=(bool, Field(False, description="items of the history may come again")),
+        num_inference_steps=(int | None, Field(None, ge=1, le=limits.steps, description="of a diffusion model")),
+        guidance_scale=(float | None, Field(None, allow_inf_nan=False, ge=-100, le=100, description="1 is none")),
+    )
+
+
+def build_app(model: Recommender, name: str, limits: Limits | None = None) -> FastAPI:
+    """The service for one model. Its thread ends with `app.state.batcher.close()`."""
+    limits = limits or Limits()
+    check_sizes(**asdict(limits))
+    vocabulary, batcher = vocabulary_of(model), Batcher(model, limits.batch, limits.waiting)
+    _ = vocabulary.titles  # read now, not in the first request
+    body_model: Any = request_model(limits)
+    refusals: dict[int | str, dict[str, Any]] = {
+        code: {"model": Refusal, "description": text}
+        for code, text in ((413, "the body is too large"), (422, "the request cannot be answered"),
+                           (429, "too many requests are waiting"), (500, "the model failed"))
+    }  # fmt: skip
+    app = FastAPI(title="diffrec", version=__version__, docs_url=None, redoc_url=None)
+    app.state.batcher = batcher
+
+    @app.post("/recommend", responses=refusals)
+    async def recommend(body: body_model) -> Lists:  # pyright: ignore[reportInvalidTypeForm]
+        """The best items for one history."""
+        asked = body.model_dump()
+        history = await run_in_threadpool(_numbers, vocabulary, asked.pop("history"))  # near matches take a while
+        best = await asyncio.wrap_future(batcher.ask(Question(tuple(history), **asked)))
+        return _lists(name, vocabulary, history, best)
+
+    @app.get("/health")
+    async def health() -> Health:
+        """Whether requests are answered."""
+        return Health(status="ok" if batcher.thread.is_alive() else "stopped", waiting=batcher.waiting.qsize())
+
+    @app.get("/model")
+    async def about() -> About:
+        """What is served."""
+        return About(
+            name=name, model=type(model).__name__, version=__version__, items=model.num_items,
+            parameters=count_parameters(model), max_history_length=model.max_history_length,
+            denoiser_calls=model.denoiser_calls, limits=asdict(limits),
+            settings=[s for s in model.settings_that_may_change if s != "scheduler"],
+        )  # fmt: skip
+
+    app.add_exception_handler(RequestValidationError, _unlike_the_schema)
+    app.add_exception_handler(HTTPException, _of_http)
+    app.add_exception_handler(DiffrecError, _of_diffrec)
+    app.add_exception_handler(Exception, _unexpected)
+    app.add_middleware(LimitedBody, largest=limits.body)
+    return app
+
+
+def _numbers(vocabulary: Vocabulary, history: list[str]) -> list[int]:
+    """The item numbers; UsageError or NotFoundError, with the near match, for the first that is none."""
+    for text in history:
+        if len(text) > _LONGEST_TEXT:
+            raise UsageError(f"a title or id of {len(text)} characters; at most {_LONGEST_TEXT} are allowed")
+    return [vocabulary.number(text) for text in history]
+
+
+def _lists(name: str, vocabulary: Vocabulary, history: list[int], best: Recommendations) -> Lists:
+    there = [(item, score) for item, score in zip(best.items[0].tolist(), best.scores[0].tolist(), strict=True) if item]
+    return Lists(
+        model=name,
+        history=[Item(**_item(vocabulary, number)) for number in history],
+        recommendations=[
+            Ranked(rank=rank, score=score, **_item(vocabulary, item)) for rank, (item, score) in enumerate(there, 1)
+        ],
+    )
+
+
+def _item(vocabulary: Vocabulary, number: int) -> dict[str, Any]:
+    titles = vocabulary.titles
+    return {"id": vocabulary.item_ids[number - 1], "title": titles[number - 1] if titles else None}
+
+
+def _refusal(code: int, detail: str, faults: list[Fault] | None = None) -> JSONResponse:
+    told = Refusal(detail=_plain(detail), faults=faults or [])
+    return JSONResponse(told.model_dump(), status_code=code, headers={"Retry-After": "1"} if code == 429 else None)
+
+
+def _plain(text: str) -> str:
+    """Without what UTF-8 cannot hold."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+async def _unlike_the_schema(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    faults = [
+        Fault(
+            where=_plain(".".join(str(part) for part in fault["loc"][1:]) or "body")[:_SEEN],
+            seen=_plain(repr(fault.get("input")))[:_SEEN],
+            allowed=_plain(fault["msg"])[:200],
+        )
+        for fault in error.errors()[:10]
+    ]
+    first = faults[0]
+    return _refusal(422, f"{first.where}: {first.allowed}, got {first.seen}", faults)
+
+
+async def _of_http(request: Request, error: Exception) -> JSONResponse:
+    """404 and 405 of the router; 400, which is a body that is not JSON, is 422 as any other body that is wrong."""
+    assert isinstance(error, HTTPException)
+    code = 422 if error.status_code == 400 else error.status_code
+    answer = _refusal(code, str(error.detail))
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+async def _of_diffrec(request: Request, error: Exception) -> JSONResponse:
+    if isinstance(error, TooManyWaiting):
+        return _refusal(429, str(error))
+    if isinstance(error, UsageError | NotFoundError):
+        return _refusal(422, str(error))
+    _LOG.error("%s", error)
+    return _refusal(500, str(error))
+
+
+async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+    _LOG.error("%s: %s", type(error).__name__, error, exc_info=error)
+    return _refusal(500, "this was not expected; the log of the server says more")
+
+
+class LimitedBody:
+    """413 for a body of more than `largest` bytes, whether its length is told or comes in pieces."""
+
+    def __init__(self, app: Callable[..., Awaitable[None]], largest: int) -> None:
+        self.app, self.largest = app, largest
+
+    async def __call__(self, scope: Message, receive: Callable[[], Awaitable[Message]], send: Any) -> None:
+        """Read the body up to the limit, then hand it on in one piece."""
+        if scope["type"] != "http" or scope["method"] not in ("POST", "PUT", "PATCH"):
+            return await self.app(scope, receive, send)
+        told = dict(scope["headers"]).get(b"content-length", b"0")
+        body, more = b"", not (told.isdigit() and int(told[:20]) > self.largest)
+        too_large = not more
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            body += message.get("body", b"")
+            more, too_large = message.get("more_body", False), len(body) > self.largest
+            if too_large:
+                break
+        if too_large:
+            return await _refusal(413, f"the body has more than {self.largest:,} bytes")(scope, receive, send)
+        pieces = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def once() -> Message:
+            return pieces.pop() if pieces else await receive()
+
+        return await self.app(scope, once, send)

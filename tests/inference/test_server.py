@@ -1,0 +1,294 @@
+"""The HTTP service: answers of the model itself, refusals that say what was seen and allowed, never a trace."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("fastapi", reason="needs the extra serve")
+pytest.importorskip("httpx", reason="the test client needs it")
+
+from fastapi.testclient import TestClient
+
+from diffrec.cli.main import main
+from diffrec.data.vocabulary import Vocabulary
+from diffrec.errors import DiffrecError
+from diffrec.inference.batching import Batcher, Question, TooManyWaiting
+from diffrec.inference.server import Limits, build_app
+from diffrec.models import DreamRec, SASRec
+from diffrec.zoo import save
+
+VOCABULARY = Vocabulary(
+    tuple(f"f{n}" for n in range(1, 31)), ("The Sting (1973)", *(f"Film {n}" for n in range(2, 31)))
+)
+LIMITS = Limits(k=20, history=9, steps=50, body=2000, batch=8, waiting=16)
+
+
+def named(model):
+    model.vocabulary = VOCABULARY
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def dreamrec():
+    torch.manual_seed(0)
+    return named(DreamRec(30, num_train_timesteps=8))
+
+
+@pytest.fixture(scope="module")
+def client(dreamrec):
+    app = build_app(dreamrec, "dreamrec.films", LIMITS)
+    with TestClient(app, raise_server_exceptions=False) as client:
+        yield client
+    app.state.batcher.close()
+
+
+def test_a_list_is_that_of_the_model(client, dreamrec):
+    asked = {"history": ["sting, the (1973)", "f9"], "k": 4, "seed": 3, "num_inference_steps": 5, "guidance_scale": 1.0}
+    told = client.post("/recommend", json=asked)
+    assert told.status_code == 200
+    best = dreamrec.recommend(["f1", "f9"], 4, seed=3, num_inference_steps=5, guidance_scale=1.0)
+    rows = told.json()["recommendations"]
+    assert [row["id"] for row in rows] == [f"f{n}" for n in best.items[0].tolist()]
+    assert [row["score"] for row in rows] == pytest.approx(best.scores[0].tolist(), rel=1e-4)
+    assert [row["rank"] for row in rows] == [1, 2, 3, 4]
+    assert told.json()["history"] == [{"id": "f1", "title": "The Sting (1973)"}, {"id": "f9", "title": "Film 9"}]
+    again = client.post("/recommend", json={"history": ["f1", "f9"], "k": 4})
+    assert [row["id"] for row in again.json()["recommendations"]] == [
+        f"f{n}" for n in dreamrec.recommend(["f1", "f9"], 4).items[0].tolist()
+    ], "steps and guidance of one request are gone after it"
+
+
+def test_seen_items_and_a_new_user(client):
+    rows = client.post("/recommend", json={"history": ["f1"], "k": 20, "include_seen": True}).json()
+    without = client.post("/recommend", json={"history": ["f1"], "k": 20}).json()
+    assert "f1" not in {row["id"] for row in without["recommendations"]}
+    assert len(rows["recommendations"]) == len(without["recommendations"]) == 20
+    assert len(client.post("/recommend", json={"history": []}).json()["recommendations"]) == 10
+
+
+def test_health_and_model(client):
+    assert client.get("/health").json() == {"status": "ok", "waiting": 0}
+    told = client.get("/model").json()
+    assert (told["name"], told["model"], told["items"], told["denoiser_calls"]) == (
+        "dreamrec.films",
+        "DreamRec",
+        30,
+        16,
+    )
+    assert told["settings"] == ["num_inference_steps", "guidance_scale"]
+    assert told["limits"]["k"] == 20
+    assert client.get("/openapi.json").status_code == 200
+
+
+REFUSED = {
+    "no history": ({"k": 3}, "history: Field required"),
+    "a text": ({"history": "f1"}, "history: Input should be a valid list, got 'f1'"),
+    "a number for an id": ({"history": [7]}, "history.0: Input should be a valid string, got 7"),
+    "too long": ({"history": ["f1"] * 10}, "history: List should have at most 9 items"),
+    "k too large": ({"history": [], "k": 21}, "k: Input should be less than or equal to 20, got 21"),
+    "k of another type": ({"history": [], "k": "3"}, "k: Input should be a valid integer, got '3'"),
+    "k true": ({"history": [], "k": True}, "k: Input should be a valid integer, got True"),
+    "unknown key": ({"history": [], "kk": 3}, "kk: Extra inputs are not permitted, got 3"),
+    "unknown item": (
+        {"history": ["f1", "Film 31"]},
+        "no title or item id 'Film 31' among 30 items; did you mean",
+    ),
+    "long text": ({"history": ["x" * 1500]}, "a title or id of 1500 characters; at most 1000"),
+    "steps": ({"history": ["f1"], "num_inference_steps": 9}, "num_inference_steps must lie in 1..8, got 9"),
+    "negative seed": ({"history": [], "seed": -1}, "seed: Input should be greater than or equal to 0, got -1"),
+    "a list": ([1], "body: Input should be a valid dictionary"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refusals_say_what_was_seen_and_what_is_allowed(name, client):
+    body, message = REFUSED[name]
+    told = client.post("/recommend", json=body)
+    assert told.status_code == 422
+    assert message in told.json()["detail"]
+
+
+RAW = [b"", b"{", b"\xff\xfe", b'{"history": [], "guidance_scale": NaN}', b'{"history": [], "guidance_scale": 1e999}',
+       b'{"history": ["\\ud800"]}', b'{"\\ud800": 1, "history": []}', b"[" * 1900,
+       b'{"history": [], "seed": 1' + b"0" * 1500 + b"}",
+       b'{"history": [], "k": 1.0}', b"null", b'{"history": [], "seed": 9223372036854775808}']  # fmt: skip
+
+
+@pytest.mark.parametrize("body", RAW, ids=range(len(RAW)))
+def test_bodies_that_are_no_such_json(body, client):
+    told = client.post("/recommend", content=body, headers={"content-type": "application/json"})
+    assert told.status_code == 422
+    assert told.json().keys() == {"detail", "faults"}
+    assert "Traceback" not in told.text
+
+
+def test_large_bodies_whether_their_length_is_told_or_not(client):
+    large = json.dumps({"history": ["x" * 3000]}).encode()
+    for content in (large, (large[place : place + 500] for place in range(0, len(large), 500))):
+        told = client.post("/recommend", content=content, headers={"content-type": "application/json"})
+        assert told.status_code == 413
+        assert told.json()["detail"] == "the body has more than 2,000 bytes"
+
+
+def test_other_places_and_methods(client):
+    assert client.get("/nothing").json() == {"detail": "Not Found", "faults": []}
+    told = client.get("/recommend")
+    assert (told.status_code, told.headers["allow"]) == (405, "POST")
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=8,
+)
+FIELDS = ("history", "k", "seed", "include_seen", "num_inference_steps", "guidance_scale", "other")
+
+
+@given(st.dictionaries(st.sampled_from(FIELDS), json_values | st.just(["f1"])) | json_values)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_comes_is_answered_or_refused(client, body):
+    told = client.post("/recommend", content=json.dumps(body), headers={"content-type": "application/json"})
+    assert told.status_code in (200, 413, 422)
+    assert told.json()
+
+
+def test_a_model_that_fails_gives_no_trace(monkeypatch):
+    model = named(SASRec(30))
+    app = build_app(model, "broken")
+    with TestClient(app, raise_server_exceptions=False) as client:
+        monkeypatch.setattr(model, "score", lambda history, noise=None: torch.full((len(history), 30), torch.nan))
+        told = client.post("/recommend", json={"history": ["f1"]})
+        assert (told.status_code, told.json()["detail"]) == (
+            500,
+            "SASRec gave non-finite scores: the checkpoint is broken",
+        )
+        monkeypatch.setattr(model, "score", lambda history, noise=None: 1 / 0)
+        told = client.post("/recommend", json={"history": ["f1"]})
+        assert (told.status_code, told.json()["detail"]) == (
+            500,
+            "this was not expected; the log of the server says more",
+        )
+        monkeypatch.undo()
+        assert client.post("/recommend", json={"history": ["f1"]}).status_code == 200, "the thread lives on"
+    app.state.batcher.close()
+
+
+# the queue
+
+
+def test_who_else_asks_changes_nothing(dreamrec):
+    """Twenty callers at once get what each gets alone, in fewer batches than there are callers."""
+    questions = [
+        Question(tuple(range(1, 1 + n % 7)), k=3 + n % 4, seed=n % 3, num_inference_steps=(None, 4)[n % 2])
+        for n in range(20)
+    ]
+    batcher = Batcher(dreamrec, max_batch=8, max_waiting=64)
+    held, go = threading.Event(), threading.Event()
+    recommend = dreamrec.recommend
+
+    def waiting(*args, **options):
+        held.set()
+        go.wait(10)
+        return recommend(*args, **options)
+
+    dreamrec.__dict__["recommend"] = waiting
+    try:
+        first = batcher.ask(Question((5,)))
+        assert held.wait(10)
+        answers = [batcher.ask(question) for question in questions]
+        go.set()
+        got = [answer.result(30).items.tolist() for answer in answers]
+        first.result(30)
+    finally:
+        del dreamrec.__dict__["recommend"]
+        batcher.close()
+    assert (batcher.questions, batcher.batches) == (21, 7), "1 alone, then 8 + 8 + 4, in two kinds of steps each"
+    for question, items in zip(questions, got, strict=True):
+        alone = dreamrec.recommend(
+            torch.tensor([question.history], dtype=torch.int64), question.k, seed=question.seed,
+            num_inference_steps=question.num_inference_steps,
+        )  # fmt: skip
+        assert items == alone.items.tolist()
+
+
+def test_a_full_queue_is_429(dreamrec):
+    batcher = Batcher(dreamrec, max_waiting=2)
+    go, recommend = threading.Event(), dreamrec.recommend
+    dreamrec.__dict__["recommend"] = lambda *args, **options: (go.wait(10), recommend(*args, **options))[1]
+    try:
+        answers = [batcher.ask(Question((1,)))]
+        while batcher.waiting.qsize():
+            pass
+        answers += [batcher.ask(Question((1,))) for _ in range(2)]
+        with pytest.raises(TooManyWaiting, match="2 requests are waiting already"):
+            batcher.ask(Question((1,)))
+        go.set()
+        assert len({tuple(answer.result(10).items[0].tolist()) for answer in answers}) == 1
+    finally:
+        go.set()
+        del dreamrec.__dict__["recommend"]
+        batcher.close()
+    assert issubclass(TooManyWaiting, DiffrecError)
+
+
+# the command
+
+
+def test_the_command_serves_this_machine_only(tmp_path, monkeypatch, capsys):
+    import uvicorn
+
+    entry, servers = save(named(SASRec(30)), tmp_path / "sasrec.films", include_titles=True), []
+
+    class Remembered(uvicorn.Server):
+        def __init__(self, config):
+            super().__init__(config)
+            servers.append(self)
+
+    monkeypatch.setattr("uvicorn.Server", Remembered)
+    codes = []
+    command = threading.Thread(target=lambda: codes.append(main(["serve", str(entry), "--port", "0"])))
+    command.start()
+    told = ""
+    while "Ctrl-C" not in told and command.is_alive():
+        time.sleep(0.01)
+        told += capsys.readouterr().err
+    assert told.startswith(f"serving {entry} on http://127.0.0.1:")
+    address = told.split()[3]
+
+    def ask(_):
+        body = json.dumps({"history": ["Film 2"], "k": 3}).encode()
+        request = urllib.request.Request(f"{address}/recommend", body, {"content-type": "application/json"})
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)["recommendations"]
+
+    with ThreadPoolExecutor(8) as callers:
+        answers = list(callers.map(ask, range(16)))
+    servers[0].should_exit = True
+    command.join(30)
+    assert codes == [0]
+    assert all(answer == answers[0] for answer in answers)
+    assert len(answers[0]) == 3
+
+
+def test_an_address_that_cannot_be_had(capsys):
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main(["serve", "sasrec.ml-100k", "--port", str(port)]) == 2
+        assert f"cannot listen on 127.0.0.1, port {port}: Address already in use" in capsys.readouterr().err
+
+
+def test_the_extra_is_named_where_it_is_missing(monkeypatch, capsys):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert main(["serve", "sasrec.ml-100k"]) == 2
+    assert "pip install 'diffrec[serve]'" in capsys.readouterr().err
