@@ -31,7 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="the suite whose row and dataset it is, a name or a YAML file (default: the one that the "
                              "entry states, else the only one with that row)")  # fmt: skip
     parser.add_argument("--seed", type=int, metavar="N", help="default: that of the entry, else the row's first")
-    parser.add_argument("--dtype", choices=("float16",), help="of the stored weights; refused where it costs accuracy")
+    parser.add_argument("--dtype", choices=("float16",),
+                        help="of the stored weights, refused where it costs accuracy (default: as the entry has "
+                             "them)")  # fmt: skip
     parser.add_argument("--output", type=Path, default=Path("runs/zoo"), metavar="DIR",
                         help="where the entry goes, and below 'runs' its checkpoints (default: runs/zoo)")  # fmt: skip
     parser.add_argument("--replace", action="store_true", help="put it into the zoo, in the place of the one there")
@@ -49,13 +51,13 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"the name {args.name[:60]!r} must be made of a-z, 0-9, '.', '_' and '-'")
     check_sizes(least=0, **{"--seed": args.seed or 0})
     there = _there(args.name)
-    suite, seed = (None, None) if there is None else recipe_of(there)
+    suite, seed, dtype = (None, None, None) if there is None else (*recipe_of(there), _dtype(there))
     cell = find_cell(args.name, args.suite or suite, seed if args.seed is None else args.seed)
     print_line(f"{args.name}: {cell.model.name} on {cell.dataset.name}, suite {cell.suite}, seed {cell.seed}")
     progress = training_progress()
     with _threads(there):
         trained = run_cell(cell, args.output / "runs", None if args.quiet else progress)
-        built = Entry.open(save_entry(trained, args.output / args.name, args.dtype))
+        built = Entry.open(save_entry(trained, args.output / args.name, args.dtype or dtype))
     metric, seconds = trained.result.headline, trained.result.train_seconds
     print_line(f"{built.folder}: {metric} {_measured(built).metrics[metric]:.4f}, trained in {seconds:.0f} s")
     code = 0 if there is None else _compare(there, built)
@@ -124,6 +126,13 @@ def _measured(entry: Entry) -> Measured:
     from diffrec.zoo.entry import METRICS
 
     return Measured.parse(entry.read(METRICS), str(entry.folder / METRICS))
+
+
+def _dtype(entry: Entry) -> str | None:
+    from diffrec.zoo.config import Config
+    from diffrec.zoo.entry import CONFIG
+
+    return Config.parse(entry.read(CONFIG), str(entry.folder / CONFIG)).dtype
 
 
 @contextmanager

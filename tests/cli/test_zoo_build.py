@@ -129,9 +129,12 @@ def test_every_entry_of_the_zoo_has_a_recipe():
 # half precision
 
 
-def test_half_precision_is_measured_and_stated(built, tmp_path):
-    name = f"{NAME}.float16"
-    assert build(built / "zoo", tmp_path, "--dtype", "float16", name=name) == 0
+def test_half_precision_is_measured_and_stated(built, tmp_path, capsys):
+    name, zoo = f"{NAME}.float16", tmp_path / "zoo"
+    zoo.mkdir()
+    assert build(zoo, tmp_path, "--dtype", "float16", "--replace", name=name) == 0
+    assert build(zoo, tmp_path / "again", name=name) == 0
+    assert "byte for byte the entry" in capsys.readouterr().out
     tensors = load_file(tmp_path / name / "model.safetensors")
     assert {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()} == {torch.float16}
     model, exact = load(tmp_path / name), load(built / "zoo" / NAME).state_dict()
