@@ -38,6 +38,21 @@ class Difference:
 
 
 @dataclass(frozen=True)
+class PairedDifference:
+    """A row minus the one it is held against, over the same users: mean, 95 % bootstrap interval, corrected p-value.
+
+    value: the mean of the metric of `model`.
+    """
+
+    model: str
+    value: float
+    difference: float
+    low: float
+    high: float
+    p_holm: float
+
+
+@dataclass(frozen=True)
 class Badge:
     """A claim about a row. missing: rows that it would have to beat and that are not there; not_beaten: the others."""
 
@@ -148,14 +163,39 @@ def compare_rows(results: Sequence[Result], folder: Path) -> Comparison | None:
     )
 
 
-def _values(results: Sequence[Result], folder: Path) -> np.ndarray:
-    """(seeds, users) of one row."""
+def against(results: Sequence[Result], folder: Path, row: str, metric: str) -> tuple[PairedDifference, ...]:
+    """Every other row of one table minus `row`, best first; p-values are corrected together.
+
+    Raises NotFoundError for a row that is not there, UsageError for a metric that ranks do not give, and where a
+    record has no ranks.
+    """
+    import numpy as np
+
+    from diffrec.bench.significance import compare
+    from diffrec.errors import UsageError, choose
+
+    there = hashes(results)
+    if there is None:
+        raise UsageError(f"the records of {results[0].suite}/{results[0].dataset} have no ranks to compare")
+    choose("row", row, there)
+    choose("metric", metric, results[0].metrics)
+    values = {model: _values([r for r in results if r.model == model], folder, metric) for model in there}
+    means = {model: float(np.nanmean(rows)) for model, rows in values.items()}
+    pairs = [
+        PairedDifference(c.other, means[c.other], 0 - c.difference, 0 - c.high, 0 - c.low, c.p_holm)
+        for c in compare(values, row)
+    ]
+    return tuple(sorted(pairs, key=lambda pair: (-pair.difference, pair.model)))
+
+
+def _values(results: Sequence[Result], folder: Path, metric: str | None = None) -> np.ndarray:
+    """(seeds, users) of one row, the headline metric unless another is asked for."""
     import numpy as np
 
     from diffrec.bench.ranks import ranks_of
 
     per_seed = [ranks_of(result, folder) for result in results]
-    return np.stack([ranks.values(results[0].headline) for ranks in per_seed if ranks is not None])
+    return np.stack([ranks.values(metric or results[0].headline) for ranks in per_seed if ranks is not None])
 
 
 def granted(comparison: Comparison) -> Mapping[str, tuple[str, ...]]:

@@ -19,7 +19,7 @@ import torch
 from diffrec.bench.result import Result, ranks_path
 from diffrec.data.ragged import Ragged
 from diffrec.errors import IntegrityError
-from diffrec.metrics.functional import metric_names, metrics_from_ranks
+from diffrec.metrics.functional import metric_from_ranks, metric_names
 
 _NO_CANDIDATE = 0  # ranks are kept doubled, for ties give halves; 0 stands for infinity, null for a repeated target
 
@@ -38,12 +38,11 @@ class UserRanks:
 
 def per_user_values(ranks: Ragged, names: Sequence[str]) -> dict[str, np.ndarray]:
     """name -> (cases,) float64 from mean ranks; NaN for users without a target."""
-    cutoffs = sorted({int(name.partition("@")[2]) for name in names if "@" in name}) or [1]
+    cutoffs = [int(name.partition("@")[2]) for name in names if "@" in name]
     assert set(names) <= set(metric_names(cutoffs)), names
     padded = np.full((len(ranks), int(ranks.lengths.max(initial=0))), np.nan)
     padded[ranks.row_of_entry, ranks.position_of_entry] = ranks.values
-    values = metrics_from_ranks(torch.from_numpy(padded), cutoffs)
-    return {name: values[name].numpy() for name in names}
+    return {name: metric_from_ranks(torch.from_numpy(padded), name).numpy() for name in names}
 
 
 def to_parquet(ranks: UserRanks) -> bytes:

@@ -28,6 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sort", metavar="COLUMN", help=f"{text} (default: the protocol's headline metric)")
     text = "metrics to show instead of NDCG@10 and recall, such as mrr recall@50"
     parser.add_argument("--metric", nargs="+", default=[], metavar="NAME", help=text)
+    text = "instead: the paired difference of every row of its tables to this one, with intervals and p-values"
+    parser.add_argument("--against", metavar="MODEL", help=text)
     parser.add_argument("--format", choices=FORMATS, default="table", help="(default: table)")
     parser.add_argument("--results", type=Path, metavar="DIR", help="(default: benchmarks/results)")
     text = "also write pictures there, each with the CSV of what it shows"
@@ -39,12 +41,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print or write the tables. A table that may not be shown is an error, after those that may."""
-    if args.write and (args.suite or args.dataset or args.sort or args.metric or args.plots or args.format != "table"):
+    chosen = (args.suite, args.dataset, args.sort, args.metric, args.plots, args.against, args.format != "table")
+    if args.write and any(chosen):
         raise UsageError("--write makes the whole LEADERBOARD.md; it takes no option but --results")
+    if args.against and (args.sort or args.plots):
+        raise UsageError("--against is sorted by the difference and draws nothing: leave out --sort and --plots")
     from diffrec.bench.leaderboard import with_metrics
 
     folder = args.results or default_results()
     results = read_chosen(folder, args.suite, args.dataset)
+    if args.against:
+        from diffrec.cli.against import show_against
+
+        show_against(results, folder, args.against, args.metric, args.format)
+        return 0
     tables, refused = make_tables(results, folder, args.sort)
     doubtful = [result for result in results if not result.repeatable]
     if args.write:

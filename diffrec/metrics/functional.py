@@ -166,8 +166,13 @@ def metrics_from_ranks(ranks: Ranks, cutoffs: Sequence[int]) -> dict[str, PerExa
 
     ranks: (batch, targets) as in a field of TargetRanks. Values: (batch,), NaN for users without target.
     """
-    values = [*(metric(ranks, k) for k in cutoffs for metric in CUTOFF_METRICS.values()), mrr(ranks)]
-    return dict(zip(metric_names(cutoffs), values, strict=True))
+    return {name: metric_from_ranks(ranks, name) for name in metric_names(cutoffs)}
+
+
+def metric_from_ranks(ranks: Ranks, name: str) -> PerExample:
+    """One of `metrics_from_ranks`, by a name of `metric_names`."""
+    metric, _, cutoff = name.partition("@")
+    return CUTOFF_METRICS[metric](ranks, int(cutoff)) if cutoff else mrr(ranks)
 
 
 def _best(ranks: Ranks) -> PerExample:

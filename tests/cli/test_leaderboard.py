@@ -166,6 +166,46 @@ def test_mistakes_name_the_near_match(results, words, code, message, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_rows_against_one_of_them(results, tmp_path, capsys):
+    """ease finds the item of every user first, popularity second; diffrec as popularity with one seed, as ease else."""
+    folder = tmp_path / "paired"
+    for model, seed, rank in (("ease", 0, 1.0), ("popularity", 0, 2.0), ("diffrec", 0, 2.0), ("diffrec", 1, 1.0)):
+        ranks = Ragged.from_rows([[rank]] * 40, dtype=np.float32)
+        write_with_ranks(make(model, 0.05, seed=seed), to_parquet(UserRanks(np.arange(40), (ranks,))), folder)
+    words = ["leaderboard", "--results", str(folder), "--against", "popularity"]
+    assert main([*words, "--format", "json"]) == 0
+    second = 1 / np.log2(3)
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["model"] for row in rows] == ["ease", "diffrec"]
+    for row, value in zip(rows, (1.0, (1 + second) / 2), strict=True):
+        assert row["value"] == pytest.approx(value)
+        assert [row[key] for key in ("low", "difference", "high")] == pytest.approx(3 * [value - second])
+        assert row["p_holm"] < 0.05
+    assert main(words) == 0
+    text = capsys.readouterr().out
+    assert "NDCG@10 minus that of popularity" in text
+    assert "ease 1.0000 +.3691 +.3691 to +.3691 < .001" in " ".join(text.split())
+    assert main([*words, "--format", "csv", "--metric", "recall@10"]) == 0
+    equal = [row for row in csv.DictReader(io.StringIO(capsys.readouterr().out)) if row["model"] == "ease"]
+    assert [(row["metric"], float(row["difference"]), float(row["p_holm"])) for row in equal] == [("recall@10", 0, 1)]
+    assert main([*words, "--format", "markdown"]) == 0
+    assert "| diffrec | .8155 | +.1845 |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["--against", "eas"], 4, "did you mean 'ease'?"),
+        (["--against", "ease", "--metric", "ndgc@10"], 4, "did you mean 'ndcg@10'?"),
+        (["--against", "ease", "--sort", "model"], 2, "leave out --sort"),
+        (["--against", "ease", "--write"], 2, "takes no option but --results"),
+    ],
+)
+def test_mistakes_with_against(results, words, code, message, capsys):
+    assert main(["leaderboard", "--results", str(results), *words]) == code
+    assert message in capsys.readouterr().err
+
+
 def test_no_results_and_damaged_results(results, tmp_path, capsys):
     assert main(["leaderboard", "--results", str(tmp_path / "none")]) == 4
     assert "'diffrec bench run quick' makes some" in capsys.readouterr().err

@@ -1,0 +1,114 @@
+"""`diffrec leaderboard --against ROW`: is each row of a table better or worse than one of them?"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from diffrec.bench.comparison import PairedDifference
+    from diffrec.bench.result import Result
+
+HEADER = ("model", "", "difference", "95 % interval", "p (Holm)")
+
+
+def show_against(results: Sequence[Result], folder: Path, row: str, metrics: Sequence[str], form: str) -> None:
+    """Print, for each table that has the row, the paired difference of every other one; `form` as for the tables.
+
+    Raises NotFoundError where no table has it, UsageError for an unknown metric.
+    """
+    from diffrec.bench.comparison import against
+    from diffrec.bench.leaderboard import comparable
+    from diffrec.errors import choose
+
+    choose("row", row, {result.model for result in results})
+    found = [
+        (group[0], metric, against(group, folder, row, metric))
+        for group in comparable(results)
+        if row in {result.model for result in group}
+        for metric in metrics or (group[0].headline,)
+    ]
+    {"table": _tables, "markdown": _markdown, "csv": _csv, "json": _json}[form](row, found)
+
+
+Found = list[tuple["Result", str, tuple["PairedDifference", ...]]]
+
+
+def _title(first: Result, metric: str, row: str) -> str:
+    from diffrec.bench.render import metric_name
+
+    return f"{first.suite} · {first.dataset} · {first.protocol}: {metric_name(metric)} minus that of {row}"
+
+
+def _cells(pair: PairedDifference) -> tuple[str, ...]:
+    signs = (f"{number:+.4f}".replace("0.", ".", 1) for number in (pair.difference, pair.low, pair.high))
+    difference, low, high = signs
+    p = "< .001" if pair.p_holm < 0.001 else f"{pair.p_holm:.3f}".replace("0.", ".", 1)
+    return pair.model, f"{pair.value:.4f}".replace("0.", ".", 1), difference, f"{low} to {high}", p
+
+
+def _header(metric: str) -> tuple[str, ...]:
+    from diffrec.bench.render import metric_name
+
+    return tuple(name or metric_name(metric) for name in HEADER)
+
+
+def _tables(row: str, found: Found) -> None:
+    from rich.console import Console
+    from rich.table import Table as Grid
+    from rich.text import Text
+
+    from diffrec.cli.printable import printable
+
+    console = Console(width=min(80, Console().width), highlight=False)
+    for first, metric, pairs in found:
+        grid = Grid(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+        for number, name in enumerate(_header(metric)):
+            grid.add_column(name, justify="right" if number else "left", no_wrap=number > 0, overflow="fold")
+        for pair in pairs:
+            grid.add_row(*(Text(printable(cell), style="bold" if pair.p_holm < 0.05 else "") for cell in _cells(pair)))
+        console.print(Text(printable(_title(first, metric, row)), style="bold"))
+        console.print(grid)
+        console.print()
+    text = "Paired over users, rows as means over their seeds; p: the larger of bootstrap and Wilcoxon, corrected."
+    console.print(Text(text, style="dim"))
+
+
+def _markdown(row: str, found: Found) -> None:
+    for first, metric, pairs in found:
+        lines = [
+            f"**{_title(first, metric, row)}**",
+            "",
+            "| " + " | ".join(_header(metric)) + " |",
+            "|---|--:|--:|--:|--:|",
+        ]
+        lines += ["| " + " | ".join(_cells(pair)) + " |" for pair in pairs]
+        sys.stdout.write("\n".join(lines) + "\n\n")
+
+
+def _records(row: str, found: Found) -> list[dict[str, Any]]:
+    return [
+        {"suite": first.suite, "dataset": first.dataset, "protocol": first.protocol, "metric": metric, "against": row}
+        | asdict(pair)
+        for first, metric, pairs in found
+        for pair in pairs
+    ]
+
+
+def _csv(row: str, found: Found) -> None:
+    records = _records(row, found)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [*records[0]] if records else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    sys.stdout.write(text.getvalue())
+
+
+def _json(row: str, found: Found) -> None:
+    sys.stdout.write(json.dumps(_records(row, found), indent=2, allow_nan=False) + "\n")
