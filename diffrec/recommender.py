@@ -62,6 +62,7 @@ class Recommender(pl.LightningModule):
     sampling_settings: ClassVar[tuple[str, ...]] = ()  # attributes that may change after training; an entry keeps them
     similar_lengths: ClassVar[bool] = False  # whether batches hold histories of similar length; "next" always do
     reads_times: ClassVar[bool] = False  # whether `score` takes `times`, (batch, length) seconds aligned with history
+    taught: Callable[[Batch], Tensor] | None = None  # what training minimises instead of its own loss
     predicted_items: int = 10  # length of the lists of `Trainer.predict`
     rows_at_least: ClassVar[int] = 16  # smaller matrix products round differently: lists would depend on the batch
     init_args: Mapping[str, object]
@@ -270,7 +271,7 @@ class Recommender(pl.LightningModule):
             self.prepare(self.trainer.datamodule.split.train)  # pyright: ignore[reportAttributeAccessIssue]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss = self.training_loss(batch)
+        loss = self.training_loss(batch) if self.taught is None else self.taught(batch)
         self.log("train/loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(batch.history))
         return loss
 
@@ -501,7 +502,7 @@ class DiffusionRecommender(Recommender):
     def score(self, history: History, *, noise: RequestNoise | None = None) -> Scores:
         """Run the reverse loop and compare what comes out with every item; the mean over `num_samples` walks."""
         noise = noise or RequestNoise.from_history(history)
-        denoise = self._denoise(history, noise)
+        denoise = self.denoiser_for(history, noise)
         scores = self._scores_of_a_walk(history, denoise, noise)
         for _ in range(self.num_samples - 1):
             scores = scores + self._scores_of_a_walk(history, denoise, noise)
@@ -513,7 +514,7 @@ class DiffusionRecommender(Recommender):
         x0 = sample(denoise, self.process, x, num_inference_steps=self.num_inference_steps, noise=draw)
         return self.space.score(x0)
 
-    def _denoise(self, history: History, noise: RequestNoise) -> Denoise:
+    def denoiser_for(self, history: History, noise: RequestNoise) -> Denoise:
         """The denoiser for one request: the history is encoded here, once, not in every step."""
         if self.conditioner is None:
             return self.denoiser

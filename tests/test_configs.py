@@ -20,6 +20,8 @@ from diffrec.recommender import DiffusionRecommender
 from diffrec.training.build import build
 from diffrec.training.config import compose, controls, find_config, shipped_configs
 from diffrec.training.fit import fit
+from diffrec.zoo import save
+from diffrec.zoo.distillation import Distillation
 
 NAMES = sorted(shipped_configs())
 KINDS = {
@@ -82,6 +84,9 @@ def test_every_model_and_recipe_trains_validates_and_tests(name, tmp_path):
     files += ["--model.num_beams=4"] if "num_beams" in arguments else []
     wide = model.get("init_args", {}).get("embedding_size", 0) > 1000
     run = build([name, *data], [*ON_SYNTHETIC, *FEW_STEPS * generative, *NARROW * wide, *files], tmp_path)
+    for callback in run.trainer.callbacks:
+        if isinstance(callback, Distillation):  # a teacher for this dataset
+            callback.name = str(save(run.model, tmp_path / "teacher", dataset=run.data.dataset))
     result = fit(run)
     assert result.metric == f"valid/{run.data.protocol.headline}" or names_callbacks(find_config(name))
     assert result.best is not None

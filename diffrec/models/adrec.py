@@ -143,7 +143,7 @@ class ADRec(EpochRates, DiffusionRecommender):
         items = pad(items, (0, window - items.shape[1]))
         return items.gather(1, (torch.arange(window, device=items.device) + sizes) % window)
 
-    def _denoise(self, history: History, noise: RequestNoise) -> Denoise:
+    def denoiser_for(self, history: History, noise: RequestNoise) -> Denoise:
         """The denoiser at the last position, those before it holding the items that followed them."""
         history = self._placed(history, history)
         assert self.conditioner is not None

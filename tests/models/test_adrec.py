@@ -66,7 +66,7 @@ def test_losses(model, arrays, weight, from_the_right, monkeypatch, close):
 
 def test_reverse_loop(model, arrays, weight, from_the_right, close):
     noise = iter(arrays["rev.noise"])
-    denoise = model._denoise(from_the_right(arrays["items"]), NOBODY)
+    denoise = model.denoiser_for(from_the_right(arrays["items"]), NOBODY)
     x = sample(denoise, model.process, arrays["rev.start"], noise=lambda size: next(noise))
     close(x, arrays[f"rev.lam{weight}.last"], 1e-3, 1e-4)
 
@@ -80,7 +80,7 @@ def test_what_is_worked_out_once_is_what_every_step_would_find(close):
     clean, steps = model.space.encode(history.roll(-1, 1)), torch.zeros(3, 4, dtype=torch.int64)
     rows = torch.arange(3)
     clean[rows, last], steps[rows, last] = x_t, t
-    close(model._denoise(history, NOBODY)(x_t, t), model.denoiser(clean, steps, slots)[rows, last])
+    close(model.denoiser_for(history, NOBODY)(x_t, t), model.denoiser(clean, steps, slots)[rows, last])
 
 
 def test_padding_is_read_by_the_original_only():

@@ -1,0 +1,153 @@
+"""Students: what they begin with, what they learn, what stays the teacher's, and who cannot teach."""
+
+from __future__ import annotations
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from diffrec.data.batch import Batch
+from diffrec.data.datamodule import InteractionDataModule
+from diffrec.data.synthetic import synthetic
+from diffrec.diffusion.noise import RequestNoise
+from diffrec.errors import NotFoundError, UsageError
+from diffrec.models import ADRec, DiffRec, DiffuRec, DreamRec, FMRec, PreferDiff, SASRec
+from diffrec.training.build import build
+from diffrec.training.fit import fit
+from diffrec.zoo import save
+from diffrec.zoo.distillation import Distillation, Walks, teacher_of
+
+HISTORY = torch.tensor([[3, 7, 5, 2], [5, 1, 0, 0], [9, 0, 0, 0], [1, 2, 3, 0]])
+
+
+def make(cls, seed=0, **changed):
+    """A small untrained model."""
+    torch.manual_seed(seed)
+    sizes = {"embedding_size": 8, "max_history_length": 6, "num_inference_steps": 4}
+    return cls(100, **{**sizes, **changed}).eval()
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return synthetic(num_users=80)
+
+
+@pytest.fixture(scope="module")
+def data(dataset):
+    return InteractionDataModule.of(dataset, "loo-full-masked@1", batch_size=128)
+
+
+@pytest.fixture
+def entry(dataset, tmp_path):
+    """`entry(model)`: where it is saved."""
+    return lambda model: str(save(model, tmp_path / type(model).__name__, dataset=dataset))
+
+
+def taught(student, teacher, data, epochs=1):
+    """The student after some epochs."""
+    trainer = pl.Trainer(
+        max_epochs=epochs, limit_val_batches=0, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, accelerator="cpu", callbacks=[Distillation(teacher)],
+    )  # fmt: skip
+    trainer.fit(student.train(), datamodule=data)
+    return student.eval()
+
+
+FAMILY = {
+    "dreamrec": (DreamRec, {"num_train_timesteps": 20}),
+    "two layers": (DreamRec, {"num_train_timesteps": 20, "denoiser_layers": 2}),
+    "preferdiff": (PreferDiff, {"num_train_timesteps": 20}),
+    "diffurec": (DiffuRec, {"num_blocks": 1, "lambda_mean": 0.5}),
+    "fmrec": (FMRec, {"num_blocks": 1, "lambda_mean": 0.5, "decoder_dims": (4,)}),
+    "adrec": (ADRec, {"state_weight": 0.5, "encoder_blocks": 1, "num_blocks": 1}),
+}
+
+
+def distance(student, teacher):
+    """Mean squared distance of what the two generate from the same noise, relative to how much that varies."""
+
+    def generated(model):
+        noise = RequestNoise.from_keys(torch.arange(100))
+        x = model.process.prior((8,), noise)
+        return Walks(model, student).ends(HISTORY.repeat(25, 1), x, RequestNoise(noise.state, noise.draws))
+
+    ends = generated(teacher)
+    return float((generated(student) - ends).square().mean() / ends.var(0).mean())
+
+
+@pytest.mark.parametrize(("name", "steps"), [*((name, 1) for name in FAMILY), ("dreamrec", 2), ("two layers", 2)])
+def test_a_student_comes_closer_to_where_its_teacher_ends(name, steps, data, entry):
+    cls, settings = FAMILY[name]
+    guided = {"guidance_scale": 2.0} if cls in (DreamRec, PreferDiff) else {}
+    unguided = {"guidance_scale": 1.0} if guided else {}
+    teacher = make(cls, **settings, **guided)
+    student = make(cls, 1, **settings, **unguided, num_inference_steps=steps, lr=3e-3)
+    path = entry(teacher)
+    start = make(cls, 2, **settings, **unguided, num_inference_steps=steps)
+    start.load_state_dict(teacher.state_dict())
+    taught(student, path, data, epochs=3)
+    assert torch.equal(student.space.table.weight, teacher.space.table.weight)
+    assert all(p.requires_grad for p in student.parameters())
+    assert student.taught is None
+    assert student.denoiser_calls == steps
+    assert distance(student, teacher) < 0.8 * distance(start, teacher)
+
+
+def test_one_linear_layer_learns_the_whole_walk():
+    """DreamRec's walk is affine, and so is its student: nothing is left but what the optimiser has not reached."""
+    teacher = make(DreamRec, num_train_timesteps=20, guidance_scale=2.0)
+    student = make(DreamRec, num_train_timesteps=20, guidance_scale=1.0, num_inference_steps=1)
+    student.load_state_dict(teacher.state_dict())
+    optimizer, loss = torch.optim.Adam(student.denoiser.parameters(), lr=3e-2), Walks(teacher, student)
+    batch = Batch(HISTORY.repeat(16, 1), HISTORY[:, :1].repeat(16, 1))
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss(batch).backward()
+        optimizer.step()
+    assert distance(student, teacher) < 0.01
+
+
+def test_a_teacher_has_nothing_to_learn_from_itself():
+    teacher = make(FMRec, num_blocks=1, lambda_std=0.0, num_inference_steps=1, decoder_dims=(4,))
+    assert float(Walks(teacher, teacher)(Batch(HISTORY, HISTORY[:, :1])).detach()) < 1e-12
+
+
+def test_the_loss_is_over_all_steps_of_the_walk(monkeypatch):
+    """Against the loop written out: every output of the student against the end of the teacher's walk."""
+    teacher, student = make(FMRec, lambda_std=0.0), make(FMRec, 1, lambda_std=0.0, num_inference_steps=2)
+    monkeypatch.setattr(torch, "randint", lambda *_, **__: torch.arange(4))
+    loss = Walks(teacher, student)(Batch(HISTORY, HISTORY[:, :1]))
+    x = student.process.prior((8,), RequestNoise(torch.arange(4)))
+    end = Walks(teacher, student).ends(HISTORY, x, RequestNoise(torch.arange(4)))
+    denoise = student.denoiser_for(HISTORY, RequestNoise(torch.arange(4)))
+    first = denoise(x, torch.tensor([1.0]))
+    second = denoise(x + (first - x) / 2, torch.tensor([0.5]))
+    expected = ((first - end).square().mean() + (second - end).square().mean()) / 2
+    torch.testing.assert_close(loss, expected)
+
+
+def test_the_teacher_may_be_a_checkpoint_of_a_run(tmp_path):
+    words = ["--trainer.max_epochs=1", "--model.embedding_size=8", "--model.num_inference_steps=4"]
+    run = build(["model/dreamrec", "data/synthetic"], words, tmp_path)
+    checkpoint = fit(run).checkpoint
+    teacher, state = teacher_of(str(checkpoint)), torch.get_rng_state()
+    assert all(torch.equal(a, b) for a, b in zip(teacher.parameters(), run.model.parameters(), strict=True))
+    assert teacher.num_inference_steps == 4
+    teacher_of(str(checkpoint))
+    assert torch.equal(torch.get_rng_state(), state)
+    with pytest.raises(NotFoundError, match="no checkpoint"):
+        teacher_of(str(tmp_path / "checkpoints" / "bost.ckpt"))
+
+
+def test_who_cannot_teach(data, entry, tmp_path):
+    with pytest.raises(UsageError, match="SASRec does not generate from noise"):
+        teacher_of(entry(SASRec(100, embedding_size=8)))
+    with pytest.raises(UsageError, match="DiffRec does not generate from noise"):
+        teacher_of(entry(DiffRec(100, dims=(4,))))
+    path = entry(make(DreamRec))
+    with pytest.raises(UsageError, match=r"cannot teach this model.*feed_in.bias is \(4,\), there \(8,\)"):
+        taught(make(DreamRec, embedding_size=4), path, data)
+    with pytest.raises(UsageError, match="a PreferDiff for a DreamRec"):
+        taught(make(PreferDiff), path, data)
+    with pytest.raises(UsageError, match="num_teacher_steps must be"):
+        Distillation(path, 0)
