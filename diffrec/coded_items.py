@@ -95,4 +95,5 @@ class CodedRecommender(Recommender):
             group["lr"] = self.lr * share
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=True)
+        learned = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        return torch.optim.AdamW(learned, lr=self.lr, weight_decay=self.weight_decay, fused=True)

@@ -29,6 +29,7 @@ MODELS: dict[str, str] = {
     "hstu": "diffrec.models.hstu:HSTU",
     "tiger": "diffrec.models.tiger:TIGER",
     "tiger-decoder": "diffrec.models.tiger_decoder:TIGERDecoder",
+    "lc-rec": "diffrec.models.lc_rec:LCRec",
     "maskgr": "diffrec.models.maskgr:MaskGR",
     "rpg": "diffrec.models.rpg:RPG",
     "sasrec-text": "diffrec.models.sasrec_text:SASRecText",
