@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any, Literal, get_args
+from typing import get_args
 
 import numpy as np
 import torch
 
-from diffrec.data.batch import Batch
 from diffrec.data.ragged import Ragged
 from diffrec.errors import UsageError, check_numbers, check_sizes, choose
 from diffrec.nn.artefacts import hash_of_texts
 from diffrec.nn.item_codes import ItemCodes
-from diffrec.recommender import Recommender
+from diffrec.recommender import LrSchedule, Recommender, StepRates
 from diffrec.tokenizers.collaborative import collaborative_vectors
 from diffrec.tokenizers.collisions import resolved
 from diffrec.tokenizers.residual import residual_k_means
@@ -21,17 +19,15 @@ from diffrec.tokenizers.tokenize import read_codes
 from diffrec.tokenizers.tokens import Tokens
 from diffrec.typing import Int, Tensor
 
-LrSchedule = Literal["constant", "cosine"]
 _WIDTH, _ITEMS_A_CODE = 64, 8  # of the vectors that codes are made of where none are given
 
 
-class CodedRecommender(Recommender):
+class CodedRecommender(StepRates, Recommender):
     """A model that reads and writes items as `num_levels` codes, each of `codebook_size`.
 
     codes: a name of `diffrec data tokenize`, or the path of a safetensors file, read when training starts; None:
     residual k-means of who had the items in training, the last code telling duplicates apart. They are kept with the
-    model. warmup_steps: of the optimiser, over which the learning rate rises to `lr`; lr_schedule: it stays there, or
-    falls from the first step on to 0 at the last of `trainer.max_epochs`, as a half wave of a cosine.
+    model. lr, warmup_steps, lr_schedule: see `StepRates`.
     """
 
     def __init__(
@@ -83,16 +79,6 @@ class CodedRecommender(Recommender):
             told = f"{sizes[-1]} items share {levels} codes of {size}, more than codebook_size = {most} can tell apart"
             raise UsageError(f"{told}; use more levels or a larger codebook_size")
         return torch.from_numpy(codes)
-
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """The learning rate of this step."""
-        step = self.trainer.global_step
-        share = min(1.0, (step + 1) / max(1, self.warmup_steps))
-        if self.lr_schedule == "cosine":
-            share *= 0.5 + 0.5 * math.cos(math.pi * min(1.0, step / self.trainer.estimated_stepping_batches))
-        optimiser: Any = self.optimizers()
-        for group in optimiser.param_groups:
-            group["lr"] = self.lr * share
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         learned = [parameter for parameter in self.parameters() if parameter.requires_grad]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import ClassVar, Literal, Protocol, runtime_checkable
@@ -319,6 +320,30 @@ class EpochRates(pl.LightningModule):
         for optimizer in self.trainer.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self.rate(self.current_epoch)
+
+
+LrSchedule = Literal["constant", "cosine"]
+
+
+class StepRates(pl.LightningModule):
+    """A learning rate that rises to `lr` over `warmup_steps` and stays there, or falls from the first step on to 0.
+
+    lr_schedule "cosine": half a wave, which ends at the last step of `trainer.max_epochs`.
+    """
+
+    lr: float
+    warmup_steps: int = 0
+    lr_schedule: LrSchedule = "constant"
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Worked out anew in every step, so that a resumed run has the same."""
+        step = self.trainer.global_step
+        share = min(1.0, (step + 1) / max(1, self.warmup_steps))
+        if self.lr_schedule == "cosine":
+            share *= 0.5 + 0.5 * math.cos(math.pi * min(1.0, step / self.trainer.estimated_stepping_batches))
+        for optimizer in self.trainer.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.lr * share
 
 
 class ClosedFormRecommender(FittedShape, Recommender):

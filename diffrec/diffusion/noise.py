@@ -61,6 +61,13 @@ class RequestNoise:
         pairs = torch.stack([radius * angle.cos(), radius * angle.sin()], dim=1)  # (batch, 2, length * half)
         return pairs.unflatten(2, (length, half)).transpose(1, 2).flatten(2)[..., :size].to(dtype)
 
+    def uniform(self, size: int, dtype: torch.dtype = torch.float32) -> Float[Tensor, "batch size"]:
+        """The next (batch, size) numbers, uniform in (0, 1)."""
+        self.draws += 1
+        column = torch.arange(size, device=self.state.device) + (self.draws << 32)
+        bits = _logical_shift(_mix(self.state[:, None] + column * _GOLDEN), 42)  # 22 bits: (bits + .5) / 2^22 < 1
+        return bits.to(dtype).add_(0.5).div_(1 << 22)
+
     def take(self, rows: Int[Tensor, " chosen"]) -> RequestNoise:
         """The same noise for some requests, in the given order; repeats allowed."""
         return RequestNoise(self.state[rows], self.draws)

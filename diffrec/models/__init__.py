@@ -14,6 +14,7 @@ MODELS: dict[str, str] = {
     "diffurec": "diffrec.models.diffurec:DiffuRec",
     "fmrec": "diffrec.models.fmrec:FMRec",
     "adrec": "diffrec.models.adrec:ADRec",
+    "prefergrow": "diffrec.models.prefergrow:PreferGrow",
     "preferdiff": "diffrec.models.preferdiff:PreferDiff",
     "flowcf": "diffrec.models.flowcf:FlowCF",
     "giffcf": "diffrec.models.giffcf:GiffCF",

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, log_softmax
 
-from diffrec.coded_items import CodedRecommender, LrSchedule
+from diffrec.coded_items import CodedRecommender
 from diffrec.data.batch import Batch
 from diffrec.data.ragged import Ragged
 from diffrec.diffusion.noise import RequestNoise
@@ -35,6 +35,7 @@ from diffrec.nn.language_model import (
     with_adapters,
 )
 from diffrec.nn.transformer import check_heads
+from diffrec.recommender import LrSchedule
 from diffrec.typing import Float, History, Int, Scores, Tensor
 
 _NO_CODE = -100  # what cross_entropy leaves out
@@ -77,7 +78,7 @@ class LCRec(CodedRecommender):
         num_heads: int = 4,
         feed_size: int = 512,
         lora_rank: int = 0,
-        lora_alpha: float = 16.0,
+        lora_alpha: int = 16,
         lora_dropout: float = 0.05,
         max_history_length: int = 20,
         num_beams: int = 20,
@@ -91,7 +92,7 @@ class LCRec(CodedRecommender):
         super().__init__(num_items, max_history_length, codes, num_levels, codebook_size, *schedule)
         check_sizes(0, lora_rank=lora_rank)
         check_sizes(num_beams=num_beams)
-        check_numbers(low=0.0, lora_alpha=lora_alpha)
+        check_sizes(lora_alpha=lora_alpha)
         check_numbers(low=0.0, high=1.0, lora_dropout=lora_dropout)
         if language_model is None:
             check_sizes(embedding_size=embedding_size, num_blocks=num_blocks, num_heads=num_heads, feed_size=feed_size)

@@ -29,7 +29,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, log_softmax, pad
 
-from diffrec.coded_items import CodedRecommender, LrSchedule
+from diffrec.coded_items import CodedRecommender
 from diffrec.data.batch import Batch
 from diffrec.diffusion.noise import RequestNoise
 from diffrec.errors import UsageError, check_numbers, check_sizes, choose
@@ -41,6 +41,7 @@ from diffrec.nn.masked_codes import Hidden, by_confidence, hidden_loss, hide_by_
 from diffrec.nn.positions import PositionsFromEnd
 from diffrec.nn.shared_memory import Memory, beside_memory, memory_of
 from diffrec.nn.transformer import Transformer, TransformerBlock, check_heads
+from diffrec.recommender import LrSchedule
 from diffrec.typing import Bool, Fidelity, Float, History, Int, Scores, Tensor
 
 Masking = Literal["share", "counts"]

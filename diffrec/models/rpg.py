@@ -17,13 +17,14 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, log_softmax, normalize, silu
 
-from diffrec.coded_items import CodedRecommender, LrSchedule
+from diffrec.coded_items import CodedRecommender
 from diffrec.data.batch import Batch
 from diffrec.diffusion.noise import RequestNoise
 from diffrec.errors import UsageError, check_numbers, check_sizes
 from diffrec.nn.dropout import Dropout
 from diffrec.nn.positions import PositionsFromEnd
 from diffrec.nn.transformer import CausalTransformer, check_heads, last_state
+from diffrec.recommender import LrSchedule
 from diffrec.typing import Float, History, Scores, Tensor
 
 

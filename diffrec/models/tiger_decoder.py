@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, log_softmax, pad
 
-from diffrec.coded_items import CodedRecommender, LrSchedule
+from diffrec.coded_items import CodedRecommender
 from diffrec.data.batch import Batch
 from diffrec.diffusion.noise import RequestNoise
 from diffrec.errors import check_numbers, check_sizes
@@ -27,6 +27,7 @@ from diffrec.nn.item_codes import beam_search, level_logits
 from diffrec.nn.positions import PositionsFromEnd
 from diffrec.nn.shared_memory import Writing, memory_of
 from diffrec.nn.transformer import Transformer, TransformerBlock
+from diffrec.recommender import LrSchedule
 from diffrec.typing import Bool, Float, History, Int, Scores, Tensor
 
 _NO_CODE = -100  # what cross_entropy leaves out

@@ -72,7 +72,7 @@ def prompt_tokens(name: str, prompt: str) -> Int[Tensor, " tokens"]:
     return torch.tensor(tokenizer(prompt)["input_ids"], dtype=torch.int64)
 
 
-def with_adapters(body: nn.Module, rank: int, alpha: float, dropout: float) -> nn.Module:
+def with_adapters(body: nn.Module, rank: int, alpha: int, dropout: float) -> nn.Module:
     """The body frozen, with low-rank adapters in all of its linear layers (LoRA, arXiv 2106.09685, of `peft`)."""
     if importlib.util.find_spec("peft") is None:
         raise UsageError("adapters need peft: pip install 'diffrec[language]'; or lora_rank=0 trains all weights")

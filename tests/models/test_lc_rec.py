@@ -120,4 +120,4 @@ def test_mistakes_are_named(tmp_path, folder, monkeypatch):
     with pytest.raises(UsageError, match=r"pip install 'diffrec\[language\]'"):
         model()
     with pytest.raises(UsageError, match=r"adapters need peft: pip install 'diffrec\[language\]'"):
-        with_adapters(torch.nn.Linear(1, 1), 2, 1.0, 0.0)
+        with_adapters(torch.nn.Linear(1, 1), 2, 1, 0.0)
