@@ -333,7 +333,7 @@ class StepRates(pl.LightningModule):
 
     lr: float
     warmup_steps: int = 0
-    lr_schedule: LrSchedule = "constant"
+    lr_schedule: str = "constant"
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Worked out anew in every step, so that a resumed run has the same."""

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffrec.cli import probe, tune
+from diffrec.cli import groups, probe, tune
 from diffrec.cli.entries import entry_of, is_published
 from diffrec.cli.leaderboard import compare_all, read_chosen
 from diffrec.cli.printable import print_line
@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                                 help="where the results are (default: benchmarks/results)")  # fmt: skip
     tune.add_arguments(actions.add_parser("tune", help=tune.HELP, description=tune.HELP))
     probe.add_arguments(actions.add_parser("probe", help=probe.HELP, description=probe.HELP))
+    groups.add_arguments(actions.add_parser("groups", help=groups.HELP, description=groups.HELP))
 
 
 def _add_run(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -76,7 +77,8 @@ def _add_run(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def run(args: argparse.Namespace) -> int:
     """What the action asks for; 1 where a cell failed."""
-    return {"run": _run, "compare": _compare, "tune": tune.run, "probe": probe.run}[args.action](args)
+    actions = {"run": _run, "compare": _compare, "tune": tune.run, "probe": probe.run, "groups": groups.run}
+    return actions[args.action](args)
 
 
 def _compare(args: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ MODELS: dict[str, str] = {
     "bpr-mf": "diffrec.models.mf_bpr:BPRMF",
     "fpmc": "diffrec.models.fpmc:FPMC",
     "lightgcn": "diffrec.models.lightgcn:LightGCN",
+    "alpharec": "diffrec.models.alpharec:AlphaRec",
     "multvae": "diffrec.models.multvae:MultVAE",
     "diffrec": "diffrec.models.diffrec:DiffRec",
     "dreamrec": "diffrec.models.dreamrec:DreamRec",

@@ -174,5 +174,7 @@ class LCRec(CodedRecommender):
 
     def score(self, history: History, *, noise: RequestNoise | None = None) -> Scores:
         """Log-probabilities of the items that the beams end at; nothing is sampled, `noise` is not used."""
+        if not len(history):  # which the library cannot read
+            return self.tokens.weight.new_zeros(0, self.num_items)
         rows = max(1, _ROWS_AT_ONCE // self.num_beams)
         return torch.cat([self.item_codes.item_scores(*self.beams(part)) for part in history.split(rows)])

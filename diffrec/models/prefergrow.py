@@ -101,7 +101,8 @@ class PreferGrow(StepRates, Recommender):
 
     @property
     def denoiser_calls(self) -> int:
-        check_sizes(num_inference_steps=self.num_inference_steps)
+        check_sizes(num_inference_steps=self.num_inference_steps, num_samples=self.num_samples)
+        check_numbers(guidance_scale=self.guidance_scale)
         return (self.num_inference_steps + 1) * (1 if self.guidance_scale == 1 else 2) * self.num_samples
 
     @property

@@ -6,20 +6,18 @@ UniSRec (Hou et al., KDD 2022) without its pre-training, and a learned vector of
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn.functional import embedding, pad
 
 from diffrec.data.ragged import Ragged
-from diffrec.errors import UsageError, check_numbers, check_sizes
+from diffrec.errors import check_numbers, check_sizes
 from diffrec.next_item import NextItemRecommender
 from diffrec.nn.dropout import Dropout
 from diffrec.nn.positions import PositionsFromEnd
-from diffrec.nn.principal import whitened
 from diffrec.nn.transformer import CausalTransformer, check_heads
-from diffrec.spaces.embedding import EmbeddingSpace, read_vectors
-from diffrec.tokenizers.collaborative import collaborative_vectors
+from diffrec.spaces.embedding import EmbeddingSpace
+from diffrec.tokenizers.collaborative import item_features
 from diffrec.typing import Float, History, Scores, Tensor, Vectors
 
 
@@ -63,16 +61,8 @@ class SASRecText(NextItemRecommender):
 
     def prepare(self, sequences: Ragged) -> None:
         """The frozen vectors."""
-        size = self.vectors.shape[1]
-        if self.item_vectors is None:
-            vectors = torch.from_numpy(collaborative_vectors(sequences, self.num_items, size) * np.sqrt(size))
-        else:
-            raw = read_vectors(self.item_vectors)
-            if len(raw) != self.num_items or raw.shape[1] < size:
-                needed = f"{self.num_items} items and a width of at least {size}"
-                raise UsageError(f"vectors of {needed} are needed, got {len(raw)} of width {raw.shape[1]}")
-            vectors = whitened(raw, size)
-        self.vectors.copy_(vectors.to(self.vectors))
+        features = item_features(self.item_vectors, sequences, self.num_items, self.vectors.shape[1], whiten=True)
+        self.vectors.copy_(features.to(self.vectors))
 
     def table(self) -> Float[Tensor, "items dim"]:
         """What the items are read as."""

@@ -32,17 +32,19 @@ from diffrec.zoo.arguments import checked_arguments, plain
 from diffrec.zoo.loading import model_class
 
 LARGEST = 16  # widths, steps and windows of a configuration are cut to this
+DEEPEST, WIDEST = 2, 4  # and stacks of blocks, and beams, to these: every beam multiplies what a request costs
 MET, NUM_ITEMS = 60, 64  # items 61..64 are in the catalogue and in nobody's training sequence
 K = 10
 
 
-def small(value: object) -> object:
-    """An argument with every whole number in it at most `LARGEST`."""
+def small(value: object, most: int = LARGEST) -> object:
+    """An argument with every whole number in it at most `most`."""
     if isinstance(value, list):
-        return [small(part) for part in value]
+        return [small(part, most) for part in value]
     if isinstance(value, dict):
-        return {key: small(part) for key, part in value.items()}
-    return min(value, LARGEST) if type(value) is int else value
+        limits = {"num_beams": WIDEST, **{key: DEEPEST for key in value if str(key).endswith("_blocks")}}
+        return {key: small(part, min(most, limits.get(str(key), most))) for key, part in value.items()}
+    return min(value, most) if type(value) is int else value
 
 
 @cache

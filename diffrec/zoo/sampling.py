@@ -76,7 +76,7 @@ def _set_plain(model: Recommender, sampling: Mapping[str, Any] | None, where: st
     for name, value in fields.items():
         setattr(model, name, value)
     try:
-        check_sizes(least=0, **{name: value for name, value in fields.items() if value is not None})
+        check_sizes(least=0, **{name: value for name, value in fields.items() if isinstance(value, int)})
         _ = model.denoiser_calls
     except UsageError as error:
         raise IntegrityError(f"{where} cannot be used: {error}") from error
