@@ -85,8 +85,8 @@ def compare() -> dict[str, float]:
     ours = model.recommend(history, K).items
     plain = plain_lists(model, history, x, visited, 0.0)
     everything = list(reversed(range(total)))
-    few = repeated(lambda: model.recommend(history, K), 20)
-    plain_few = repeated(lambda: plain_lists(model, history, x, visited, 0.0), 5)
+    few = repeated(lambda: model.recommend(history, K), 60)
+    plain_few = repeated(lambda: plain_lists(model, history, x, visited, 0.0), 15)
     plain_all = repeated(lambda: plain_lists(model, history, x, everything, 1.0), 2)
     return {
         "items": ITEMS,

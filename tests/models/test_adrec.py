@@ -141,3 +141,10 @@ def test_the_squared_error_weighs_sequences_alike(monkeypatch, close):
 def test_the_learning_rate_follows_a_cosine():
     model = ADRec(17, **SMALL, lr=0.5, decay_epochs=4)
     assert [round(model.rate(epoch), 4) for epoch in (0, 1, 2, 4, 9)] == [0.5, 0.4268, 0.25, 0.0, 0.0]
+
+
+def test_it_learns_what_follows_what(ndcg, walks, popular):
+    """Through all of its stages, the table resting in the second."""
+    data, sizes = walks(64), {**SMALL, "embedding_size": 16, "encoder_blocks": 1, "num_blocks": 1}
+    model = ADRec(data.num_items, **sizes, pretraining_epochs=8, frozen_epochs=2, embedding_dropout=0.1, lr=1e-2)
+    assert ndcg(model, data, 16) > 2 * popular > 0.15
