@@ -190,16 +190,19 @@ def _print_table(
 
     console = Console()
     console.print(Text("history: " + printable(" | ".join(vocabulary.label(number) for number in history))))
-    table = Table(title=Text(f"{printable(args.model)}: {len(listed)} items"), title_justify="left", box=None)
+    console.print(Text(f"{printable(args.model)}: {len(listed)} items", style="italic"))
+    table = Table(box=None)
     table.add_column("rank", justify="right")
-    table.add_column("title", overflow="fold")
+    if vocabulary.titles:
+        table.add_column("title", overflow="fold")
     table.add_column("id", justify="right", overflow="fold")
     table.add_column("score", justify="right", no_wrap=True)
     if because is not None:
         table.add_column("because of", overflow="fold")
     for rank, (number, score) in enumerate(listed, start=1):
         item_id = vocabulary.item_ids[number - 1]
-        cells = [str(rank), Text(printable(vocabulary.label(number))), Text(printable(item_id)), f"{score:.4f}"]
+        titles = [Text(printable(vocabulary.label(number)))] if vocabulary.titles else []
+        cells = [str(rank), *titles, Text(printable(item_id)), f"{score:.4f}"]
         if because is not None:
             near = zip(because.items[rank - 1].tolist(), because.values[rank - 1].tolist(), strict=True)
             cells.append(Text("\n".join(f"{printable(vocabulary.label(item))} {value:+.3f}" for item, value in near)))
