@@ -2,7 +2,8 @@
 
 The histories are drawn from the items of the entry, not taken from users, whose data may not be passed on: different
 items, every one as likely, in lengths from 1 to beyond the windows that models read. They are written out as item ids
-(as numbers for an entry without ids), so nothing has to be drawn again to check them.
+(as numbers for an entry without ids), so nothing has to be drawn again to check them. No times are given: to a model
+that reads them, all happens at once.
 """
 
 from __future__ import annotations
