@@ -566,10 +566,11 @@ def count_parameters(model: Recommender) -> int:
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
     """Every module in evaluation mode, and each back in its own mode afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    training = [module for module in model.modules() if module.training]  # none, where requests are answered
+    if training:
+        model.eval()
     try:
         yield
     finally:
-        for module, training in modes:
-            module.training = training
+        for module in training:
+            module.training = True

@@ -42,6 +42,7 @@ COMMANDS = {
         Command("predict", "diffrec.cli.fit", "write the lists of a checkpoint for all test users", raw=True),
         Command("recommend", "diffrec.cli.recommend", "items for a history, by title or id"),
         Command("serve", "diffrec.cli.serve", "a model over HTTP"),
+        Command("export", "diffrec.cli.export", "a model and its sampler as one graph"),
         Command("zoo", "diffrec.cli.zoo", "pretrained models and their metrics"),
         Command("cache", "diffrec.cli.cache", "what downloads left on this machine; check it, make room"),
         Command("bench", "diffrec.cli.bench", "run a suite: models x datasets x seeds"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -98,11 +99,16 @@ def sample(
     with eta = 1.
     """
     steps = process.reverse_steps(num_inference_steps)
-    with torch.autocast(x.device.type, enabled=False):  # coordinates add up to vectors and need all their digits
+    with _full_precision(x.device.type):  # coordinates add up to vectors and need all their digits
         compact = _compact(denoiser, x, noisy=noise is not None)
         if compact is not None:
             return compact.expand(_walk(compact, steps, compact.start, _draw(noise, compact, x)))
     return _walk(denoiser, steps, x, _draw(noise, None, x))
+
+
+def _full_precision(device: str) -> AbstractContextManager[object]:
+    """Without autocast; where there is none anyway nothing is entered, for a graph could not hold it."""
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 def _walk(network: Denoise, steps: ReverseSteps, state: Tensor, draw: Callable[[], Tensor] | None) -> Tensor:

@@ -1,0 +1,43 @@
+"""`diffrec export MODEL`: the model and its sampler as one graph, compared with the model before it is written."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+HELP = "write a model with its sampler as a graph, for torch.export or ONNX"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """MODEL, the file, its shape, how to sample."""
+    parser.add_argument("model", metavar="MODEL", help="a name of 'diffrec zoo list', or the folder of an entry")
+    parser.add_argument("--format", choices=("pt2", "onnx"), default="pt2", help="(default: pt2, of torch.export)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="(default: NAME.pt2 or NAME.onnx)")
+    parser.add_argument("--batch", type=int, default=1, metavar="N", help="histories at a time (default: 1)")
+    parser.add_argument("--window", type=int, metavar="N", help="items of a history (default: those the model reads)")
+    parser.add_argument("--num-inference-steps", type=int, metavar="N", help="steps of a diffusion model")
+    parser.add_argument("--guidance-scale", type=float, metavar="W", help="pull towards the history; 1 is none")
+    parser.add_argument("--scheduler", metavar="NAME", help="of diffusers, such as DPMSolverMultistepScheduler")
+    parser.add_argument("--offline", action="store_true", help="take the model from this machine or not at all")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Export, compare, write, tell."""
+    from diffrec.inference.exporting import export
+    from diffrec.zoo import load
+
+    model = load(
+        args.model, offline=args.offline, num_inference_steps=args.num_inference_steps,
+        guidance_scale=args.guidance_scale, scheduler=args.scheduler,
+    )  # fmt: skip
+    path = args.output or Path(f"{Path(args.model).name}.{args.format}")
+    done = export(model, path, form=args.format, batch=args.batch, window=args.window)
+    parity = done.parity
+    sys.stdout.write(
+        f"{done.path}: {done.bytes:,} bytes; (history ({done.batch}, {done.window}), state ({done.batch},)) -> scores "
+        f"({done.batch}, {model.num_items})\n"
+        f"parity with the model on {parity.requests} histories: scores {parity.difference:.1e} of the largest apart, "
+        f"{100 * parity.equal:.1f} % of places equal\n"
+    )
+    return 0
