@@ -6,6 +6,7 @@ import importlib.util
 import json
 import logging
 import os
+import re
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ from diffrec.typing import History, Int, Scores, Tensor
 Format = Literal["pt2", "onnx"]
 _WINDOW = 50  # for models that read a history of any length
 _TOLERANCE = 1e-4  # of the largest score
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _ROWS = 4  # batches that parity is looked at with
 
 
@@ -92,7 +94,7 @@ def export(
             try:
                 _write(Graph(model), asked[0], copy, form)
             except Exception as error:  # torch has many kinds for what it cannot follow
-                reason = str(error).partition("\n")[0][:200]
+                reason = _COLOURS.sub("", str(error)).partition("\n")[0][:200]
                 raise UsageError(f"{type(model).__name__} cannot be exported: {reason}") from error
         run = _reader(copy, form)
         parity = _parity([run(*one) for one in asked], expected, [history for history, _ in asked])
