@@ -507,7 +507,12 @@ class DiffusionRecommender(Recommender):
 
     @property
     def uses_noise(self) -> bool:
-        return self.start == "noise" or (self.stochastic and self.eta != 0)
+        return self.start == "noise" or self.noisy_steps
+
+    @property
+    def noisy_steps(self) -> bool:
+        """Whether noise joins on the way to x_0."""
+        return self.stochastic and self.eta != 0
 
     def training_loss(self, batch: Batch) -> Float[Tensor, ""]:
         """Encode, corrupt, denoise, compare; one draw of t and noise per example."""
@@ -535,7 +540,7 @@ class DiffusionRecommender(Recommender):
 
     def _scores_of_a_walk(self, history: History, denoise: Denoise, noise: RequestNoise) -> Scores:
         x = self.space.encode(history) if self.start == "history" else self.process.prior(self.space.shape, noise)
-        draw = noise.normal if self.stochastic else None
+        draw = noise.normal if self.noisy_steps else None
         x0 = sample(denoise, self.process, x, num_inference_steps=self.num_inference_steps, noise=draw)
         return self.space.score(x0)
 

@@ -125,7 +125,7 @@ def _exportable(model: Recommender) -> Iterator[None]:
             parameter.requires_grad_(False)
         if isinstance(model, DiffusionRecommender) and model.scheduler is not None:
             number, process = model.num_inference_steps, model.process
-            steps = LinearSteps.of(lambda: process.reverse_steps(number), noisy=model.stochastic)
+            steps = LinearSteps.of(lambda: process.reverse_steps(number), noisy=model.noisy_steps)
             process.__dict__["reverse_steps"] = lambda num_inference_steps=None: steps
             changed.append(process.__dict__)
         for module in model.modules():
