@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import nn
 
 from diffrec.data.dataset import Dataset
 from diffrec.data.vocabulary import Vocabulary
@@ -125,6 +126,7 @@ def refuse_another_model(model: Recommender, source: Recommender, name: str) -> 
         told = "; ".join(f"{key} is {_plain(now[key])!r}, was {_plain(then.get(key))!r}" for key in differing)
         words = " ".join(f"--model.{key}={_word(then.get(key))}" for key in differing)
         raise UsageError(f"{name} is another {type(source).__name__}: {told}. To go on with it: {words}")
+    item_dims(model)
 
 
 def _plain(value: object) -> object:
@@ -175,15 +177,20 @@ def carry(
 def item_dims(model: Recommender) -> dict[str, tuple[int, int]]:
     """For every parameter with a place for each item: the dimension, and the place of item 1 in it.
 
-    Found by building the same model for one item more. One place more than items is padding, which comes first; what
-    else there is comes behind the items.
+    Found by building the same model for one item more. In a table of embeddings one place more than items is padding,
+    which comes first; columns behind those of the items are of something else. UsageError for any other place.
     """
     with torch.random.fork_rng(devices=[]):
         twin = type(model)(**{**model.init_args, "num_items": model.num_items + 1})
     wider = {name: parameter.shape for name, parameter in twin.named_parameters()}
+    tables = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Embedding)}
     found = {}
     for name, parameter in model.named_parameters():
         for dim, (here, there) in enumerate(zip(parameter.shape, wider[name], strict=True)):
             if there == here + 1:
-                found[name] = (dim, 1 if here == model.num_items + 1 else 0)
+                more = here - model.num_items
+                if not (more == 0 or (more == 1 and name in tables and dim == 0) or (more > 0 and dim > 0)):
+                    where = f"where the items are in {name} {tuple(parameter.shape)} cannot be told"
+                    raise UsageError(f"{type(model).__name__} cannot start from another: {where}")
+                found[name] = (dim, more if dim == 0 else 0)
     return found
