@@ -81,7 +81,8 @@ def test_every_model_and_recipe_trains_validates_and_tests(name, tmp_path):
     generative = model["class_path"].endswith(("DreamRec", "DiffRec", "PreferDiff", "DiffuRec", "FMRec", "ADRec"))
     arguments = model.get("init_args", {})
     files = [f"--model.{key}=null" for key in ("codes", "item_vectors") if key in arguments]  # are of one dataset
-    files += ["--model.num_beams=4"] if "num_beams" in arguments else []
+    if "num_beams" in arguments:  # every one of them goes through every block
+        files += ["--model.num_beams=4", *(f"--model.{key}=2" for key in arguments if key.endswith("_blocks"))]
     wide = model.get("init_args", {}).get("embedding_size", 0) > 1000
     run = build([name, *data], [*ON_SYNTHETIC, *FEW_STEPS * generative, *NARROW * wide, *files], tmp_path)
     for callback in run.trainer.callbacks:

@@ -34,7 +34,7 @@ from diffrec.zoo.loading import model_class
 LARGEST = 16  # widths, steps and windows of a configuration are cut to this
 DEEPEST, WIDEST = 2, 4  # and stacks of blocks, and beams, to these: every beam multiplies what a request costs
 MET, NUM_ITEMS = 60, 64  # items 61..64 are in the catalogue and in nobody's training sequence
-K = 10
+NUM_USERS, K = 400, 10
 
 
 def small(value: object, most: int = LARGEST) -> object:
@@ -176,7 +176,7 @@ class ModelConformance:
     @classmethod
     def histories(cls):
         """1,000 requests of 0 to 24 items, which is longer than any window here."""
-        return requests(np.arange(1000) % 25)
+        return requests(np.arange(NUM_USERS) % 25)
 
     # scores
 
@@ -268,7 +268,7 @@ class ModelConformance:
     def test_seen_items_and_padding_are_never_recommended(self, model, histories):
         """With as many places as the catalogue has items, a list holds exactly the unseen ones, then zeros."""
         got = model.recommend(histories, NUM_ITEMS + 6)
-        assert got.items.shape == got.scores.shape == (1000, NUM_ITEMS + 6)
+        assert got.items.shape == got.scores.shape == (NUM_USERS, NUM_ITEMS + 6)
         for items, scores, history in zip(got.items.tolist(), got.scores, histories.tolist(), strict=True):
             unseen = {*range(1, NUM_ITEMS + 1)} - {*history}
             assert {*items[: len(unseen)]} == unseen
@@ -277,7 +277,7 @@ class ModelConformance:
             assert (scores[len(unseen) :] == -torch.inf).all()
 
     def test_further_items_can_be_left_out(self, model, histories):
-        exclude = torch.tensor([[5, 0, 61]]).expand(1000, -1)
+        exclude = torch.tensor([[5, 0, 61]]).expand(NUM_USERS, -1)
         with_seen = model.recommend(histories, NUM_ITEMS, exclude_seen=False, exclude=exclude).items
         assert all({*row} == {*range(1, NUM_ITEMS + 1)} - {5, 61} | {0} for row in with_seen.tolist())
         without_seen = model.recommend(histories, NUM_ITEMS, exclude=exclude).items
