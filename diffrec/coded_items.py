@@ -6,6 +6,7 @@ from typing import get_args
 
 import numpy as np
 import torch
+from torch import nn
 
 from diffrec.data.ragged import Ragged
 from diffrec.errors import UsageError, check_numbers, check_sizes, choose
@@ -42,6 +43,7 @@ class CodedRecommender(StepRates, Recommender):
         warmup_steps: int,
         lr_schedule: LrSchedule = "constant",
     ) -> None:
+        check_sizes(max_history_length=max_history_length)
         super().__init__(num_items, max_history_length)
         check_sizes(2, num_levels=num_levels, codebook_size=codebook_size)
         check_sizes(0, warmup_steps=warmup_steps)
@@ -49,6 +51,12 @@ class CodedRecommender(StepRates, Recommender):
         self.item_codes = ItemCodes(num_items, num_levels, codebook_size)
         self.lr_schedule = choose("lr_schedule", lr_schedule, get_args(LrSchedule))
         self.codes_from, self.lr, self.weight_decay, self.warmup_steps = codes, lr, weight_decay, warmup_steps
+
+    def token_table(self, dim: int, std: float = 0.02) -> nn.Embedding:
+        """A vector for each code of each level, behind that of padding, in the numbers of `ItemCodes.tokens`."""
+        table = nn.Embedding(1 + self.item_codes.levels * self.item_codes.size, dim, padding_idx=0)
+        nn.init.normal_(table.weight, std=std)
+        return table
 
     def prepare(self, sequences: Ragged) -> None:
         """The codes of the items."""

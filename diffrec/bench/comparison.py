@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from diffrec.bench.result import Result
 from diffrec.bench.strict import parse
-from diffrec.errors import IntegrityError
+from diffrec.errors import IntegrityError, UsageError, choose
 from diffrec.files import write_file
 from diffrec.strict_json import from_json
 
@@ -172,7 +172,6 @@ def against(results: Sequence[Result], folder: Path, row: str, metric: str) -> t
     import numpy as np
 
     from diffrec.bench.significance import compare
-    from diffrec.errors import UsageError, choose
 
     there = hashes(results)
     if there is None:

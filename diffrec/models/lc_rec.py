@@ -87,7 +87,6 @@ class LCRec(CodedRecommender):
         warmup_steps: int = 100,
         lr_schedule: LrSchedule = "constant",
     ) -> None:
-        check_sizes(max_history_length=max_history_length)
         schedule = (lr, weight_decay, warmup_steps, lr_schedule)
         super().__init__(num_items, max_history_length, codes, num_levels, codebook_size, *schedule)
         check_sizes(0, lora_rank=lora_rank)
@@ -106,8 +105,7 @@ class LCRec(CodedRecommender):
         words: Tensor = body.get_input_embeddings().weight  # pyright: ignore[reportCallIssue]
         self.words = words.shape[1]
         self.body = with_adapters(body, lora_rank, lora_alpha, lora_dropout) if lora_rank else body
-        self.tokens = nn.Embedding(1 + num_levels * codebook_size, self.words, padding_idx=0)
-        nn.init.normal_(self.tokens.weight, std=0.02)
+        self.tokens = self.token_table(self.words)
         self.begin = nn.Parameter(0.02 * torch.randn(self.words))
         self.language_model, self.prompt_text, self.prompt, self.num_beams = language_model, prompt, Prompt(), num_beams
 

@@ -104,8 +104,7 @@ class MaskGR(CodedRecommender):
         self.order = choose("order", order, get_args(Order))
         self.original = choose("fidelity", fidelity, get_args(Fidelity)) == "original"
         dim = embedding_size
-        self.tokens = nn.Embedding(1 + num_levels * codebook_size, dim, padding_idx=0)
-        nn.init.normal_(self.tokens.weight, std=0.02 * dim**0.5)  # logits are divided by its square root
+        self.tokens = self.token_table(dim, std=0.02 * dim**0.5)  # logits are divided by its square root
         self.mask = nn.Parameter(0.02 * dim**0.5 * torch.randn(num_levels, dim))
         self.position, self.dropout = PositionsFromEnd(max_history_length, dim, 0.02 * dim**0.5), Dropout(dropout)
         blocks = [TransformerBlock(dim, num_heads, dropout, feed_size=feed_size) for _ in range(num_blocks)]

@@ -54,7 +54,6 @@ class RPG(CodedRecommender):
         warmup_steps: int = 1000,
         lr_schedule: LrSchedule = "constant",
     ) -> None:
-        check_sizes(max_history_length=max_history_length)
         schedule = (lr, weight_decay, warmup_steps, lr_schedule)
         super().__init__(num_items, max_history_length, codes, num_levels, codebook_size, *schedule)
         check_sizes(embedding_size=embedding_size, num_blocks=num_blocks, num_heads=num_heads)
@@ -63,8 +62,7 @@ class RPG(CodedRecommender):
         if not temperature > 0:
             raise UsageError(f"temperature must be above 0, got {temperature}")
         dim = embedding_size
-        self.tokens = nn.Embedding(1 + num_levels * codebook_size, dim, padding_idx=0)
-        nn.init.normal_(self.tokens.weight, std=0.02)
+        self.tokens = self.token_table(dim)
         self.position, self.dropout = PositionsFromEnd(max_history_length, dim), Dropout(dropout)
         self.transformer = CausalTransformer(dim, num_blocks, num_heads, dropout)
         self.heads = nn.Parameter(torch.zeros(num_levels, dim, dim))

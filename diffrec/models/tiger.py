@@ -64,15 +64,13 @@ class TIGER(CodedRecommender):
         warmup_steps: int = 1000,
         lr_schedule: LrSchedule = "constant",
     ) -> None:
-        check_sizes(max_history_length=max_history_length)
         schedule = (lr, weight_decay, warmup_steps, lr_schedule)
         super().__init__(num_items, max_history_length, codes, num_levels, codebook_size, *schedule)
         check_sizes(embedding_size=embedding_size, num_heads=num_heads, head_size=head_size, feed_size=feed_size)
         check_sizes(num_encoder_blocks=num_encoder_blocks, num_decoder_blocks=num_decoder_blocks, num_beams=num_beams)
         check_numbers(low=0.0, high=1.0, dropout=dropout)
         dim = embedding_size
-        self.tokens = nn.Embedding(1 + num_levels * codebook_size, dim, padding_idx=0)
-        nn.init.normal_(self.tokens.weight, std=0.02)
+        self.tokens = self.token_table(dim)
         self.position, self.dropout = PositionsFromEnd(max_history_length, dim), Dropout(dropout)
         self.place = nn.Parameter(0.02 * torch.randn(num_levels, dim))
         encoder = [
