@@ -6,13 +6,20 @@ the target itself, which then adds nothing.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
+from torch.autograd import Function
 from torch.nn.functional import embedding, softplus
 
 from diffrec.typing import Float, Int, Tensor
 
 Positive = Float[Tensor, " positions"]
 Negative = Float[Tensor, "positions negatives"]
+
+_LOGITS_AT_ONCE = 1 << 22  # 16 MiB of float32: inside a processor's cache
+_ALL_FOR_ONE_DRAWN = 64  # on a processor, the logits of so many items cost what one vector costs that is looked up
 
 
 def uniform_negatives(
@@ -24,8 +31,45 @@ def uniform_negatives(
     """Logits of the target (column 0..items-1) of each position and of `count` items drawn for it alone, uniformly."""
     drawn = torch.randint(len(table), (len(target), count), device=target.device)
     items = torch.cat([target[:, None], drawn], dim=1)
-    logits = torch.bmm(embedding(items, table), states[:, :, None])[:, :, 0]
+    if table.device.type == "cpu" and len(table) <= _ALL_FOR_ONE_DRAWN * count:
+        logits = _LogitsOfSome.apply(states, table, items)
+    else:
+        logits = torch.bmm(embedding(items, table), states[:, :, None])[:, :, 0]
     return logits[:, 0], logits[:, 1:].masked_fill(drawn == target[:, None], -torch.inf)
+
+
+class _LogitsOfSome(Function):
+    """(positions, some): states @ table.T at `items`, taken from the logits of all items, chunk by chunk.
+
+    A processor multiplies faster than it looks up a vector for every pair of a position and an item.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, table: Tensor, items: Tensor) -> Tensor:
+        ctx.save_for_backward(states, table, items)
+        taken = states.new_empty(items.shape)
+        for here, memory in _chunks(states, table):
+            torch.gather(torch.mm(states[here], table.T, out=memory), 1, items[here], out=taken[here])
+        return taken
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        states, table, items = ctx.saved_tensors
+        grad_states, grad_table = torch.empty_like(states), torch.zeros_like(table)
+        for here, memory in _chunks(states, table):
+            slope = memory.zero_().scatter_add_(1, items[here], grad[here])
+            torch.mm(slope, table, out=grad_states[here])
+            grad_table.addmm_(slope.T, states[here])
+        return grad_states, grad_table, None
+
+
+def _chunks(states: Tensor, table: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Some positions at a time, and memory for the logits of all items there."""
+    rows = max(1, _LOGITS_AT_ONCE // len(table))
+    memory = states.new_empty(min(rows, len(states)), len(table))
+    for start in range(0, len(states), rows):
+        here = slice(start, start + rows)
+        yield here, memory[: len(states[here])]
 
 
 def shared_negatives(

@@ -49,6 +49,20 @@ def test_every_position_has_negatives_of_its_own():
     assert not torch.equal(negative[2], negative[3])
 
 
+@pytest.mark.parametrize("at_once", [1, 9, 30, 1 << 22])
+def test_logits_looked_up_and_taken_from_all_have_the_same_slopes(monkeypatch, at_once):
+    monkeypatch.setattr(losses, "_LOGITS_AT_ONCE", at_once)
+    got = {}
+    for limit in (0, 64):
+        monkeypatch.setattr(losses, "_ALL_FOR_ONE_DRAWN", limit)
+        states, table = STATES.clone().requires_grad_(), TABLE.clone().requires_grad_()
+        torch.manual_seed(0)
+        positive, negative = losses.uniform_negatives(states, table, TARGET, 5)
+        losses.sampled_softmax(positive, negative).backward()
+        got[limit] = positive, negative, states.grad, table.grad
+    torch.testing.assert_close(got[64], got[0])
+
+
 def test_shared_negatives_leave_the_target_out():
     drawn = torch.tensor([3, 0, 7])
     positive, negative = losses.shared_negatives(STATES, TABLE, TARGET, drawn)
