@@ -133,6 +133,13 @@ def test_a_row_of_the_sequential_suites_has_the_settings_of_its_recipe(cell: Cel
     assert compose(cell.model.configs, overrides(cell)) == compose([recipe], seed)
 
 
+def test_every_model_has_a_row_on_movielens_100k():
+    """From which the zoo gets an example of it."""
+    rows = [model for suite in ("quick", "every-model") for model in load_suite(find_suite(suite)).models]
+    shown = {compose(["data/ml-100k", *row.configs])["model"]["class_path"].rpartition(".")[2] for row in rows}
+    assert shown == {path.partition(":")[2] for path in {**MODELS, **BASELINES}.values()}
+
+
 def twin(name, control, tmp_path):
     """The model of a control on generated data."""
     return build([name, "data/synthetic"], controls([name])[control], tmp_path).model
