@@ -90,7 +90,8 @@ def find_cell(name: str, suite: str | None, seed: int | None) -> Cell:
         known = sorted({f"{row}.{dataset}" for suite in suites for row, dataset in _rows(suite)})
         raise NotFoundError(f"no suite has a row and dataset for {name!r}{near_match(name, known)}")
     if len(found) > 1:
-        raise UsageError(f"{name} may come from {' or '.join(s.name for s, *_ in found)}; say which with --suite")
+        rows = [s.name for s, *_ in found]
+        raise UsageError(f"{name} may come from {', '.join(rows[:-1])} or {rows[-1]}; say which with --suite")
     [(chosen, row, dataset)] = found
     cells = list(tuned(chosen.only([row], [], [dataset]), shipped()).cells())
     cells = [cell for cell in cells if cell.model.name == row]

@@ -21,6 +21,9 @@ HELP = "write entries of the zoo again as they are written today (golden lists, 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which entries, and where the records are."""
     parser.add_argument("names", nargs="*", metavar="NAME", help="all entries of the zoo folder if none is given")
+    parser.add_argument("--dtype", choices=("float16",),
+                        help="round the weights to it, measured with and without and refused where it costs "
+                             "accuracy")  # fmt: skip
     parser.add_argument("--results", type=Path, metavar="DIR",
                         help="records that say what was measured on what (default: benchmarks/results)")  # fmt: skip
 
@@ -38,11 +41,30 @@ def run(args: argparse.Namespace) -> int:
     results = read_results(args.results or resource_dir("benchmarks") / "results")
     for name in args.names or [name for name in read_index(root) if (root / name).is_dir()]:
         entry = Entry.open(root / name)
-        training, evaluation = _facts(entry, results)
-        changed = refresh(entry, training, evaluation)
+        changed = refresh(entry, *_facts(entry, results))
+        if args.dtype:
+            changed = _narrow(Entry.open(root / name), args.dtype) or changed
         size = sum(file.size for file in Entry.open(root / name).files.values())
         print_line(f"{name}: {'written again' if changed else 'as it was'}, {size:,} bytes")
     return write_index()
+
+
+def _narrow(entry: Entry, dtype: str) -> bool:
+    """Round the weights of an entry that has others, whose metrics are then those of this machine."""
+    from diffrec.cli.zoo_verify import ELSEWHERE, measured_here
+    from diffrec.errors import IntegrityError
+    from diffrec.zoo.saving import narrow, rounded
+    from diffrec.zoo.verifying import verify
+
+    verified = verify(entry)
+    if verified.config.dtype == dtype:
+        return False
+    float32, _ = measured_here(verified, verified.model)
+    stated = verified.measured.metrics
+    if wrong := [metric for metric, value in stated.items() if abs(float32[metric] - value) > ELSEWHERE]:
+        raise IntegrityError(f"{entry.folder.name}: {', '.join(wrong)} did not come out again within {ELSEWHERE:g}")
+    metrics, evaluation = measured_here(verified, rounded(verified.model, dtype))
+    return narrow(entry, dtype, metrics, float32, evaluation)
 
 
 def _facts(entry: Entry, results: Sequence[Result]) -> tuple[Training | None, Evaluation | None]:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from diffrec.cli.printable import print_line, printable
 
 if TYPE_CHECKING:
+    from diffrec.recommender import Recommender
+    from diffrec.zoo.config import Evaluation
     from diffrec.zoo.verifying import Verified
 
 HELP = "check every byte, the weights, the card and the golden lists; exit code 3 where one is not as it should be"
@@ -75,7 +77,19 @@ def _evaluate(name: str, verified: Verified) -> None:
 
 
 def measured_again(verified: Verified) -> tuple[Mapping[str, float], list[str]]:
-    """The metrics of an entry, from its dataset; and in what this machine differs from the one that measured.
+    """The metrics of an entry, from its dataset; and in what this machine differs from the one that measured."""
+    from diffrec.bench.rerun import unlike
+
+    again, here = measured_here(verified, verified.model)
+    on = verified.measured.evaluation
+    if on is None:
+        return again, ["an entry that does not say on what it was measured"]
+    machine = {name: getattr(here, name) for name in ("device", "processor", "threads")}
+    return again, unlike({**machine, **here.packages}, {**vars(on), **on.packages})
+
+
+def measured_here(verified: Verified, model: Recommender) -> tuple[Mapping[str, float], Evaluation]:
+    """The metrics of a model as those of an entry were measured, from its dataset, and on what that was now.
 
     Raises UsageError for an entry that states no metrics, IntegrityError where the dataset is another one by now.
     """
@@ -83,12 +97,13 @@ def measured_again(verified: Verified) -> tuple[Mapping[str, float], list[str]]:
 
     from diffrec.bench.evaluate import mean_metrics
     from diffrec.bench.provenance import setup
-    from diffrec.bench.rerun import device_of, unlike
+    from diffrec.bench.rerun import device_of
     from diffrec.cli.submit import local_dataset
     from diffrec.data.protocol import get_protocol
     from diffrec.errors import IntegrityError, UsageError
+    from diffrec.zoo.config import Evaluation
 
-    config, measured, model = verified.config, verified.measured, verified.model
+    config, measured = verified.config, verified.measured
     if config.dataset is None or config.protocol is None or not measured.metrics:
         raise UsageError("it states no metrics under a protocol, so there is nothing to measure again")
     dataset, protocol, on = local_dataset(config.dataset.name), get_protocol(config.protocol), measured.evaluation
@@ -100,12 +115,12 @@ def measured_again(verified: Verified) -> tuple[Mapping[str, float], list[str]]:
         if on is not None:
             torch.set_num_threads(on.threads)
         device = device_of(on.device if on else "cpu")
-        there = {} if on is None else {**vars(on), **on.packages}
-        other = ["an entry that does not say on what it was measured"] if on is None else unlike(setup(device), there)
+        packages = setup(device)
         seed, draws = (on.seed, on.draws) if on else (seed, 1)
-        again = mean_metrics(model.to(device), protocol.apply(dataset).test, protocol.cutoffs, seed, draws)
+        metrics = mean_metrics(model.to(device), protocol.apply(dataset).test, protocol.cutoffs, seed, draws)
     finally:
         torch.set_num_threads(threads)
-    if unknown := measured.metrics.keys() - again.keys():
+    if unknown := measured.metrics.keys() - metrics.keys():
         raise UsageError(f"{protocol.id} does not measure {', '.join(sorted(unknown))}, which the entry states")
-    return again, other
+    machine = [packages.pop(name) for name in ("device", "processor", "threads")]
+    return metrics, Evaluation(seed, draws, *machine, packages)

@@ -124,14 +124,35 @@ def refresh(entry: Entry, training: Training | None = None, evaluation: Evaluati
     training, evaluation: what is known of them now, where that is more than the entry says. Returns whether a byte
     changed. Raises IntegrityError for an entry that `load` refuses.
     """
-    contents, where = entry.read_all(), entry.folder
-    model = load(where, offline=True)
-    config = Config.parse(contents[CONFIG], str(where / CONFIG))
-    old = Measured.parse(contents[METRICS], str(where / METRICS))
+    config, old = _config_and_measured(entry)
     measured = replace(old, training=training or old.training, evaluation=evaluation or old.evaluation)
-    data = sections(contents[CARD].decode()).get(DATA, about_data(None))
-    _write(where, model, config, measured, contents[VOCABULARY], data)
-    return Entry.open(where).revision != entry.revision
+    return _write_again(entry, load(entry.folder, offline=True), config, measured)
+
+
+def narrow(
+    entry: Entry, dtype: str, metrics: Mapping[str, float], float32: Mapping[str, float], evaluation: Evaluation
+) -> bool:
+    """Write an entry again with its weights in `dtype`, as `save` would have; returns whether a byte changed.
+
+    metrics, float32: of the weights rounded and as they are, both measured on `evaluation`. Raises UsageError, and
+    leaves the entry as it is, where rounding costs LARGEST_LOSS or more.
+    """
+    config, old = _config_and_measured(entry)
+    measured = replace(old, metrics=_finite(metrics), float32=_finite(float32), evaluation=evaluation)
+    _check_loss(measured, config.protocol, dtype)
+    return _write_again(entry, rounded(load(entry.folder, offline=True), dtype), replace(config, dtype=dtype), measured)
+
+
+def _config_and_measured(entry: Entry) -> tuple[Config, Measured]:
+    config = Config.parse(entry.read(CONFIG), str(entry.folder / CONFIG))
+    return config, Measured.parse(entry.read(METRICS), str(entry.folder / METRICS))
+
+
+def _write_again(entry: Entry, model: Recommender, config: Config, measured: Measured) -> bool:
+    """Whether a byte changed; item ids and words about the data stay."""
+    data = sections(entry.read(CARD).decode()).get(DATA, about_data(None))
+    _write(entry.folder, model, config, measured, entry.read(VOCABULARY), data)
+    return Entry.open(entry.folder).revision != entry.revision
 
 
 def _write(folder: Path, model: Recommender, config: Config, measured: Measured, vocabulary: bytes, data: str) -> None:

@@ -203,6 +203,31 @@ def test_a_shipped_entry_is_measured_again(capsys):
     assert "sasrec.ml-100k: 21 metrics come out again" in output(capsys, "verify", "sasrec.ml-100k", "--evaluate")
 
 
+def test_refresh_rounds_the_weights_where_that_costs_little(root, measured, capsys):
+    refresh = ["refresh", "--results", str(root / "no-records"), "--dtype", "float16", measured(processor="an abacus")]
+    folder = root / "dreamrec.synthetic"
+    exact = (folder / "model.safetensors").stat().st_size
+    assert "dreamrec.synthetic: written again, " in output(capsys, *refresh)
+    assert (folder / "model.safetensors").stat().st_size < 0.7 * exact
+    stated = json.loads((folder / "metrics.json").read_text())
+    assert stated["float32"].keys() == stated["metrics"].keys()
+    assert stated["evaluation"]["processor"] != "an abacus"
+    assert "Weights are stored in float16" in (folder / "card.md").read_text()
+    out = output(capsys, "verify", "dreamrec.synthetic", "--evaluate")
+    assert "dreamrec.synthetic: ok, " in out
+    assert "within 1e-06, as on the machine that measured" in out
+    assert "dreamrec.synthetic: as it was, " in output(capsys, *refresh)
+
+
+def test_refresh_rounds_nothing_whose_metrics_are_wrong(root, measured, capsys):
+    refresh = ["refresh", "--results", str(root / "no-records"), "--dtype", "float16", measured(2e-3)]
+    output(capsys, *refresh[:-3], refresh[-1])
+    before = (root / "dreamrec.synthetic" / "manifest.json").read_bytes()
+    with pytest.raises(IntegrityError, match=r"did not come out again within 0\.001"):
+        output(capsys, *refresh)
+    assert (root / "dreamrec.synthetic" / "manifest.json").read_bytes() == before
+
+
 def test_index_lists_the_folders(root, capsys):
     (root / "manifest.json").unlink()
     assert "lists 4 models: ease.synthetic, ease.synthetic.unmasked" in output(capsys, "index")
