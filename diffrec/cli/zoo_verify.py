@@ -96,7 +96,7 @@ def measured_here(verified: Verified, model: Recommender) -> tuple[Mapping[str, 
     import torch
 
     from diffrec.bench.evaluate import mean_metrics
-    from diffrec.bench.provenance import setup
+    from diffrec.bench.provenance import device_name, packages, processor_name
     from diffrec.bench.rerun import device_of
     from diffrec.cli.submit import local_dataset
     from diffrec.data.protocol import get_protocol
@@ -115,12 +115,11 @@ def measured_here(verified: Verified, model: Recommender) -> tuple[Mapping[str, 
         if on is not None:
             torch.set_num_threads(on.threads)
         device = device_of(on.device if on else "cpu")
-        packages = setup(device)
+        machine = device_name(device), processor_name(), torch.get_num_threads()
         seed, draws = (on.seed, on.draws) if on else (seed, 1)
         metrics = mean_metrics(model.to(device), protocol.apply(dataset).test, protocol.cutoffs, seed, draws)
     finally:
         torch.set_num_threads(threads)
     if unknown := measured.metrics.keys() - metrics.keys():
         raise UsageError(f"{protocol.id} does not measure {', '.join(sorted(unknown))}, which the entry states")
-    machine = [packages.pop(name) for name in ("device", "processor", "threads")]
-    return metrics, Evaluation(seed, draws, *machine, packages)
+    return metrics, Evaluation(seed, draws, *machine, packages())
