@@ -1,4 +1,4 @@
-"""The zoo as a table in a document, between `<!-- zoo -->` and `<!-- end of zoo -->`, made anew from the manifest."""
+"""The zoo as tables in a document, between `<!-- zoo -->` and `<!-- end of zoo -->`, made anew from the manifest."""
 
 from __future__ import annotations
 
@@ -13,11 +13,22 @@ _METRICS = ("ndcg@10", "recall@10", "recall@20")
 
 def filled(text: str, rows: Mapping[str, Listing]) -> str:
     """`text` with its block made from the rows; as it is where it has none."""
-    return _BLOCK.sub(lambda found: f"{found[1]}\n{table(rows)}\n\n{found[2]}", text)
+    return _BLOCK.sub(lambda found: f"{found[1]}\n{folded(rows)}\n\n{found[2]}", text)
+
+
+def folded(rows: Mapping[str, Listing]) -> str:
+    """A table for each dataset, each below a line that opens it."""
+    parts = []
+    for dataset in sorted({row.dataset or "" for row in rows.values()}):
+        there = {name: row for name, row in rows.items() if (row.dataset or "") == dataset}
+        models = "1 model" if len(there) == 1 else f"{len(there)} models"
+        summary = f"<summary>{dataset or 'of no named dataset'}: {models}</summary>"
+        parts.append(f"<details>{summary}\n\n{table(there)}\n\n</details>")
+    return "\n".join(parts)
 
 
 def table(rows: Mapping[str, Listing]) -> str:
-    """Markdown, a line an entry, best first inside a dataset and protocol."""
+    """Markdown, a line an entry, best first under each protocol."""
     shown = [metric for metric in _METRICS if any(metric in row.metrics for row in rows.values())]
     head = ["name", "protocol", *(metric.replace("ndcg", "NDCG").replace("recall", "Recall") for metric in shown),
             "calls", "params", "size"]  # fmt: skip
@@ -29,8 +40,8 @@ def table(rows: Mapping[str, Listing]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _place(name: str, row: Listing) -> tuple[str, str, float, str]:
-    return row.dataset or "", row.protocol or "", -row.metrics.get(_METRICS[0], float("-inf")), name
+def _place(name: str, row: Listing) -> tuple[str, float, str]:
+    return row.protocol or "", -row.metrics.get(_METRICS[0], float("-inf")), name
 
 
 def short(count: int) -> str:
