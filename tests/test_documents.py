@@ -8,18 +8,22 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
 
 from diffrec.bench.blocks import filled
 from diffrec.bench.render import markdown
 from diffrec.bench.result import read_results
 from diffrec.cli.leaderboard import make_tables
 from diffrec.cli.main import main
+from diffrec.cli.zoo_verify import ELSEWHERE
+from diffrec.data.protocol import get_protocol
 from diffrec.errors import NotFoundError
 from diffrec.zoo import load
 from diffrec.zoo.card import unknown
-from diffrec.zoo.config import Measured
-from diffrec.zoo.entry import CARD, METRICS, WEIGHTS, Entry
+from diffrec.zoo.config import Config, Measured
+from diffrec.zoo.entry import CARD, CONFIG, METRICS, WEIGHTS, Entry
 from diffrec.zoo.index import Listing, read_index
+from diffrec.zoo.saving import LARGEST_LOSS, loss
 from diffrec.zoo.table import filled as zoo_filled
 from diffrec.zoo.verifying import verify
 
@@ -73,7 +77,14 @@ def test_every_entry_of_the_zoo_says_what_the_leaderboard_says(name):
     measured = Measured.parse(entry.read(METRICS), name)
     model, _, dataset = name.partition(".")
     of = (model, dataset, measured.training.seed)
-    assert measured.metrics in [r.metrics for r in results() if (r.model, r.dataset, r.seed) == of]
+    records = [r.metrics for r in results() if (r.model, r.dataset, r.seed) == of]
+    if measured.float32 is None:
+        assert measured.metrics in records
+    else:  # measured once more when the weights were rounded, on another machine perhaps
+        stated = [pytest.approx(record, abs=ELSEWHERE) for record in records]
+        assert measured.float32 in stated
+        headline = get_protocol(Config.parse(entry.read(CONFIG), name).protocol).headline
+        assert loss(measured, headline) < LARGEST_LOSS
     assert read_index(ROOT / "zoo")[name].metrics == measured.metrics
 
 
@@ -86,7 +97,8 @@ def test_every_entry_of_the_zoo_is_what_it_says(name):
     assert verified.lists == 16
     assert unknown(entry.read(CARD).decode()) == []
     assert verified.measured.evaluation is not None
-    assert entry.files[WEIGHTS].size < 5 * verified.config.parameters + 12 * verified.model.num_items * 64
+    graph = verified.model.state_dict().get("process.filter.graph.table", torch.empty(0)).numel()  # of GiffCF
+    assert entry.files[WEIGHTS].size < 5 * (verified.config.parameters + graph) + 12 * verified.model.num_items * 64
 
 
 def test_the_python_of_the_readme_runs(capsys, monkeypatch):
