@@ -325,6 +325,7 @@ def _report_facts(report: ImportReport) -> list[tuple[str, str]]:
         ("dataset", report.name),
         ("file", f"{report.file} ({kind}, {'with' if report.header else 'without'} header)"),
         ("columns", ", ".join(f"{role} = {column}" for role, column in report.columns.items())),
+        *(("not used", text) for text in _unused_facts(report)),
         ("rows read", f"{report.rows_read:,}"),
         *(("left out", text) for text in _dropped_facts(report)),
         ("rows kept", f"{report.rows_kept:,} of {report.users:,} users and {report.items:,} items"),
@@ -332,6 +333,12 @@ def _report_facts(report: ImportReport) -> list[tuple[str, str]]:
         ("time order", _time_fact(report)),
         ("next", f"diffrec data info {report.name}"),
     ]
+
+
+def _unused_facts(report: ImportReport) -> list[str]:
+    if report.unused_rating is None:
+        return []
+    return [f"{report.unused_rating}: low ratings count like high ones; --min-rating X leaves rows below X out"]
 
 
 def _dropped_facts(report: ImportReport) -> list[str]:

@@ -40,7 +40,8 @@ USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
 class ImportReport:
     """What an import made of a file.
 
-    columns: the column of the file that was taken for each role; dropped: rows left out, by reason;
+    columns: the column of the file that was taken for each role; unused_rating: the column of ratings that nothing
+    asked for, so that low ratings count like high ones; dropped: rows left out, by reason;
     repeats: rows in which a user comes back to an item (kept); reordered_users: users whose rows were not in
     time order in the file; ties: rows that share user and time with another (they keep the order of the file).
     """
@@ -51,6 +52,7 @@ class ImportReport:
     delimiter: str
     header: bool
     columns: dict[str, str]
+    unused_rating: str | None
     rows_read: int
     rows_kept: int
     users: int
@@ -92,11 +94,10 @@ def import_table(
     if min_rating is not None and "rating" not in columns:
         raise UsageError(f"min_rating needs a rating, but no column of {table.path.name} looks like one: "
                          f"{', '.join(table.names)}")  # fmt: skip
-    if min_rating is None:
-        columns.pop("rating", None)
+    unused_rating = columns.pop("rating", None) if min_rating is None else None
     sieve = Sieve(table, columns)
     events = sieve.sift(min_rating, k_core)
-    report = _report(name, sieve, events)
+    report = _report(name, sieve, events, unused_rating)
     description = {
         "name": name,
         "kind": "imported",
@@ -164,7 +165,7 @@ def _by_place(table: ForeignTable) -> dict[str, str]:
     return found
 
 
-def _report(name: str, sieve: Sieve, events: Events) -> ImportReport:
+def _report(name: str, sieve: Sieve, events: Events, unused_rating: str | None) -> ImportReport:
     table = sieve.table
     return ImportReport(
         name=name,
@@ -173,6 +174,7 @@ def _report(name: str, sieve: Sieve, events: Events) -> ImportReport:
         delimiter=table.delimiter,
         header=table.header,
         columns=dict(sieve.columns),
+        unused_rating=unused_rating,
         rows_read=sieve.rows_read,
         rows_kept=len(events),
         users=events.num_users(),

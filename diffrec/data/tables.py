@@ -109,6 +109,8 @@ def open_table(
     wanted: column names the user gave; known: usual column names in the form of `plain`; both tell a header
     from data. Raises NotFoundError, UsageError (empty, not a table), IntegrityError (damaged gzip or Parquet).
     """
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; give one file of it")
     if not path.is_file():
         raise NotFoundError(f"there is no file {path}")
     content = path.read_bytes()

@@ -291,6 +291,18 @@ def test_wrong_options(bring, tmp_path):
         bring("5,6\n7,8\n", timestamp="3")
     with pytest.raises(NotFoundError, match="there is no file"):
         import_table(tmp_path / "nothing.csv", name="x")
+    with pytest.raises(UsageError, match="is a folder; give one file"):
+        import_table(tmp_path, name="x")
+
+
+def test_ratings_that_nothing_asks_for_are_reported(bring):
+    content = "user,item,stars\n1,a,5\n1,b,-1\n"
+    dataset, report = bring(content)
+    assert report.unused_rating == "stars"
+    assert dataset.num_items == 2
+    dataset, report = bring(content, min_rating=3.0)
+    assert report.unused_rating is None
+    assert dataset.num_items == 1
 
 
 def test_names_are_not_taken_twice(tmp_path, monkeypatch):
