@@ -21,7 +21,7 @@ HELP = "list pretrained models with their metrics; show, download, check, build 
 
 
 _COSTS = {"params": "learnt numbers", "size": "bytes", "calls": "network evaluations per request"}
-_CONDITION = re.compile(r"([a-z_]+(?:@\d+)?)\s*(>=|<=|>|<|=)\s*([-+.0-9eE]+)")
+_CONDITION = re.compile(r"([a-z_]\w*(?:@\d+)?)\s*(>=|<=|>|<|=)\s*([-+.0-9eE]+)")
 _COMPARE = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt, "=": operator.eq}
 DEFAULT_METRIC = "ndcg@10"
 
@@ -70,6 +70,7 @@ def _list(args: argparse.Namespace) -> int:
 
     rows = read_index()
     _check_key(args.sort, rows)
+    _check_place(args, rows)
     conditions = [_condition(text, rows) for text in args.where]
     rows = {name: row for name, row in rows.items() if _wanted(row, args) and all(ok(row) for ok in conditions)}
     rows = dict(sorted(rows.items(), key=lambda named: _place(*named, args.sort)))
@@ -88,6 +89,16 @@ def _check_key(key: str, rows: Mapping[str, Listing]) -> None:
     if metrics and key not in (*metrics, *_COSTS):
         there = f"there are: {', '.join(metrics)}; and {', '.join(_COSTS)}"
         raise UsageError(f"no model has the metric {key!r}; {there}{near_match(key, [*metrics, *_COSTS])}")
+
+
+def _check_place(args: argparse.Namespace, rows: Mapping[str, Listing]) -> None:
+    """NotFoundError for a dataset or protocol that no model has."""
+    from diffrec.errors import choose
+
+    for what, seen, known in (("dataset", args.dataset, {row.dataset for row in rows.values()}),
+                              ("protocol", args.protocol, {row.protocol for row in rows.values()})):  # fmt: skip
+        if rows and seen is not None:
+            choose(f"model in the zoo of the {what}", seen, known - {None})
 
 
 def _condition(text: str, rows: Mapping[str, Listing]) -> Callable[[Listing], bool]:

@@ -247,7 +247,7 @@ def test_costs_sort_from_the_least(root, capsys):
         (["--where", "recall@10 < 1", "--where", "params<=100"], ["popularity.synthetic"]),
         (["--where", "calls=1", "--dataset", "synthetic", "--protocol", "loo-full-unmasked@1"],
          ["ease.synthetic.unmasked"]),
-        (["--dataset", "nothing"], []),
+        (["--dataset", "synthetic", "--where", "ndcg@10>1"], []),
     ],
 )  # fmt: skip
 def test_filters(words, expected, root, capsys):
@@ -260,6 +260,17 @@ def test_conditions_that_are_none(condition, root, capsys):
         output(capsys, "list", "--where", condition)
     with pytest.raises(UsageError, match=r"no model has the metric 'ndgc@10'.*did you mean 'ndcg@10'"):
         output(capsys, "list", "--where", "ndgc@10>0")
+    with pytest.raises(UsageError, match=r"no model has the metric 'recall10'.*did you mean 'recall@10'"):
+        output(capsys, "list", "--where", "recall10>0")
+
+
+def test_datasets_and_protocols_that_no_model_has(root, capsys):
+    with pytest.raises(NotFoundError, match=r"of the dataset 'syntetic'.*did you mean 'synthetic'"):
+        output(capsys, "list", "--json", "--dataset", "syntetic")
+    with pytest.raises(NotFoundError, match=r"of the protocol 'loo-full'; there are: .*loo-full-masked@1"):
+        output(capsys, "list", "--protocol", "loo-full")
+    (root / "manifest.json").unlink()
+    assert names(output(capsys, "list", "--dataset", "synthetic")) == []
 
 
 def test_what_lies_elsewhere_is_listed_until_it_is_forgotten(root, tmp_path, capsys):
