@@ -502,6 +502,7 @@ class DiffusionRecommender(Recommender):
 
     @property
     def denoiser_calls(self) -> int:
+        check_numbers(guidance_scale=self.guidance_scale)
         steps = len(self.process.reverse_steps(self.num_inference_steps).timesteps)
         return steps * (2 if self.takes_guidance and self.guidance_scale != 1 else 1) * self.num_samples
 

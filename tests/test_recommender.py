@@ -127,6 +127,8 @@ def test_steps_and_guidance_of_one_call_are_gone_after_it():
     assert torch.equal(model.recommend(history).scores, before)
     with pytest.raises(UsageError, match=r"must lie in 1\.\.20, got 21"):
         model.recommend(history, num_inference_steps=21)
+    with pytest.raises(UsageError, match="guidance_scale must be a finite number, got nan"):
+        model.recommend(history, guidance_scale=float("nan"))
     assert torch.equal(model.recommend(history).scores, before)
     with pytest.raises(UsageError, match="DiffRec has no guidance_scale, so leave it out; it has: num_inference_steps"):
         DiffRec(9, dims=(4,)).set_sampling(guidance_scale=2.0)
