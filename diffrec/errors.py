@@ -7,6 +7,8 @@ import math
 from collections.abc import Iterable, Sequence
 from numbers import Integral
 
+_MOST_LISTED, _OF_MANY = 20, 8
+
 
 class DiffrecError(Exception):
     """Something went wrong and the message says what to do; `exit_code` is what the command returns."""
@@ -66,9 +68,18 @@ def near_match(seen: str, allowed: Iterable[str]) -> str:
     return f"; did you mean {by_lower[close[0]]!r}?" if close else ""
 
 
+def listed(words: Iterable[str], seen: str) -> str:
+    """All words in order; of more than twenty, the eight most like what was seen, and how many more there are."""
+    everything = sorted(words)
+    if len(everything) <= _MOST_LISTED:
+        return ", ".join(everything)
+    close = difflib.get_close_matches(seen.lower(), everything, n=_OF_MANY, cutoff=0.0)
+    return f"{', '.join(sorted(close))} and {len(everything) - len(close)} more"
+
+
 def choose(what: str, seen: str, allowed: Iterable[str]) -> str:
     """Return `seen` if it is allowed, else raise NotFoundError naming the choices and the near match."""
-    words = sorted(allowed)
+    words = list(allowed)
     if seen in words:
         return seen
-    raise NotFoundError(f"no {what} {seen!r}; there are: {', '.join(words)}{near_match(seen, words)}")
+    raise NotFoundError(f"no {what} {seen!r}; there are: {listed(words, seen)}{near_match(seen, words)}")

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from diffrec.errors import NotFoundError, UsageError, check_numbers, check_sizes, choose, near_match
+from diffrec.errors import NotFoundError, UsageError, check_numbers, check_sizes, choose, listed, near_match
 
 
 def test_the_near_match_ignores_case():
@@ -20,6 +20,12 @@ def test_choose_gives_what_it_was_given_or_names_the_choices():
         NotFoundError, match=r"^no schedule 'liner'; there are: cosine, linear; did you mean 'linear'\?$"
     ):
         choose("schedule", "liner", ["linear", "cosine"])
+
+
+def test_of_many_words_those_like_the_wrong_one_are_listed():
+    few = [f"model{number:02}" for number in range(20)]
+    assert listed(reversed(few), "x") == ", ".join(few)
+    assert listed([*few, "sasrec"], "sasrek").endswith(", sasrec and 13 more")
 
 
 def test_sizes():

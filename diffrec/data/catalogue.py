@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from diffrec.errors import IntegrityError, NotFoundError, UsageError, near_match
+from diffrec.errors import IntegrityError, NotFoundError, UsageError, listed, near_match
 from diffrec.paths import cache_dir, data_dir
 
 Origin = Literal["registered", "folder", "imported"]
@@ -61,7 +61,7 @@ def find(name: str) -> Entry:
     if name in known:
         return known[name]
     raise NotFoundError(
-        f"no dataset {name!r}; there are: {', '.join(sorted(known))}{near_match(name, known)}. "
+        f"no dataset {name!r}; there are: {listed(known, name)}{near_match(name, known)}. "
         f"Bring your own with 'diffrec data import FILE --name NAME', or set DIFFREC_DATA to a folder of datasets"
     )
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from diffrec.data.fetching import Manner, Missing, download, network_is_forbidden, read_url
-from diffrec.errors import DiffrecError, IntegrityError, NetworkError, NotFoundError, UsageError, near_match
+from diffrec.errors import DiffrecError, IntegrityError, NetworkError, NotFoundError, UsageError, listed, near_match
 from diffrec.files import write_file
 from diffrec.zoo.cache import ZooCache
 from diffrec.zoo.entry import (
@@ -216,6 +216,6 @@ def _all_failed(what: str, faults: Sequence[DiffrecError]) -> DiffrecError:
 
 
 def _unknown(name: str, rows: Mapping[str, Listing]) -> str:
-    there = f"there are: {', '.join(sorted(rows))}" if rows else "the zoo is empty"
+    there = f"there are: {listed(rows, name)}" if rows else "the zoo is empty"
     hint = f"; for the folder of that name write './{name}'" if os.path.isdir(name) else near_match(name, rows)
     return f"no zoo entry {name!r}; {there}{hint}"
