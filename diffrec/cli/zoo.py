@@ -98,7 +98,7 @@ def _check_place(args: argparse.Namespace, rows: Mapping[str, Listing]) -> None:
     for what, seen, known in (("dataset", args.dataset, {row.dataset for row in rows.values()}),
                               ("protocol", args.protocol, {row.protocol for row in rows.values()})):  # fmt: skip
         if rows and seen is not None:
-            choose(f"model in the zoo of the {what}", seen, known - {None})
+            choose(f"model in the zoo of the {what}", seen, [word for word in known if word])
 
 
 def _condition(text: str, rows: Mapping[str, Listing]) -> Callable[[Listing], bool]:
