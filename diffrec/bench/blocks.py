@@ -31,7 +31,7 @@ def _block(kind: str, name: str | None, tables: Sequence[Table]) -> str:
 
 
 def _training_free(tables: Sequence[Table]) -> str:
-    """Suite, dataset, protocol, metric, then one column a row; the best of a line in bold."""
+    """Dataset, protocol, metric, then one column a row; the best of a line in bold, suites that agree share a line."""
     rows = [{row.model: row for row in table.rows if row.role == "training-free"} for table in tables]
     names = [name for name in _columns(rows) if sum(name in line for line in rows) >= max(2, len(rows) / 4)]
     lines = [("dataset", "protocol", "metric", *names), ("---", "---", "---", *["---:"] * len(names))]
@@ -39,7 +39,7 @@ def _training_free(tables: Sequence[Table]) -> str:
         best = max((line[name].metrics[table.headline].mean for name in names if name in line), default=0.0)
         values = [_value(line.get(name), table.headline, best) for name in names]
         lines.append((table.dataset, table.protocol, metric_name(table.headline), *values))
-    return markdown_rows(lines)
+    return markdown_rows(list(dict.fromkeys(lines)))
 
 
 def _columns(rows: Sequence[dict[str, Row]]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -28,6 +28,15 @@ def cross_entropy_over_items(
     return _ChunkedCrossEntropy.apply(states, table, target, prior, weight)
 
 
+def logit_chunks(states: Tensor, table: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """A slice of the positions at a time, and memory (rows, items) for the logits of all items there."""
+    rows = max(1, _LOGITS_AT_ONCE // len(table))
+    memory = states.new_empty(min(rows, len(states)), len(table))
+    for start in range(0, len(states), rows):
+        here = slice(start, start + rows)
+        yield here, memory[: len(states[here])]
+
+
 class _ChunkedCrossEntropy(Function):
     """d loss / d logits = (softmax - onehot) / positions, formed in place chunk by chunk."""
 
@@ -40,14 +49,11 @@ class _ChunkedCrossEntropy(Function):
         prior: Callable[[slice], Tensor] | None,
         weight: Tensor | None,
     ) -> Tensor:
-        rows = max(1, _LOGITS_AT_ONCE // len(table))
         grad_states, grad_table = torch.empty_like(states), torch.zeros_like(table)
         total, grad_weight = states.new_zeros(()), states.new_zeros(())
-        memory = states.new_empty(min(rows, len(states)), len(table))
-        for start in range(0, len(states), rows):
-            here = slice(start, start + rows)
+        for here, memory in logit_chunks(states, table):
             picked = target[here, None]
-            logits = torch.mm(states[here], table.T, out=memory[: len(picked)])
+            logits = torch.mm(states[here], table.T, out=memory)
             known = None
             if prior is not None and weight is not None:
                 known = prior(here)

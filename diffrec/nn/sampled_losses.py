@@ -6,19 +6,18 @@ the target itself, which then adds nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch.autograd import Function
 from torch.nn.functional import embedding, softplus
 
+from diffrec.nn.cross_entropy import logit_chunks
 from diffrec.typing import Float, Int, Tensor
 
 Positive = Float[Tensor, " positions"]
 Negative = Float[Tensor, "positions negatives"]
 
-_LOGITS_AT_ONCE = 1 << 22  # 16 MiB of float32: inside a processor's cache
 _ALL_FOR_ONE_DRAWN = 64  # on a processor, the logits of so many items cost what one vector costs that is looked up
 
 
@@ -48,7 +47,7 @@ class _LogitsOfSome(Function):
     def forward(ctx: Any, states: Tensor, table: Tensor, items: Tensor) -> Tensor:
         ctx.save_for_backward(states, table, items)
         taken = states.new_empty(items.shape)
-        for here, memory in _chunks(states, table):
+        for here, memory in logit_chunks(states, table):
             torch.gather(torch.mm(states[here], table.T, out=memory), 1, items[here], out=taken[here])
         return taken
 
@@ -56,20 +55,11 @@ class _LogitsOfSome(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         states, table, items = ctx.saved_tensors
         grad_states, grad_table = torch.empty_like(states), torch.zeros_like(table)
-        for here, memory in _chunks(states, table):
+        for here, memory in logit_chunks(states, table):
             slope = memory.zero_().scatter_add_(1, items[here], grad[here])
             torch.mm(slope, table, out=grad_states[here])
             grad_table.addmm_(slope.T, states[here])
         return grad_states, grad_table, None
-
-
-def _chunks(states: Tensor, table: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Some positions at a time, and memory for the logits of all items there."""
-    rows = max(1, _LOGITS_AT_ONCE // len(table))
-    memory = states.new_empty(min(rows, len(states)), len(table))
-    for start in range(0, len(states), rows):
-        here = slice(start, start + rows)
-        yield here, memory[: len(states[here])]
 
 
 def shared_negatives(

@@ -33,6 +33,16 @@ def test_rows_without_training_have_a_line_a_table_and_a_column_each(result):
     ]
 
 
+def test_suites_that_agree_share_a_line(result):
+    def lines(again):
+        suites = {"quick": 0.05, "again": again}
+        tables = [table([result("ease", value, suite=suite)]) for suite, value in suites.items()]
+        return filled("<!-- training-free -->\n<!-- end -->", tables).splitlines()[4:-2]
+
+    assert lines(0.05) == ["| ml-100k | loo-full-masked@1 | NDCG@10 | **.0500** |"]
+    assert len(lines(0.06)) == 2
+
+
 def test_a_table_that_is_not_there_names_the_near_match(board):
     with pytest.raises(
         NotFoundError, match="no table 'quick/ml-1m'; there are: quick/ml-100k; did you mean 'quick/ml-1"

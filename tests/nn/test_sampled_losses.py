@@ -51,7 +51,7 @@ def test_every_position_has_negatives_of_its_own():
 
 @pytest.mark.parametrize("at_once", [1, 9, 30, 1 << 22])
 def test_logits_looked_up_and_taken_from_all_have_the_same_slopes(monkeypatch, at_once):
-    monkeypatch.setattr(losses, "_LOGITS_AT_ONCE", at_once)
+    monkeypatch.setattr("diffrec.nn.cross_entropy._LOGITS_AT_ONCE", at_once)
     got = {}
     for limit in (0, 64):
         monkeypatch.setattr(losses, "_ALL_FOR_ONE_DRAWN", limit)
