@@ -7,7 +7,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import pytorch_lightning as pl
 import torch
@@ -81,6 +81,11 @@ class Recommender(pl.LightningModule):
         super().__init_subclass__(**kwargs)
         if "__init__" in cls.__dict__:
             cls.__init__ = _remember_arguments(cls.__init__)
+
+    def remade(self, **changes: object) -> Recommender:
+        """A model with the same constructor arguments but for `changes`, with weights of its own, on the CPU."""
+        with torch.random.fork_rng(devices=[]):
+            return type(self)(**{**dict[str, Any](self.init_args), **changes})
 
     # what a model gives
 

@@ -36,7 +36,7 @@ from diffrec.lists import top_k
 from diffrec.metrics.functional import hide, target_ranks
 from diffrec.recommender import DiffusionRecommender, Recommender, count_parameters
 from diffrec.strict_json import short
-from diffrec.training.build import build
+from diffrec.training.build import build, decoded
 from diffrec.training.config import compose
 from diffrec.training.fit import fit
 
@@ -114,7 +114,7 @@ def solved(result: Result, folder: Path) -> Recommender:
     torch.manual_seed(result.seed)
     run = build([config_file(result, folder)], run_dir=folder / "run")
     fit(run)
-    return run.model.to(run.trainer.strategy.root_device).eval()
+    return decoded(run.model.to(run.trainer.strategy.root_device).eval(), result.config)
 
 
 def trained_again(result: Result, folder: Path) -> Result:
@@ -222,7 +222,7 @@ def _about_the_model(
     result: Result, model: Recommender, arguments: Mapping[str, Any] | None, exact: bool
 ) -> Iterator[str]:
     """The fields of a record that a model has by itself."""
-    stated = result.config["model"].get("init_args", {})
+    stated = {**result.config["model"].get("init_args", {}), **result.config.get("decoding", {})}
     built = stated if arguments is None else arguments
     for name, value in stated.items():
         if name not in built or built[name] != value:

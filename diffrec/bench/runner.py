@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -26,6 +26,7 @@ from diffrec.data.sources import load_dataset
 from diffrec.errors import DiffrecError, IntegrityError
 from diffrec.paths import naming
 from diffrec.recommender import Recommender
+from diffrec.training.build import decoded
 from diffrec.training.config import compose
 from diffrec.training.fit import FitResult
 
@@ -200,7 +201,8 @@ def attempt(
                 return None
             if (there := come_since(task, folders.results)) is not None:
                 return Outcome(cell, there, reused=True)
-            trained = run_cell(cell, folders.runs, progress)
+            with _alone(cell, folders):
+                trained = run_cell(cell, folders.runs, progress)
             result = read_result(write_result(trained.result, to_parquet(trained.ranks), folders.results))
             keep(replace(trained, result=result))
             return Outcome(cell, result)
@@ -210,6 +212,27 @@ def attempt(
             log.write(f"{cell.suite} {cell}\n{traceback.format_exc()}\n")
         kind = "" if isinstance(error, DiffrecError) else f"{type(error).__name__}: "
         return Outcome(cell, None, error=kind + str(error).strip().partition("\n")[0])
+
+
+@contextmanager
+def _alone(cell: Cell, folders: Folders) -> Iterator[None]:
+    """Within the block nobody trains the weights that the cell shares with the row that it is a control of."""
+    if not _decodes(cell):
+        yield
+        return
+    with holding(folders.lock(_of_weights(cell)), wait=True):
+        yield
+
+
+def _decodes(cell: Cell) -> bool:
+    """Whether it measures the weights of the row that it is a control of, in another way."""
+    return "decoding" in compose(cell.model.configs, overrides(cell))
+
+
+def _of_weights(cell: Cell) -> Cell:
+    """The cell whose weights are measured: itself, or of the row that it is a control of."""
+    name = cell.model.control_of
+    return cell if name is None or not _decodes(cell) else replace(cell, model=replace(cell.model, name=name))
 
 
 def come_since(task: Task, results: Path) -> Result | None:
@@ -228,14 +251,17 @@ def run_cell(cell: Cell, runs: Path, progress: Progress | None = None) -> Traine
     A run of this cell that was interrupted after an epoch is taken up again, where nothing that numbers depend on
     has changed; the result is then that of an uninterrupted run, and its seconds of training are those of both.
     Under a protocol that trains on its validation items, another run comes first and chooses the number of epochs.
+    A control that changes `decoding` only measures the weights of the row it is a control of, which are trained where
+    `runs` does not have them.
     """
-    family, words = runs / cell.path.with_suffix(""), overrides(cell)
+    family, words = runs / _of_weights(cell).path.with_suffix(""), overrides(cell)
     config, chosen = compose(cell.model.configs, words), _chosen(cell, family, progress)
     more = [] if chosen is None else _epochs(chosen.epoch)
     with training(cell.model.configs, [*words, *more], family, cell.seed, progress) as fitted:
         run, selected = fitted.run, fitted.result
         if chosen is not None:
             selected = replace(chosen, seconds=chosen.seconds + selected.seconds, checkpoint=selected.checkpoint)
+        run = replace(run, model=decoded(run.model, config))
         result, ranks = measure(cell, run, config, selected, fitted.memory)
     log = next(logger for logger in run.trainer.loggers if isinstance(logger, CSVLogger)).log_dir
     return Trained(cell, result, ranks, run.model, run.data.dataset, unfinished.whole_log(Path(log) / "metrics.csv"))

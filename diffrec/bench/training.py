@@ -14,6 +14,7 @@ from diffrec.bench import unfinished
 from diffrec.bench.provenance import PeakMemory
 from diffrec.data.sources import load_dataset
 from diffrec.training.build import Run, build
+from diffrec.training.checkpoint_io import load_weights, read_checkpoint
 from diffrec.training.config import compose
 from diffrec.training.fit import FitResult, fit, monitored
 
@@ -36,11 +37,16 @@ def training(
     """Train in a new folder of `family`; the run is finished where the block ends without an error.
 
     A run of the same configuration, code, packages, device and data that was interrupted after an epoch is taken up
-    again; the result is then that of an uninterrupted run.
+    again; the result is then that of an uninterrupted run. What `decoding` changes has no part in training: a
+    configuration with it takes the weights of such a run that is finished, where there is one.
     """
     torch.manual_seed(seed)
     config = compose(configs, words)
+    again = config.pop("decoding", None) is not None
     mine, dataset = unfinished.origin(config), _dataset_of(config)
+    if again and (there := unfinished.finished(family, mine, lambda: load_dataset(dataset).sha256)) is not None:
+        yield _as_it_was(configs, words, *there)
+        return
     with unfinished.run_folder(family, mine, lambda: load_dataset(dataset).sha256) as folder:
         run = build(configs, words, folder)
         unfinished.begin(folder, mine, run.data.dataset.sha256)
@@ -52,7 +58,18 @@ def training(
         fitted = fit(run, unfinished.last_checkpoint(folder))
         run.model.to(device).eval()
         yield Fitted(run, replace(fitted, seconds=watch.earlier + fitted.seconds), memory)
-        unfinished.finish(folder)
+        unfinished.finish(folder, replace(fitted, seconds=watch.earlier + fitted.seconds))
+
+
+def _as_it_was(configs: Sequence[str], words: Sequence[str], folder: Path, fitted: FitResult) -> Fitted:
+    """A finished run, with its weights."""
+    run = build(configs, words, folder)
+    device = run.trainer.strategy.root_device
+    memory = PeakMemory(device)
+    assert fitted.checkpoint is not None
+    load_weights(run.model, read_checkpoint(fitted.checkpoint), fitted.checkpoint)
+    run.model.to(device).eval()
+    return Fitted(run, fitted, memory)
 
 
 def _dataset_of(config: dict[str, object]) -> str:

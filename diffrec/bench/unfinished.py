@@ -1,4 +1,7 @@
-"""Run folders of cells. One whose owner was stopped is taken up again where it goes on as if nothing had happened."""
+"""Run folders of cells. One whose owner was stopped is taken up again where it goes on as if nothing had happened.
+
+One that is finished says what it came to, for rows that measure the same weights in another way.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +28,10 @@ from diffrec.files import write_file
 from diffrec.strict_json import from_json, to_json
 from diffrec.training.build import new_run_dir
 from diffrec.training.checkpoint_io import read_checkpoint
+from diffrec.training.fit import FitResult
 
 NOTE = "unfinished.json"  # lies in a run folder from the first step of training to the end of the test
+FINISHED = "finished.json"  # takes its place, with what training came to
 Origin = dict[str, Any]
 
 
@@ -78,22 +84,38 @@ def begin(folder: Path, mine: Origin, dataset_sha256: str) -> None:
     write_file(folder / NOTE, to_json({**mine, "dataset_sha256": dataset_sha256, "folder": os.path.realpath(folder)}))
 
 
-def finish(folder: Path) -> None:
-    """There is nothing left to take up."""
+def finish(folder: Path, fitted: FitResult) -> None:
+    """There is nothing left to take up; note what training came to."""
+    note = from_json((folder / NOTE).read_bytes(), str(folder / NOTE))
+    assert isinstance(note, dict)
+    came_to = {name: value for name, value in asdict(fitted).items() if name != "checkpoint"}
+    write_file(folder / FINISHED, to_json({**note, "fitted": came_to}))
     (folder / NOTE).unlink()
 
 
-def _may_be_taken_up(folder: Path, mine: Origin, dataset_sha256: Callable[[], str]) -> bool:
-    if last_checkpoint(folder) is None or not (folder / NOTE).is_file():
-        return False
+def finished(family: Path, mine: Origin, dataset_sha256: Callable[[], str]) -> tuple[Path, FitResult] | None:
+    """The newest finished folder in `family` of the same origin and data, with what its training came to."""
+    for folder in sorted(family.glob("version_*"), key=_number, reverse=True):
+        best = folder / "checkpoints" / "best.ckpt"
+        if best.is_file() and (note := _note(folder / FINISHED, mine, dataset_sha256)) is not None:
+            return folder, FitResult(checkpoint=best, **note["fitted"])
+    return None
+
+
+def _note(path: Path, mine: Origin, dataset_sha256: Callable[[], str]) -> dict[str, Any] | None:
+    """What is noted of a folder, None where that is of another origin or of other data."""
     try:
-        note = from_json((folder / NOTE).read_bytes(), str(folder / NOTE))
+        note = from_json(path.read_bytes(), str(path))
     except (IntegrityError, FileNotFoundError):  # damaged, or finished a moment ago
-        return False
-    here = {**mine, "folder": os.path.realpath(folder)}  # Lightning forgets the best value of a folder that was moved
+        return None
+    here = {**mine, "folder": os.path.realpath(path.parent)}  # Lightning forgets the best value of one that was moved
     if not isinstance(note, dict) or {key: note.get(key) for key in here} != here:
-        return False
-    if note.get("dataset_sha256") != dataset_sha256():
+        return None
+    return note if note.get("dataset_sha256") == dataset_sha256() else None
+
+
+def _may_be_taken_up(folder: Path, mine: Origin, dataset_sha256: Callable[[], str]) -> bool:
+    if last_checkpoint(folder) is None or _note(folder / NOTE, mine, dataset_sha256) is None:
         return False
     try:
         read_checkpoint(folder / "checkpoints" / "last.ckpt")

@@ -104,7 +104,9 @@ def _fit(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     hush_lightning()
     if args.resume is not None and args.init_from is not None:
         raise UsageError("--resume goes on with a run, --init-from begins one; give one of the two")
-    _refuse_to_choose_by_what_was_trained_on(compose(args.config, overrides))
+    config = compose(args.config, overrides)
+    _refuse_decoding(config)
+    _refuse_to_choose_by_what_was_trained_on(config)
     run_dir, checkpoint = _resume_from(args, overrides)
     run = build(args.config, overrides, run_dir)
     if not args.quiet:
@@ -144,6 +146,11 @@ def _start_from(run: Run, args: argparse.Namespace) -> StartFrom:
     start = StartFrom(source, args.init_from, dataset, match, vectors, run.run_dir)
     run.trainer.callbacks.append(start)  # pyright: ignore[reportAttributeAccessIssue]
     return start
+
+
+def _refuse_decoding(config: Mapping[str, Any]) -> None:
+    if "decoding" in config:
+        raise UsageError("decoding is for rows of a suite, which 'diffrec bench run' measures; set it below model")
 
 
 def _refuse_to_choose_by_what_was_trained_on(config: Mapping[str, Any]) -> None:
@@ -204,6 +211,7 @@ def _measure(stage: str, args: argparse.Namespace, overrides: Sequence[str]) -> 
     bar = str(not args.quiet and sys.stderr.isatty()).lower()
     screen = ["--trainer.logger=false", f"--trainer.enable_progress_bar={bar}"]
     run = build(args.config, [*screen, *overrides], run_of(args.ckpt))
+    _refuse_decoding(run.config)
     load_weights(run.model, checkpoint, args.ckpt)
     if stage == "predict":
         return _predict(run, args.output or run.run_dir / "predictions.parquet", args.k)

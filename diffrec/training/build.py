@@ -21,6 +21,7 @@ from diffrec.recommender import ClosedFormRecommender, Recommender
 from diffrec.training.checkpoint_io import AtomicCheckpointIO
 from diffrec.training.config import compose
 from diffrec.training.guards import StopAtNonFinite
+from diffrec.training.products import QuickProducts
 from diffrec.training.resume import LastCheckpoint, RandomStates, StopsWhereItStopped
 
 
@@ -57,6 +58,24 @@ def build(configs: Sequence[str | Path], overrides: Sequence[str] = (), run_dir:
     return Run(model, data, cli.trainer, config, folder)
 
 
+def decoded(model: Recommender, config: Mapping[str, Any]) -> Recommender:
+    """The trained `model` as it is measured: with the arguments that `decoding` of its configuration changes.
+
+    UsageError where they are of the weights, which are then of another shape.
+    """
+    changes = config.get("decoding")
+    if not changes:
+        return model
+    other = model.remade(**changes)
+    try:
+        other.load_state_dict(model.state_dict())
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise UsageError(f"decoding changes the weights, set {', '.join(changes)} below model: {reason}") from None
+    other.vocabulary = model.vocabulary
+    return other.to(model.device).eval()
+
+
 def _construct(config: dict[str, object], folder: Path) -> _Lightning:
     return _Lightning(
         Recommender,
@@ -65,6 +84,7 @@ def _construct(config: dict[str, object], folder: Path) -> _Lightning:
         trainer_defaults={
             "callbacks": [
                 StopAtNonFinite(),
+                QuickProducts(),
                 RandomStates(),
                 StopsWhereItStopped(),
                 LastCheckpoint(folder / "checkpoints"),
@@ -112,7 +132,7 @@ def last_checkpoint(config: Mapping[str, Any], run_dir: Path | None = None) -> P
 
 def _completed(config: dict[str, object], folder: Path) -> dict[str, Any]:
     """The configuration with the seed of the data, one device, and every place that is written to inside `folder`."""
-    complete: dict[str, Any] = deepcopy(config)
+    complete: dict[str, Any] = deepcopy({key: part for key, part in config.items() if key != "decoding"})
     complete["data"].setdefault("seed", complete["seed_everything"])
     trainer = complete["trainer"]
     trainer |= {"default_root_dir": str(folder), "devices": 1}

@@ -21,7 +21,7 @@ from diffrec.plugins import by_class, plugins
 from diffrec.recommender import Recommender
 from diffrec.training.yaml_tree import Node
 
-_TOP_LEVEL = ("seed_everything", "model", "data", "trainer")
+_TOP_LEVEL = ("seed_everything", "model", "data", "trainer", "decoding")
 _FOLDERS = ("save_dir", "dirpath", "dir", "default_root_dir")  # everything is written below the run folder
 _FILE_NAMES = ("filename", "name", "version", "sub_dir", "id")
 _LEAVES_FOLDER = re.compile(r"[/\\]|\.\.")
@@ -45,6 +45,8 @@ def faults(tree: Node) -> list[str]:
         found += _class_faults(model, Recommender, "model")
     if data := tree.get("data"):
         found += _argument_faults(data, InteractionDataModule, "data")
+    if (decoding := tree.get("decoding")) and not found and model:
+        found += _decoding_faults(decoding, model)
     if trainer := tree.get("trainer"):
         found += [*_argument_faults(trainer, Trainer, "trainer"), *_device_faults(trainer)]
     return found
@@ -53,6 +55,13 @@ def faults(tree: Node) -> list[str]:
 def _seed_faults(node: Node | None) -> Iterator[str]:
     if node is not None and (type(node.value) is not int or node.value < 0):
         yield f"{node.where}: seed_everything must be a whole number from 0, got {node.plain()!r}"
+
+
+def _decoding_faults(decoding: Node, model: Node) -> Iterator[str]:
+    """Faults of `decoding`, arguments of the model that are other ones once it is trained."""
+    cls = _import_class(str(model.plain()["class_path"]))  # type: ignore[index]
+    assert isinstance(cls, type)
+    yield from _argument_faults(decoding, cls, "decoding")
 
 
 def _device_faults(trainer: Node) -> Iterator[str]:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save as bytes_of_tensors
@@ -85,8 +84,7 @@ def rounded(model: Recommender, dtype: str) -> Recommender:
     """The model that an entry with that dtype gives; UsageError for another dtype than `config.DTYPES`, DiffrecError
     where the type does not hold a weight."""
     choose("dtype", dtype, DTYPES)
-    with torch.random.fork_rng(devices=[]):
-        copy = type(model)(**dict[str, Any](model.init_args))
+    copy = model.remade()
     exact = model.state_dict()
     state = {name: narrowed(tensor.detach().cpu(), dtype) for name, tensor in exact.items()}
     if name := non_finite(state):

@@ -180,8 +180,7 @@ def item_dims(model: Recommender) -> dict[str, tuple[int, int]]:
     Found by building the same model for one item more. In a table of embeddings one place more than items is padding,
     which comes first; columns behind those of the items are of something else. UsageError for any other place.
     """
-    with torch.random.fork_rng(devices=[]):
-        twin = type(model)(**{**model.init_args, "num_items": model.num_items + 1})
+    twin = model.remade(num_items=model.num_items + 1)
     wider = {name: parameter.shape for name, parameter in twin.named_parameters()}
     tables = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Embedding)}
     found = {}

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffrec.bench import runner
+from diffrec.bench import lock, runner
 from diffrec.bench.leaderboard import leaderboard
 from diffrec.bench.lock import holding
+from diffrec.bench.rerun import trained_again, training_findings
 from diffrec.bench.result import TIMINGS, read_result, read_results
 from diffrec.bench.runner import Folders, Outdated, plan, run_cell, run_suite
 from diffrec.bench.suite import load_suite
@@ -271,6 +272,53 @@ def test_a_trained_model_comes_back_with_its_weights_and_curve(suite_file, folde
     control = run_cell(cells["off", 0], folders.runs).result
     assert (control.role, control.control_of, control.denoiser_calls) == ("control", "diffrec", 1)
     assert control.config_sha256 != result.config_sha256
+
+
+DECODED = """
+  - {name: diffrec, configs: [model/diffrec], overrides: [--trainer.max_epochs=2, '--model.dims=[8]', --model.lr=1e-2]}
+  - {name: twice, configs: [model/diffrec], control_of: diffrec, overrides: [--trainer.max_epochs=2,
+     '--model.dims=[8]', --model.lr=1e-2, --decoding.num_inference_steps=2]}
+  - {name: wider, configs: [model/diffrec], control_of: diffrec, overrides: [--trainer.max_epochs=2,
+     '--model.dims=[8]', --model.lr=1e-2, '--decoding.dims=[9]']}
+"""
+
+
+@pytest.mark.parametrize("order", [["diffrec", "twice"], ["twice", "diffrec"]])
+def test_a_control_of_decoding_measures_the_weights_of_its_row(suite_file, folders, order):
+    cells = {c.model.name: c for c in load_suite(suite_file(suite_file().read_text() + DECODED)).cells()}
+    results = {name: run_cell(cells[name], folders.runs).result for name in order}
+    row, control = results["diffrec"], results["twice"]
+    assert control.weights_sha256 == row.weights_sha256
+    assert (control.selection.value, control.epochs) == (row.selection.value, row.epochs)
+    assert (row.denoiser_calls, control.denoiser_calls) == (5, 2)
+    assert control.config == {**row.config, "decoding": {"num_inference_steps": 2}}
+    assert control.config_sha256 != row.config_sha256
+    trainings = list((folders.runs / "tiny/synthetic").rglob("best.ckpt"))
+    assert len(trainings) == (1 if order[0] == "diffrec" else 2)  # only a control looks for what is finished
+    assert (control.train_seconds == row.train_seconds) == (order[0] == "diffrec")
+    assert all(path.is_relative_to(folders.runs / "tiny/synthetic/diffrec/seed0") for path in trainings)
+    assert not list(training_findings(control, trained_again(control, folders.runs), exact=True))
+
+
+def test_a_control_of_decoding_that_changes_the_weights_is_refused(suite_file, folders):
+    suite = load_suite(suite_file(suite_file().read_text() + DECODED)).only(["wider"])
+    (outcome,) = run_suite(suite, folders)
+    assert outcome.error is not None
+    assert outcome.error.startswith("decoding changes the weights, set dims below model: size mismatch for ")
+
+
+def test_nobody_else_trains_the_weights_that_a_control_needs(suite_file, folders, monkeypatch):
+    suite = load_suite(suite_file(suite_file().read_text() + DECODED)).only(["diffrec", "twice"])
+    held, real = {}, runner.run_cell
+
+    def looking(cell, *others):
+        held[cell.model.name] = lock.held(folders.lock(suite_cells["diffrec"]))
+        return real(cell, *others)
+
+    suite_cells = {c.model.name: c for c in suite.cells()}
+    monkeypatch.setattr(runner, "run_cell", looking)
+    assert [o.error for o in run_suite(suite, folders)] == [None, None]
+    assert held == {"diffrec": True, "twice": True}
 
 
 def test_a_suite_that_never_validates_says_so(suite_file, folders):

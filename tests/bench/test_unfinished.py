@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -15,7 +15,8 @@ from diffrec.bench.lock import holding
 from diffrec.bench.result import TIMINGS
 from diffrec.bench.runner import Folders, run_suite
 from diffrec.bench.suite import load_suite
-from diffrec.bench.unfinished import NOTE, begin, finish, origin, run_folder
+from diffrec.bench.unfinished import NOTE, begin, finish, finished, origin, run_folder
+from diffrec.training.fit import FitResult
 
 TRAINED = "  - {{name: sasrec, configs: [model/sasrec], overrides: [--model.embedding_size=8, --model.lr=1e-2{}]}}\n"
 SHORT = ", --trainer.max_epochs=6"
@@ -95,8 +96,19 @@ def taken(family, config=None, dataset="data"):
 def test_an_unfinished_run_is_taken_up_until_it_is_finished(family):
     assert taken(family) == "version_1"
     assert taken(family) == "version_1"
-    finish(family / "version_1")
+    assert finished(family, origin({"seed_everything": 0}), lambda: "data") is None
+    fitted = FitResult("valid/ndcg@10", 0.25, 3, 5, 1.5, None)
+    finish(family / "version_1", fitted)
     assert taken(family) == "version_2"
+    best = family / "version_1" / "checkpoints" / "best.ckpt"
+    assert finished(family, origin({"seed_everything": 0}), lambda: "data") is None  # there are no weights
+    best.touch()
+    assert finished(family, origin({"seed_everything": 0}), lambda: "data") == (
+        family / "version_1",
+        replace(fitted, checkpoint=best),
+    )
+    assert finished(family, origin({"seed_everything": 1}), lambda: "data") is None
+    assert finished(family, origin({"seed_everything": 0}), lambda: "other data") is None
 
 
 def test_another_experiment_starts_afresh(family, monkeypatch):

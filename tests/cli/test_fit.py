@@ -127,6 +127,17 @@ def test_errors_say_what_is_wrong(words, code, message, call):
     assert not Path("runs").exists() or not list(Path("runs").glob("*/*"))
 
 
+@pytest.mark.parametrize("command", ["fit", "test"])
+def test_decoding_is_for_the_harness(call, command):
+    call("fit", *SMALL, *SHORT)
+    weights = ["--ckpt", "runs/sasrec-synthetic/version_0/checkpoints/best.ckpt"] if command == "test" else []
+    words = [*SMALL, "--model.embedding_size=16", *weights, "--decoding.dropout=0.5", "--quiet"]
+    code, _, err = call(command, *words)
+    assert code == 2
+    assert "decoding is for rows of a suite" in err
+    assert len(list(Path("runs/sasrec-synthetic").iterdir())) == 1
+
+
 def test_a_checkpoint_of_another_model_is_refused(call):
     assert call("fit", *SMALL, *SHORT)[0] == 0
     best = "runs/sasrec-synthetic/version_0/checkpoints/best.ckpt"

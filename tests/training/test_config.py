@@ -46,7 +46,7 @@ def test_all_faults_are_reported_at_once_with_file_line_and_near_match(tmp_path,
         "mine.yaml:15: key 'patiens' is not an argument of pytorch_lightning.callbacks.EarlyStopping; "
         "did you mean 'patience'?",
         next(line for line in str(caught.value).splitlines() if "no metric 'valid/ndgc@10'" in line),
-        "mine.yaml:1: key 'modle' is not one of seed_everything, model, data, trainer; did you mean 'model'?",
+        "mine.yaml:1: key 'modle' is not one of seed_everything, model, data, trainer, decoding; did you mean 'model'?",
         "mine.yaml:5: key 'embeding_size' is not an argument of diffrec.models.DreamRec; "
         "did you mean 'embedding_size'?",
         "mine.yaml:6: schedule must be one of 'linear', 'cosine', 'exponential', got 'lineer'; did you mean 'linear'?",
@@ -90,6 +90,10 @@ def test_overrides_are_short_for_arguments_of_classes():
     [
         (["--model.embeding_size=1"], r"--model.embeding_size: key 'embeding_size' .*'embedding_size'"),
         (["--modle.lr=1"], r"--modle.lr: key 'modle' is not one of .*'model'"),
+        (["--decoding.dropuot=0.1"], "key 'dropuot' is not an argument .*'dropout'"),
+        (["--decoding.num_items=5"], "num_items comes from the dataset"),
+        (["--decoding.dropout=[1]"], "--decoding.dropout: dropout must be float"),
+        (["--decoding=[1]"], "the arguments of decoding must be a mapping"),
         (["--model.lr"], "needs a value"),
         (["lr=1"], "unexpected word 'lr=1'"),
         (["--model.num_items=5"], "num_items comes from the dataset"),
