@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Sequence
-from numbers import Integral
+from numbers import Integral, Real
+from typing import TypeGuard
 
 _MOST_LISTED, _OF_MANY = 20, 8
 
@@ -47,18 +48,24 @@ class PluginWarning(UserWarning):
 def check_sizes(least: int = 1, **sizes: int | Sequence[int]) -> None:
     """UsageError, by its name, for a size below `least` or no whole number, and for a list of none."""
     for name, size in sizes.items():
-        members = size if isinstance(size, Sequence) else (size,)
-        if not members or not all(isinstance(member, Integral) and member >= least for member in members):
-            what = "whole numbers, at least one," if isinstance(size, Sequence) else "a whole number"
+        members = size if isinstance(size, Sequence) and not isinstance(size, str) else (size,)
+        if not members or not all(is_whole(member) and member >= least for member in members):
+            what = "whole numbers, at least one," if members is size else "a whole number"
             raise UsageError(f"{name} must be {what} from {least}, got {size!r}")
+
+
+def is_whole(value: object) -> TypeGuard[int]:
+    """Whether it is a whole number and no truth value."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def check_numbers(low: float = -math.inf, high: float = math.inf, **numbers: float) -> None:
     """UsageError, by its name, for a number that is not finite or not in low <= number < high."""
     for name, number in numbers.items():
-        if not (math.isfinite(number) and low <= number < high):
+        real = isinstance(number, Real) and not isinstance(number, bool)
+        if not (real and math.isfinite(number) and low <= number < high):
             ends = f" from {low:g}" * (low > -math.inf) + f" to below {high:g}" * (high < math.inf)
-            raise UsageError(f"{name} must be a finite number{ends}, got {number}")
+            raise UsageError(f"{name} must be a finite number{ends}, got {number!r}")
 
 
 def near_match(seen: str, allowed: Iterable[str]) -> str:

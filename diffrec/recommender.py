@@ -23,7 +23,7 @@ from diffrec.diffusion.rectified_flow import RectifiedFlow
 from diffrec.diffusion.sampler import Denoise, DrawsNoise, Guided, Process, TakesCondition, sample
 from diffrec.diffusion.schedulers import Scheduler, with_settings
 from diffrec.diffusion.timesteps import TimestepSampler
-from diffrec.errors import DiffrecError, UsageError, check_numbers, check_sizes
+from diffrec.errors import DiffrecError, UsageError, check_numbers, check_sizes, is_whole
 from diffrec.lists import Recommendations, last_items, right_padded, top_k
 from diffrec.metrics.functional import all_finite
 from diffrec.metrics.ranking import RankingMetrics
@@ -134,12 +134,13 @@ class Recommender(pl.LightningModule):
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
     ) -> Recommendations:
-        """The k best items for each history.
+        """The k best items for each history, or all there are where the model has fewer.
 
         history: (batch, length) item numbers, oldest first, 0 for padding on either side; or the titles
         or ids of one user, or of several, for a model with a vocabulary. exclude_seen leaves out the history, exclude
-        further items. Lists depend on the history, `seed` and nothing else unless `noise` is given. times: (batch,
-        length) the second of every item, for models that read them; without, all is taken to be at once.
+        further items; a list that ends early for it is filled up with 0. Lists depend on the history, `seed` and
+        nothing else unless `noise` is given. times: (batch, length) the second of every item, for models that read
+        them; without, all is taken to be at once.
         num_inference_steps, guidance_scale: for this call, as `set_sampling` would set them.
         """
         with self._sampling(num_inference_steps, guidance_scale):
@@ -157,6 +158,7 @@ class Recommender(pl.LightningModule):
         times: History | None,
     ) -> Recommendations:
         check_sizes(k=k)
+        k = min(k, self.num_items)
         history = self._checked_items(history)
         times = None if times is None else right_padded(history, times.to(self.device))
         history = right_padded(history)
@@ -177,7 +179,10 @@ class Recommender(pl.LightningModule):
         return Recommendations(torch.cat([c.items for c in chunks]), torch.cat([c.scores for c in chunks]))
 
     def _checked_items(self, items: Int[Tensor, "batch slots"]) -> Int[Tensor, "batch slots"]:
-        """The same on the model's device; UsageError for what is no item number."""
+        """The same on the model's device; UsageError for what is no table of item numbers."""
+        if items.ndim != 2 or items.dtype.is_floating_point:
+            seen = f"{tuple(items.shape)} of {str(items.dtype).removeprefix('torch.')}"
+            raise UsageError(f"item numbers are a (batch, length) tensor of whole numbers, got {seen}")
         wrong = items[(items < 0) | (items > self.num_items)]
         if len(wrong):
             raise UsageError(f"item numbers must lie in 1..{self.num_items}, 0 for padding, got {int(wrong[0])}")
@@ -208,12 +213,17 @@ class Recommender(pl.LightningModule):
             raise UsageError("this model has no vocabulary; pass a (batch, length) tensor of item numbers")
         if isinstance(queries, str):
             raise UsageError(f"a history is a list of titles or ids, got the text {queries!r}; write [{queries!r}]")
-        several = bool(queries) and not isinstance(queries[0], str | int)
+        if not isinstance(queries, Sequence):
+            what = "a list of titles or ids, or a (batch, length) tensor of item numbers"
+            raise UsageError(f"a history is {what}, got {type(queries).__name__}")
+        several = bool(queries) and isinstance(queries[0], Sequence) and not isinstance(queries[0], str)
         rows = queries if several else [queries]
         if not all(isinstance(row, Sequence) and not isinstance(row, str) for row in rows):
             raise UsageError(
                 "histories are lists of titles or ids, one list a user; got a title or an id beside a list"
             )
+        if wrong := [q for row in rows for q in row if not (isinstance(q, str) or is_whole(q))]:  # pyright: ignore[reportGeneralTypeIssues]
+            raise UsageError(f"a title or an id is text or a whole number, got {wrong[0]!r}")
         numbers = [torch.tensor([self.vocabulary.number(str(q)) for q in row], dtype=torch.int64) for row in rows]  # pyright: ignore[reportGeneralTypeIssues]
         return nn.utils.rnn.pad_sequence(numbers, batch_first=True)
 
@@ -244,7 +254,7 @@ class Recommender(pl.LightningModule):
             for name, value in asked.items():
                 setattr(self, name, self._scheduler_called(str(value)) if name == "scheduler" else value)
             _ = self.denoiser_calls  # looks at all of them
-        except DiffrecError:
+        except Exception:
             for name, value in before.items():
                 setattr(self, name, value)
             raise

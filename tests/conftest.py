@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from jaxtyping import install_import_hook
+from jaxtyping import config, install_import_hook
 
 install_import_hook("diffrec", "beartype.beartype")
 
@@ -16,6 +16,12 @@ from safetensors.torch import load_file  # noqa: E402
 collect_ignore = ["example_plugin"]  # test_plugins.py installs it first
 
 torch.set_num_threads(1)  # small models; two threads on a busy machine are many times slower
+
+
+@pytest.fixture
+def unchecked_types(monkeypatch):
+    """Annotations are not checked, as for users: what a test gives on purpose is of another type."""
+    monkeypatch.setattr(config, "jaxtyping_disable", True)
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ def test_of_many_words_those_like_the_wrong_one_are_listed():
     assert listed([*few, "sasrec"], "sasrek").endswith(", sasrec and 13 more")
 
 
-def test_sizes():
+def test_sizes(unchecked_types):
     check_sizes(width=1, dims=(3, 1), layers=[7])
     check_sizes(least=2, width=2)
     for wrong in (0, -3):
@@ -36,6 +36,9 @@ def test_sizes():
             check_sizes(height=4, width=wrong)
     with pytest.raises(UsageError, match=r"^width must be a whole number from 2, got 1$"):
         check_sizes(least=2, width=1)
+    for other, seen in (("3", "'3'"), (True, "True"), (2.0, r"2\.0"), (None, "None")):
+        with pytest.raises(UsageError, match=f"^width must be a whole number from 1, got {seen}$"):
+            check_sizes(width=other)
 
 
 @pytest.mark.parametrize("wrong", [(), [], (3, 0), [-1]])
@@ -44,13 +47,16 @@ def test_lists_of_sizes(wrong):
         check_sizes(dims=wrong)
 
 
-def test_numbers():
+def test_numbers(unchecked_types):
     check_numbers(shift=-3.5, scale=1e30)
     check_numbers(low=0.0, high=1.0, dropout=0.0, drop=0.999)
     with pytest.raises(UsageError, match=r"^drop must be a finite number from 0 to below 1, got 1\.0$"):
         check_numbers(low=0.0, high=1.0, dropout=0.5, drop=1.0)
     with pytest.raises(UsageError, match=r"^lr must be a finite number from 0, got -0\.1$"):
         check_numbers(low=0.0, lr=-0.1)
+    for other, seen in (("3", "'3'"), (True, "True"), (None, "None")):
+        with pytest.raises(UsageError, match=f"^lr must be a finite number, got {seen}$"):
+            check_numbers(lr=other)
 
 
 @pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])

@@ -115,6 +115,49 @@ def test_a_text_is_no_history_and_users_are_no_items():
             named().recommend(mixed)
 
 
+def test_what_is_no_history_is_named(unchecked_types):
+    for wrong, message in (
+        (None, "a history is a list of titles or ids, or a .* got NoneType"),
+        ({"a": 1}, "got dict"),
+        (torch.tensor([[1, 2]]).numpy(), "got ndarray"),
+        ([None], "a title or an id is text or a whole number, got None"),
+        ([["a", 1.5]], r"got 1\.5"),
+        (torch.tensor([1, 2]), r"\(batch, length\) tensor of whole numbers, got \(2,\) of int64"),
+        (torch.tensor([[1.0]]), r"got \(1, 1\) of float32"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            named().recommend(wrong)
+
+
+def test_a_list_ends_where_there_are_no_more_items():
+    """However long a list is asked for, it holds what the model has; other places are 0."""
+    best = Echo().recommend(torch.tensor([[2, 5], [3, 0]]), 10**12)
+    assert best.items.tolist() == [[4, 6, 3, 7, 8, 1, 9, 0, 0], [2, 4, 1, 5, 6, 7, 8, 9, 0]]
+    assert torch.isneginf(best.scores[0]).tolist() == [False] * 7 + [True] * 2
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"k": "3"}, "k must be a whole number from 1, got '3'"),
+        ({"k": 3.0}, r"k must be a whole number from 1, got 3\.0"),
+        ({"seed": "1"}, "seed must be a whole number that 64 bits hold, got '1'"),
+        ({"seed": 1 << 63}, "seed must be .* got 9223372036854775808"),
+        ({"num_inference_steps": "4"}, r"num_inference_steps must be a whole number in 1\.\.20, got '4'"),
+        ({"num_inference_steps": 2.5}, r"got 2\.5"),
+        ({"guidance_scale": "2"}, "guidance_scale must be a finite number, got '2'"),
+        ({"guidance_scale": [2]}, r"got \[2\]"),
+    ],
+)
+def test_numbers_of_another_type_are_named_and_change_nothing(wrong, message, unchecked_types):
+    torch.manual_seed(0)
+    model, history = DreamRec(9, num_train_timesteps=20).eval(), torch.tensor([[2, 5]])
+    before = model.recommend(history).scores
+    with pytest.raises(UsageError, match=message):
+        model.recommend(history, **wrong)
+    assert torch.equal(model.recommend(history).scores, before)
+
+
 def test_steps_and_guidance_of_one_call_are_gone_after_it():
     torch.manual_seed(0)
     model = DreamRec(9, num_train_timesteps=20).eval()
@@ -125,7 +168,7 @@ def test_steps_and_guidance_of_one_call_are_gone_after_it():
     assert torch.equal(model.recommend(history).scores, fewer)
     model.set_sampling(num_inference_steps=20, guidance_scale=3.0)
     assert torch.equal(model.recommend(history).scores, before)
-    with pytest.raises(UsageError, match=r"must lie in 1\.\.20, got 21"):
+    with pytest.raises(UsageError, match=r"must be a whole number in 1\.\.20, got 21"):
         model.recommend(history, num_inference_steps=21)
     with pytest.raises(UsageError, match="guidance_scale must be a finite number, got nan"):
         model.recommend(history, guidance_scale=float("nan"))

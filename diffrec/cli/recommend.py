@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--output", type=Path, metavar="PARQUET", help="with --input: user_id, rank, item_id, score")
     parser.add_argument("--skip-unknown", action="store_true", help="with --input: leave unknown items out")
-    parser.add_argument("-k", type=int, default=10, help="how many items (default 10)")
+    parser.add_argument("-k", type=int, default=10, help="how many items, or as many as there are (default 10)")
     parser.add_argument("--seed", type=int, default=0, help="of the sampling noise (default 0)")
     parser.add_argument("--num-inference-steps", type=int, metavar="N", help="steps of a diffusion model")
     parser.add_argument("--guidance-scale", type=float, metavar="W", help="pull towards the history; 1 is none")
@@ -101,8 +101,9 @@ def _run_file(args: argparse.Namespace, model: Recommender, loading: float) -> i
         shard=Shard.of_environment(),
     )
     unknown = f", {written.left_out:,} unknown items left out" * (written.left_out > 0)
+    short = f", {written.short:,} lists of fewer than {args.k:,} items" * (written.short > 0)
     sys.stdout.write(
-        f"{written.users:,} users, {written.rows:,} rows in {written.path}{unknown}\n"
+        f"{written.users:,} users, {written.rows:,} rows in {written.path}{short}{unknown}\n"
         f"{written.users / written.seconds:,.0f} users/s ({written.seconds:.1f} s; model loaded in {loading:.1f} s)\n"
     )
     return 0
@@ -119,6 +120,9 @@ def _run_history(args: argparse.Namespace, model: Recommender) -> int:
     listed = [(int(item), float(score)) for item, score in zip(best.items[0], best.scores[0], strict=True) if item]
     because = _explained(args, model, history, [item for item, _ in listed])
     (_print_json if args.json else _print_table)(args, vocabulary, history, listed, because)
+    if len(listed) < args.k:
+        hidden = f" but the {model.num_items - len(listed):,} of the history" * (len(listed) < model.num_items)
+        sys.stderr.write(f"{len(listed):,} items, not {args.k:,}: all of the model{hidden}\n")
     if vocabulary.missing_titles:
         sys.stderr.write(f"{vocabulary.missing_titles}\n")
     return 0

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from diffrec.diffusion.noise import RequestNoise
-from diffrec.diffusion.schedules import trailing_timesteps
-from diffrec.errors import UsageError, check_numbers, check_sizes
+from diffrec.diffusion.schedules import steps_of, trailing_timesteps
+from diffrec.errors import check_numbers, check_sizes
 from diffrec.typing import Float, Int, Tensor
 
 
@@ -92,11 +92,8 @@ class BrownianBridge(nn.Module):
         return torch.zeros(len(noise.state), *shape, device=noise.state.device)
 
     def num_steps(self, num_inference_steps: int | None) -> int:
-        """How many steps are visited, None being all T; UsageError for a number outside of 1..T."""
-        steps = self.num_train_timesteps if num_inference_steps is None else num_inference_steps
-        if not 1 <= steps <= self.num_train_timesteps:
-            raise UsageError(f"num_inference_steps must lie in 1..{self.num_train_timesteps}, got {steps}")
-        return steps
+        """How many steps are visited, see `steps_of`."""
+        return steps_of(num_inference_steps, self.num_train_timesteps)
 
     def reverse_steps(self, num_inference_steps: int | None = None) -> BridgeSteps:
         """A trailing grid of that many steps, from the end on; every grid is exact."""

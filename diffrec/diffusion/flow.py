@@ -16,7 +16,8 @@ from torch.special import ndtr
 
 from diffrec.diffusion.noise import RequestNoise
 from diffrec.diffusion.objectives import mean_square
-from diffrec.errors import UsageError, check_sizes
+from diffrec.diffusion.schedules import steps_of
+from diffrec.errors import check_sizes
 from diffrec.typing import Float, Int, Tensor
 
 
@@ -101,11 +102,8 @@ class BernoulliFlow(nn.Module):
         return (ndtr(noise.normal(math.prod(shape))) < self.frequency).to(self.frequency.dtype)
 
     def num_steps(self, num_inference_steps: int | None) -> int:
-        """How many steps are visited, None being all T; UsageError for a number outside of 1..T."""
-        steps = self.num_train_timesteps if num_inference_steps is None else num_inference_steps
-        if not 1 <= steps <= self.num_train_timesteps:
-            raise UsageError(f"num_inference_steps must lie in 1..{self.num_train_timesteps}, got {steps}")
-        return steps
+        """How many steps are visited, see `steps_of`."""
+        return steps_of(num_inference_steps, self.num_train_timesteps)
 
     def reverse_steps(self, num_inference_steps: int | None = None) -> FlowSteps:
         """The last `num_inference_steps` of the grid: fewer steps start nearer to the data, not with longer strides."""

@@ -18,7 +18,7 @@ from torch import nn
 
 from diffrec.diffusion.noise import RequestNoise
 from diffrec.diffusion.schedulers import GaussianScheduler, Scheduler, check_scheduler, check_steps
-from diffrec.diffusion.schedules import Betas, Grid, respaced, trailing_grid
+from diffrec.diffusion.schedules import Betas, Grid, respaced, steps_of, trailing_grid
 from diffrec.errors import UsageError, choose
 from diffrec.typing import Float, Int, Tensor
 
@@ -163,14 +163,8 @@ class GaussianProcess(nn.Module):
         return self.signal[noised.t].to(dtype)[:, None], self.sigma[noised.t].to(dtype)[:, None]
 
     def num_steps(self, num_inference_steps: int | None) -> int:
-        """How many steps are visited, None being all T; UsageError for a number outside of 1..T."""
-        if num_inference_steps is None:
-            return self.num_train_timesteps
-        if not 1 <= num_inference_steps <= self.num_train_timesteps:
-            raise UsageError(
-                f"num_inference_steps must lie in 1..{self.num_train_timesteps}, got {num_inference_steps}"
-            )
-        return num_inference_steps
+        """How many steps are visited, see `steps_of`."""
+        return steps_of(num_inference_steps, self.num_train_timesteps)
 
     def prior(self, shape: tuple[int, ...], noise: RequestNoise) -> Float[Tensor, "batch dim"]:
         """A sample of N(0, I) for each request, of the given shape."""

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from diffrec.diffusion.noise import RequestNoise
-from diffrec.diffusion.schedules import trailing_timesteps
+from diffrec.diffusion.schedules import steps_of, trailing_timesteps
 from diffrec.errors import UsageError, check_numbers, check_sizes
 from diffrec.typing import Float, Int, Tensor
 
@@ -106,11 +106,8 @@ class HeatProcess(nn.Module):
         raise UsageError("heat generates nothing from noise; it starts from the history")
 
     def num_steps(self, num_inference_steps: int | None) -> int:
-        """How many steps are visited, None being all T; UsageError for a number outside of 1..T."""
-        steps = self.num_train_timesteps if num_inference_steps is None else num_inference_steps
-        if not 1 <= steps <= self.num_train_timesteps:
-            raise UsageError(f"num_inference_steps must lie in 1..{self.num_train_timesteps}, got {steps}")
-        return steps
+        """How many steps are visited, see `steps_of`."""
+        return steps_of(num_inference_steps, self.num_train_timesteps)
 
     def reverse_steps(self, num_inference_steps: int | None = None) -> HeatSteps:
         """A trailing grid of that many steps; each is exact on every grid."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
+from diffrec.errors import UsageError, is_whole
 from diffrec.typing import Float, Int, Tensor
 
 _GOLDEN = -7046029254386353131  # 2^64 / golden ratio, as a signed 64-bit integer
@@ -37,7 +38,9 @@ class RequestNoise:
 
     @classmethod
     def from_keys(cls, keys: Int[Tensor, " batch"], seed: int = 0) -> RequestNoise:
-        """From a number per request (a user number, say) and the seed of the run."""
+        """From a number per request (a user number, say) and the seed of the run, a whole number of 64 bits."""
+        if not (is_whole(seed) and -(1 << 63) <= seed < 1 << 63):
+            raise UsageError(f"seed must be a whole number that 64 bits hold, got {seed!r}")
         return cls(_mix(_mix(keys + _GOLDEN) ^ _mix(torch.tensor(seed, device=keys.device) - _GOLDEN)))
 
     @classmethod

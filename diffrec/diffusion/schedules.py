@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from diffrec.errors import UsageError, is_whole
+
 Betas = NDArray[np.float64]
 Grid = tuple[NDArray[np.int64], NDArray[np.int64]]  # the visited steps, rising, and what the network is told there
 
@@ -79,6 +81,14 @@ def respaced(betas: Betas, timesteps: NDArray[np.int64]) -> Betas:
     """
     alpha_bar = np.cumprod(1 - betas)[timesteps]
     return 1 - alpha_bar / np.concatenate([[1.0], alpha_bar[:-1]])
+
+
+def steps_of(num_inference_steps: int | None, num_train_timesteps: int) -> int:
+    """How many of T steps are visited, all for None; UsageError for what is no whole number in 1..T."""
+    steps = num_train_timesteps if num_inference_steps is None else num_inference_steps
+    if not (is_whole(steps) and 1 <= steps <= num_train_timesteps):
+        raise UsageError(f"num_inference_steps must be a whole number in 1..{num_train_timesteps}, got {steps!r}")
+    return steps
 
 
 def trailing_timesteps(num_train_timesteps: int, num_inference_steps: int) -> NDArray[np.int64]:

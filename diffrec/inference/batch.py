@@ -81,11 +81,13 @@ class Shard:
 
 @dataclass(frozen=True)
 class Written:
-    """What came of it. seconds: reading, ranking and writing, without the model."""
+    """What came of it. short: users with fewer items than asked for; seconds: reading, ranking and writing, without
+    the model."""
 
     path: Path
     users: int
     rows: int
+    short: int
     left_out: int
     seconds: float
 
@@ -117,7 +119,8 @@ def recommend_file(
     table = list_table(users.ids, items, scores, vocabulary.item_ids)
     path = shard.file(output)
     write_parquet(table, path)
-    return Written(path, len(users), len(table), users.left_out, time.perf_counter() - start)
+    short = int(((items > 0).sum(1) < k).sum())
+    return Written(path, len(users), len(table), short, users.left_out, time.perf_counter() - start)
 
 
 def vocabulary_of(model: Recommender) -> Vocabulary:
@@ -128,7 +131,9 @@ def vocabulary_of(model: Recommender) -> Vocabulary:
 def lists_of(
     model: Recommender, users: Users, k: int, *, exclude_seen: bool = True, seed: int = 0, batch_size: int = 512
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(users, k) item numbers, 0 where the candidates ran out, and their scores, in the order of the users."""
+    """(users, k) item numbers, 0 where the candidates ran out, and their scores, in the order of the users; k: all
+    items at most."""
+    k = min(k, model.num_items)
     items, scores = np.zeros((len(users), k), dtype=np.int32), np.full((len(users), k), -np.inf, dtype=np.float32)
     by_length = np.argsort(-users.history.lengths, kind="stable")  # little padding in a batch
     for start in range(0, len(users), batch_size):

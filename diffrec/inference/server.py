@@ -108,7 +108,7 @@ def request_model(limits: Limits) -> type[BaseModel]:
             list[str],
             Field(max_length=limits.history, description="titles or ids, oldest first; 'id:7' is always an id"),
         ),
-        k=(int, Field(10, ge=1, le=limits.k)),
+        k=(int, Field(10, ge=1, le=limits.k, description="length of the list; shorter where no more items are left")),
         seed=(int, Field(0, ge=0, lt=1 << 63, description="of the sampling noise")),
         include_seen=(bool, Field(False, description="items of the history may come again")),
         num_inference_steps=(int | None, Field(None, ge=1, le=limits.steps, description="of a diffusion model")),

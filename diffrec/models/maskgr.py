@@ -32,6 +32,7 @@ from torch.nn.functional import cross_entropy, log_softmax, pad
 from diffrec.coded_items import CodedRecommender
 from diffrec.data.batch import Batch
 from diffrec.diffusion.noise import RequestNoise
+from diffrec.diffusion.schedules import steps_of
 from diffrec.errors import UsageError, check_numbers, check_sizes, choose
 from diffrec.lists import last_items
 from diffrec.nn.code_sets import CodeSets, projected, without_repeats
@@ -120,10 +121,7 @@ class MaskGR(CodedRecommender):
     @property
     def denoiser_calls(self) -> int:
         """Passes of the network, one behind the other."""
-        levels, steps = self.item_codes.levels, self.num_inference_steps
-        if steps is not None and not 1 <= steps <= levels:
-            raise UsageError(f"num_inference_steps must lie in 1..{levels}, or be None, got {steps}")
-        return levels if steps is None else steps
+        return steps_of(self.num_inference_steps, self.item_codes.levels)
 
     # the network
 

@@ -268,11 +268,11 @@ class ModelConformance:
     def test_seen_items_and_padding_are_never_recommended(self, model, histories):
         """With as many places as the catalogue has items, a list holds exactly the unseen ones, then zeros."""
         got = model.recommend(histories, NUM_ITEMS + 6)
-        assert got.items.shape == got.scores.shape == (NUM_USERS, NUM_ITEMS + 6)
+        assert got.items.shape == got.scores.shape == (NUM_USERS, NUM_ITEMS)
         for items, scores, history in zip(got.items.tolist(), got.scores, histories.tolist(), strict=True):
             unseen = {*range(1, NUM_ITEMS + 1)} - {*history}
             assert {*items[: len(unseen)]} == unseen
-            assert items[len(unseen) :] == [0] * (NUM_ITEMS + 6 - len(unseen))
+            assert items[len(unseen) :] == [0] * (NUM_ITEMS - len(unseen))
             assert torch.isfinite(scores[: len(unseen)]).all()
             assert (scores[len(unseen) :] == -torch.inf).all()
 

@@ -53,6 +53,8 @@ def find_entry(
     """
     if revision is not None and not is_revision(revision):
         raise UsageError(f"a revision has 64 hexadecimal digits, as 'diffrec zoo info' tells, got {revision!r}")
+    if not isinstance(name_or_path, str | Path):
+        raise UsageError(f"a model is a name of 'diffrec zoo list' or the folder of an entry, got {name_or_path!r}")
     if isinstance(name_or_path, Path) or "/" in name_or_path or os.sep in name_or_path or name_or_path in (".", ".."):
         return _of_revision(Entry.open(Path(name_or_path)), revision)
     rows, cache = read_index(root), ZooCache.at(cache_dir)

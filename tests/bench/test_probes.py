@@ -320,7 +320,11 @@ def test_all_steps_may_be_the_choice_and_a_grid_is_kept(subject):
 
 def test_steps_that_cannot_be_taken(subject):
     asked = subject(dreamrec(num_inference_steps=3))
-    for grid, message in (([1, 21], r"must lie in 1\.\.20, got 21"), ([], "at least one"), ([0], "from 1")):
+    for grid, message in (
+        ([1, 21], r"must be a whole number in 1\.\.20, got 21"),
+        ([], "at least one"),
+        ([0], "from 1"),
+    ):
         with pytest.raises(UsageError, match=message):
             steps(asked, grid)
     asked.model.train()

@@ -124,7 +124,7 @@ def test_a_process_with_steps_of_its_own():
     ("words", "error", "message"),
     [
         ({"samplers": ["dim"]}, NotFoundError, "no sampler 'dim'.* did you mean 'ddim'"),
-        ({"steps": [21]}, UsageError, r"num_inference_steps must lie in 1\.\.20, got 21"),
+        ({"steps": [21]}, UsageError, r"num_inference_steps must be a whole number in 1\.\.20, got 21"),
         ({"guidance_scales": [float("nan")]}, UsageError, "guidance scale 1 must be a finite number, got nan"),
         ({"metric": "ndcg@7", "max_cases": 3, "steps": [1]}, NotFoundError, "no metric"),
         ({"max_cases": 0}, UsageError, "max_cases must be a whole number from 1, got 0"),

@@ -128,7 +128,7 @@ def test_what_the_entry_does_not_say_must_be_said(popularity, capsys):
         (["--only", "order", "--window", "1"], UsageError, "--window belongs to the probe memorisation"),
         (["--only", "memorisation", "--window", "0"], UsageError, "window must be a whole number from 1"),
         (["--only", "steps", "--steps", "1,two"], UsageError, "'1,two' is no list of whole numbers such as 1,2,5"),
-        (["--only", "steps", "--steps", "21"], UsageError, r"must lie in 1\.\.20, got 21"),
+        (["--only", "steps", "--steps", "21"], UsageError, r"must be a whole number in 1\.\.20, got 21"),
         (["--batch-size", "0"], UsageError, "batch_size must be a whole number from 1, got 0"),
         (["--protocol", "loo-ful-masked@1"], NotFoundError, "did you mean 'loo-full-masked@1'"),
         (["--dataset", "synthetik"], NotFoundError, "did you mean 'synthetic'"),

@@ -83,6 +83,24 @@ def test_seen_items_come_back_only_if_asked(sasrec, capsys):
     assert ids("--include-seen") == everything
 
 
+def test_a_list_shorter_than_asked_for_is_told(sasrec, tmp_path, capsys):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for words, told in (
+        (["-k", "31"], "28 items, not 31: all of the model but the 2 of the history\n"),
+        (["-k", "1000000000000", "--include-seen"], "30 items, not 1,000,000,000,000: all of the model\n"),
+        (["-k", "28"], ""),
+    ):
+        assert main(["recommend", str(sasrec), "--history", "f1,f2,f1", *words]) == 0
+        assert capsys.readouterr().err == told
+    users, lists = tmp_path / "users.parquet", tmp_path / "lists.parquet"
+    pq.write_table(pa.table({"user_id": ["u", "v"], "items": [["f3", "f2"], ["f1"]]}), users)
+    for k, short in ((29, ", 1 lists of fewer than 29 items"), (31, ", 2 lists of fewer than 31 items"), (28, "")):
+        out = answer(capsys, sasrec, "--input", users, "--output", lists, "-k", k)
+        assert out.splitlines()[0] == f"2 users, {min(57, 2 * k)} rows in {lists}{short}"
+
+
 def test_seed_steps_and_guidance_reach_the_model(dreamrec, capsys):
     def scores(*options):
         told = json.loads(answer(capsys, dreamrec, "--history", "3,7", "--json", *options))
@@ -99,7 +117,7 @@ def test_settings_that_a_model_has_not_are_refused(sasrec, dreamrec, capsys):
             UsageError, match=f"SASRec has no {option[2:].replace('-', '_')}, so leave it out; it has: none"
         ):
             answer(capsys, sasrec, "--history", "f1", option, "2")
-    with pytest.raises(UsageError, match=r"num_inference_steps must lie in 1\.\.20, got 0"):
+    with pytest.raises(UsageError, match=r"num_inference_steps must be a whole number in 1\.\.20, got 0"):
         answer(capsys, dreamrec, "--history", "1", "--num-inference-steps", "0")
 
 

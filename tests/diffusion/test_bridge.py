@@ -55,7 +55,7 @@ def test_without_noise_it_is_a_straight_line():
 
 
 def test_steps_outside_of_the_bridge_are_refused():
-    with pytest.raises(UsageError, match=r"num_inference_steps must lie in 1\.\.4, got 5"):
+    with pytest.raises(UsageError, match=r"num_inference_steps must be a whole number in 1\.\.4, got 5"):
         BrownianBridge(4, 0.5).num_steps(5)
 
 

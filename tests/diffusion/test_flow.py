@@ -50,7 +50,7 @@ def test_fewer_steps_are_the_last_ones():
     assert flow().reverse_steps().timesteps == [3, 2, 1, 0]
     assert flow().reverse_steps(2).timesteps == [1, 0]
     for steps in (0, 5):
-        with pytest.raises(UsageError, match=rf"num_inference_steps must lie in 1\.\.4, got {steps}"):
+        with pytest.raises(UsageError, match=rf"num_inference_steps must be a whole number in 1\.\.4, got {steps}"):
             flow().reverse_steps(steps)
 
 

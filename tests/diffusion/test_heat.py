@@ -82,7 +82,7 @@ def test_the_objective_is_a_sum(x):
 
 
 def test_what_heat_cannot_do_is_refused(process):
-    with pytest.raises(UsageError, match=r"num_inference_steps must lie in 1\.\.5, got 6"):
+    with pytest.raises(UsageError, match=r"num_inference_steps must be a whole number in 1\.\.5, got 6"):
         process.reverse_steps(6)
     with pytest.raises(UsageError, match="heat generates nothing from noise"):
         process.prior((6,), RequestNoise.from_keys(torch.arange(3)))

@@ -75,6 +75,14 @@ def test_seen_items_and_a_new_user(client):
     assert len(client.post("/recommend", json={"history": []}).json()["recommendations"]) == 10
 
 
+def test_a_list_ends_where_there_are_no_more_items(dreamrec):
+    app = build_app(dreamrec, "dreamrec.films", Limits(k=10**9))
+    with TestClient(app) as client:
+        told = client.post("/recommend", json={"history": ["f1", "f2"], "k": 10**9}).json()
+    app.state.batcher.close()
+    assert {row["id"] for row in told["recommendations"]} == {f"f{n}" for n in range(3, 31)}
+
+
 def test_health_and_model(client):
     assert client.get("/health").json() == {"status": "ok", "waiting": 0}
     told = client.get("/model").json()
@@ -103,7 +111,10 @@ REFUSED = {
         "no title or item id 'Film 31' among 30 items; did you mean",
     ),
     "long text": ({"history": ["x" * 1500]}, "a title or id of 1500 characters; at most 1000"),
-    "steps": ({"history": ["f1"], "num_inference_steps": 9}, "num_inference_steps must lie in 1..8, got 9"),
+    "steps": (
+        {"history": ["f1"], "num_inference_steps": 9},
+        "num_inference_steps must be a whole number in 1..8, got 9",
+    ),
     "negative seed": ({"history": [], "seed": -1}, "seed: Input should be greater than or equal to 0, got -1"),
     "a list": ([1], "body: Input should be a valid dictionary"),
 }

@@ -112,7 +112,7 @@ def test_without_weight_no_ideal_filter_is_computed():
         ({"dropout": 1.0}, "dropout must be a finite number from 0 to below 1"),
         ({"ideal_weight": -0.1}, "ideal_weight must be a finite number from 0"),
         ({"num_train_timesteps": 0}, "num_train_timesteps must be a whole number from 1"),
-        ({"num_inference_steps": 4}, r"num_inference_steps must lie in 1\.\.3"),
+        ({"num_inference_steps": 4}, r"num_inference_steps must be a whole number in 1\.\.3"),
         ({"time_embedding_size": 1}, "time_embedding_size must be a whole number from 2"),
     ],
 )

@@ -196,7 +196,7 @@ def test_codes_of_a_file(tmp_path):
 
 
 def test_mistakes_are_named():
-    with pytest.raises(UsageError, match=r"num_inference_steps must lie in 1\.\.3, or be None, got 4"):
+    with pytest.raises(UsageError, match=r"num_inference_steps must be a whole number in 1\.\.3, got 4"):
         model(num_inference_steps=4)
     with pytest.raises(UsageError, match="exact scores need num_inference_steps=1, got None"):
         model(exact=True)

@@ -436,3 +436,9 @@ def test_the_error_of_a_damaged_file_says_what_to_do(elsewhere, mirror, monkeypa
     (find_entry(NAME).folder / "card.md").write_text("x")
     with pytest.raises(IntegrityError, match="'diffrec cache verify --remove' takes what is damaged out"):
         load(NAME)
+
+
+@pytest.mark.parametrize("wrong", [None, 3, ["sasrec.ml-100k"]])
+def test_what_is_no_name_is_named(wrong, unchecked_types):
+    with pytest.raises(UsageError, match=r"a model is a name of 'diffrec zoo list' or the folder of an entry, got "):
+        load(wrong)

@@ -171,8 +171,8 @@ FORGED = {
     "a scheduler by name only": (lambda s: s.update(scheduler="DDIMScheduler"), "scheduler has the wrong type str"),
     "noise that grows": (lambda s: s.update(eta=1.5), r"eta must lie from 0 to 1, got 1\.5"),
     "no samples": (lambda s: s.update(num_samples=0), "num_samples must be a whole number from 1, got 0"),
-    "too many steps": (lambda s: s.update(num_inference_steps=13), r"must lie in 1\.\.12, got 13"),
-    "no steps": (lambda s: s.update(num_inference_steps=0), r"must lie in 1\.\.12, got 0"),
+    "too many steps": (lambda s: s.update(num_inference_steps=13), r"must be a whole number in 1\.\.12, got 13"),
+    "no steps": (lambda s: s.update(num_inference_steps=0), r"must be a whole number in 1\.\.12, got 0"),
     "a guidance in words": (lambda s: s.update(guidance_scale="3"), "guidance_scale has the wrong type str"),
     "a number for a bool": (lambda s: s.update(stochastic=1), "stochastic has the wrong type int"),
 }  # fmt: skip
@@ -222,7 +222,11 @@ def test_a_bridge_keeps_its_walk(steps, draws, tmp_path):
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("num_inference_steps", 5, "sampling cannot be used: num_inference_steps must lie in 1..4, got 5"),
+        (
+            "num_inference_steps",
+            5,
+            "sampling cannot be used: num_inference_steps must be a whole number in 1..4, got 5",
+        ),
         ("num_draws", -1, "sampling cannot be used: num_draws must be a whole number from 0, got -1"),
         ("num_draws", None, "num_draws"),
         ("guidance_scale", 1.0, "guidance_scale"),
