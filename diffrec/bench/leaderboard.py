@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from diffrec.bench.comparison import Comparison, granted
 from diffrec.bench.result import Reported, Result, Role
+from diffrec.bench.same_settings import same_settings
 from diffrec.errors import UsageError, choose
 from diffrec.paths import resource_dir
 
@@ -178,7 +179,12 @@ def _same(results: Sequence[Result], where: str) -> None:
             raise UsageError(f"{where}: results of different {name} are never put in one table: {', '.join(values)}")
     for model in {result.model for result in results}:
         mine = [result for result in results if result.model == model]
-        if len({(r.config_sha256, r.role, r.control_of) for r in mine}) > 1:
+        first = mine[0]
+        if any(
+            (r.role, r.control_of) != (first.role, first.control_of)
+            or (r.config_sha256 != first.config_sha256 and not same_settings(r.config, first.config))
+            for r in mine
+        ):
             raise UsageError(f"{where}: the seeds of {model} ran with different configurations; run them again")
         if len({r.seed for r in mine}) < len(mine):
             raise UsageError(f"{where}: {model} has two results of one seed")

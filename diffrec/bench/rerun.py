@@ -22,8 +22,9 @@ from diffrec.bench.provenance import (
 from diffrec.bench.ranks import UserRanks
 from diffrec.bench.result import Result
 from diffrec.bench.runner import run_cell
+from diffrec.bench.same_settings import resolved
 from diffrec.bench.suite import Cell, SuiteDataset, SuiteModel
-from diffrec.bench.verify import differences, resolved
+from diffrec.bench.verify import differences
 from diffrec.data.batch import Batch
 from diffrec.data.datamodule import EvaluationBatches
 from diffrec.data.dataset import Dataset

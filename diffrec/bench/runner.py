@@ -14,9 +14,9 @@ from pytorch_lightning.loggers import CSVLogger
 from diffrec.bench import unfinished
 from diffrec.bench.lock import holding, owner
 from diffrec.bench.measure import measure
-from diffrec.bench.provenance import config_sha256
 from diffrec.bench.ranks import UserRanks, to_parquet
 from diffrec.bench.result import Result, read_result, write_result
+from diffrec.bench.same_settings import same_settings
 from diffrec.bench.schedule import Board, Costs, Executor, Folders, Outcome, Task, stamp
 from diffrec.bench.suite import Cell, Suite, SuiteDataset, SuiteModel, training_free
 from diffrec.bench.training import Progress, training
@@ -76,23 +76,23 @@ def plan(suite: Suite, results: Path) -> dict[Cell, Planned]:
     """
     dataset_sha256 = cache(lambda name: load_dataset(name).sha256)  # once a dataset, and only beside a result
     planned: dict[Cell, Planned] = {}
-    expected: dict[tuple[SuiteDataset, SuiteModel], str] = {}
+    expected: dict[tuple[SuiteDataset, SuiteModel], dict[str, object]] = {}
     for cell in suite.cells():
         row = (cell.dataset, cell.model)
         if row not in expected:  # the seeds of a row share it
-            expected[row] = config_sha256(compose(cell.model.configs, overrides(cell)))
+            expected[row] = compose(cell.model.configs, overrides(cell))
         planned[cell] = _stored(cell, results / cell.path, expected[row], dataset_sha256)
     return planned
 
 
-def _stored(cell: Cell, path: Path, config: str, dataset_sha256: Callable[[str], str]) -> Planned:
+def _stored(cell: Cell, path: Path, config: Mapping[str, object], dataset_sha256: Callable[[str], str]) -> Planned:
     if not path.exists():
         return None
     try:
         result = read_result(path)
     except IntegrityError as error:
         return IntegrityError(f"{error}; --force measures it again")
-    if result.config_sha256 != config:
+    if not same_settings(result.config, config):
         return Outdated("configuration changed")
     if result.suite_version != cell.suite_version:
         return Outdated("suite version changed")
@@ -240,7 +240,7 @@ def come_since(task: Task, results: Path) -> Result | None:
     path = results / task.cell.path
     if stamp(path) == task.seen:
         return None
-    config = config_sha256(compose(task.cell.model.configs, overrides(task.cell)))
+    config = compose(task.cell.model.configs, overrides(task.cell))
     there = _stored(task.cell, path, config, lambda name: load_dataset(name).sha256)
     return there if isinstance(there, Result) else None
 

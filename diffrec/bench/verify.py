@@ -10,7 +10,6 @@ import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from diffrec.bench.bundle import Bundle, Lists, OutsideResult, UserLists
 from diffrec.bench.provenance import config_sha256, split_counts
 from diffrec.bench.ranks import UserRanks, per_user_values
 from diffrec.bench.result import TIMINGS, Bounds, Result
+from diffrec.bench.same_settings import resolved
 from diffrec.data.dataset import Dataset
 from diffrec.data.protocol import PROTOCOLS, Protocol
 from diffrec.data.ragged import Ragged
@@ -47,7 +47,6 @@ Number = int | float
 
 _CLOSE, _CLOSE_TO_ZERO = 1e-10, 1e-12  # of means over users, added up in another order
 _VALUE_OF_SELECTION = 1e-6  # kept by the trainer, in its own order of batches
-_PACKAGES = ("diffrec.models", "diffrec.baselines")
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,15 +142,6 @@ def slots_of(items: np.ndarray, rows: np.ndarray, wanted: np.ndarray) -> np.ndar
     for place, column in enumerate(np.ascontiguousarray(items.T)):  # a column stays in cache
         slot[column[rows] == wanted] = place
     return slot
-
-
-def resolved(class_path: object) -> type[Recommender] | None:
-    """The model or baseline of that path; None where there is none, and nothing else is ever imported."""
-    package, _, name = str(class_path).rpartition(".")
-    if ".".join(package.split(".")[:2]) not in _PACKAGES:
-        return None
-    found = getattr(import_module(".".join(package.split(".")[:2])), name, None)
-    return found if isinstance(found, type) and issubclass(found, Recommender) else None
 
 
 def is_training_free(result: Result) -> bool:

@@ -44,8 +44,8 @@ class DreamRec(DiffusionRecommender):
     guidance_scale: g = 1 + w; denoiser_layers: 1 (released) or 2; condition_dropout: how often training
     hides the history; zero_terminal_snr: nothing of the signal is left at T-1, where sampling starts;
     detach_target: the table learns from histories only, not from being the target; item_vectors: None learns the
-    table, else the path of a safetensors file, see `read_vectors`, whose whitened vectors are a frozen one; unit_norm,
-    readout: see `EmbeddingSpace`; num_inference_steps: None for all T, fewer for few-step sampling.
+    table, else the path of a safetensors file, see `read_vectors`, whose whitened vectors are a frozen one; learn_ids,
+    unit_norm, readout: see `EmbeddingSpace`; num_inference_steps: None for all T, fewer for few-step sampling.
     """
 
     examples = "prefix"
@@ -64,6 +64,7 @@ class DreamRec(DiffusionRecommender):
         zero_terminal_snr: bool = False,
         detach_target: bool = False,
         item_vectors: str | None = None,
+        learn_ids: bool = False,
         unit_norm: bool = False,
         readout: Readout = "inner_product",
         num_inference_steps: int | None = None,
@@ -80,11 +81,11 @@ class DreamRec(DiffusionRecommender):
         betas = betas_of(schedule, num_train_timesteps)
         process = GaussianProcess(rescaled_to_zero_snr(betas) if zero_terminal_snr else betas, "sample")
         encoder = SelfAttentionEncoder(embedding_size, max_history_length, num_heads=1, dropout=dropout)
-        frozen = item_vectors is not None
+        table = {"frozen": item_vectors is not None, "learn_ids": learn_ids, "unit_norm": unit_norm}
         super().__init__(
             num_items,
             max_history_length,
-            space=EmbeddingSpace(num_items, embedding_size, frozen=frozen, unit_norm=unit_norm, readout=readout),
+            space=EmbeddingSpace(num_items, embedding_size, readout=readout, **table),
             process=process,
             denoiser=ConcatDenoiser(embedding_size, denoiser_layers),
             timesteps=UniformTimesteps(num_train_timesteps),

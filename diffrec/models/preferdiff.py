@@ -46,7 +46,7 @@ class PreferDiff(DiffusionRecommender):
     """Guided diffusion over item embeddings with a cosine loss and a preference loss (eqs. 9-13).
 
     item_vectors: None learns the table; else the path of a safetensors file, see `read_vectors`, whose whitened
-    vectors are a frozen one (it is read when training starts); unit_norm, readout: see `EmbeddingSpace`.
+    vectors are a frozen one (it is read when training starts); learn_ids, unit_norm, readout: see `EmbeddingSpace`.
     reconstruction_weight: lambda, of the error of the target, the rest being that of the preference; sharpness: gamma,
     of the preference; guidance_scale: g = 1 + w; condition_dropout: how often training hides the history.
     """
@@ -66,6 +66,7 @@ class PreferDiff(DiffusionRecommender):
         condition_dropout: float = 0.1,
         dropout: float = 0.1,
         item_vectors: str | None = None,
+        learn_ids: bool = False,
         unit_norm: bool = False,
         readout: Readout = "inner_product",
         num_inference_steps: int | None = 20,
@@ -89,11 +90,11 @@ class PreferDiff(DiffusionRecommender):
             if isinstance(layer, nn.Linear):
                 nn.init.xavier_uniform_(layer.weight)
                 nn.init.zeros_(layer.bias)
-        frozen = item_vectors is not None
+        table = {"frozen": item_vectors is not None, "learn_ids": learn_ids, "unit_norm": unit_norm}
         super().__init__(
             num_items,
             max_history_length,
-            space=EmbeddingSpace(num_items, embedding_size, frozen=frozen, unit_norm=unit_norm, readout=readout),
+            space=EmbeddingSpace(num_items, embedding_size, readout=readout, **table),
             process=process,
             denoiser=ConcatDenoiser(embedding_size),
             timesteps=UniformTimesteps(num_train_timesteps),

@@ -21,7 +21,8 @@ class EmbeddingSpace(nn.Module):
     """x_0 is a row of a table (N + 1, dim), row 0 being padding; the score compares it with every row.
 
     init_std: standard deviation of the normal initial table; unit_norm: rows are used at length 1.
-    frozen: the table is not learned but filled, once, by `fill`.
+    frozen: the table is not learned but filled, once, by `fill`; learn_ids: to each of its rows a learned one is added,
+    which is zero at first.
     readout: "inner_product"; "cosine"; or "euclidean", the negative squared distance, up to what all items share.
     """
 
@@ -32,6 +33,7 @@ class EmbeddingSpace(nn.Module):
         init_std: float = 1.0,
         *,
         frozen: bool = False,
+        learn_ids: bool = False,
         unit_norm: bool = False,
         readout: Readout = "inner_product",
     ) -> None:
@@ -40,17 +42,23 @@ class EmbeddingSpace(nn.Module):
         self.table = nn.Embedding(num_items + 1, dim)
         nn.init.normal_(self.table.weight, std=init_std)
         self.table.weight.requires_grad_(not frozen)
+        if learn_ids and not frozen:
+            raise UsageError("learn_ids adds to a frozen table, so item_vectors are needed; any other is learned")
+        self.ids = nn.Embedding(num_items + 1, dim) if learn_ids else None
+        if self.ids is not None:
+            nn.init.zeros_(self.ids.weight)
         self.unit_norm, self.readout = unit_norm, readout
         self.shape = (dim,)
 
     def encode(self, items: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape dim"]:
         """Rows of the table; padding is row 0, which is never a candidate."""
-        return self._as_used(self.table(items))
+        return self._as_used(self.table(items) if self.ids is None else self.table(items) + self.ids(items))
 
     @property
     def vectors(self) -> Float[Tensor, "items dim"]:
         """Those of the items 1..N."""
-        return self._as_used(self.table.weight[1:])
+        rows = self.table.weight if self.ids is None else self.table.weight + self.ids.weight
+        return self._as_used(rows[1:])
 
     def score(self, x0: Float[Tensor, "batch dim"]) -> Scores:
         """(batch, N) comparisons with every item."""

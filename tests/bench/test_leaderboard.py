@@ -158,7 +158,7 @@ def test_other_data_under_the_same_name_is_refused(board, result, field):
 
 
 def test_seeds_of_different_configurations_are_refused(board, result):
-    odd = result("ease", 0.9, seed=1, config_sha256="e" * 64)
+    odd = result("ease", 0.9, seed=1, config_sha256="e" * 64, config={**board[0].config, "trainer": {}})
     with pytest.raises(UsageError, match="the seeds of ease ran with different configurations"):
         leaderboard([*board, odd])
 

@@ -12,7 +12,7 @@ from diffrec.bench import lock, runner
 from diffrec.bench.leaderboard import leaderboard
 from diffrec.bench.lock import holding
 from diffrec.bench.rerun import trained_again, training_findings
-from diffrec.bench.result import TIMINGS, read_result, read_results
+from diffrec.bench.result import TIMINGS, ranks_path, read_result, read_results, write_result
 from diffrec.bench.runner import Folders, Outdated, plan, run_cell, run_suite
 from diffrec.bench.suite import load_suite
 from diffrec.data.protocol import PROTOCOLS
@@ -193,6 +193,17 @@ def test_a_changed_configuration_or_version_is_run_again(suite_file, ran):
     } == {"synthetic ease seed 0": Outdated("configuration changed")}
     newer = load_suite(suite_file(text.replace("version: 1", "version: 2")))
     assert set(plan(newer, ran.results).values()) == {Outdated("suite version changed")}
+
+
+def test_a_result_from_before_an_argument_came_stays_valid(suite_file, ran):
+    path = ran.results / "tiny/synthetic/ease/seed0.json"
+    before = read_result(path)
+    arguments = dict(before.config["model"]["init_args"])
+    assert arguments.pop("decay") == 1.0  # the default, as if it were new
+    config = {**before.config, "model": {**before.config["model"], "init_args": arguments}}
+    write_result(replace(before, config=config, config_sha256="e" * 64), ranks_path(path).read_bytes(), ran.results)
+    assert read_result(path).config_sha256 == "e" * 64
+    assert not [c for c, there in plan(load_suite(suite_file()), ran.results).items() if isinstance(there, Outdated)]
 
 
 def test_a_changed_dataset_is_loaded_once_and_run_again(suite_file, ran, monkeypatch):

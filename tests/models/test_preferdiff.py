@@ -13,7 +13,7 @@ from diffrec.diffusion.sampler import Guided, sample
 from diffrec.diffusion.schedules import linear, preferdiff_grid, respaced
 from diffrec.diffusion.timesteps import TimestepDraw
 from diffrec.errors import NotFoundError, UsageError
-from diffrec.models import PreferDiff
+from diffrec.models import DreamRec, PreferDiff
 from diffrec.nn.principal import whitened
 from diffrec.recommender import count_parameters
 from diffrec.zoo import load, save
@@ -175,6 +175,24 @@ def test_a_frozen_table_is_read_when_training_starts_and_kept_with_the_model(tmp
     loaded = load(folder)
     assert torch.equal(loaded.space.table.weight, model.space.table.weight)
     assert loaded.eta == 0.0
+
+
+@pytest.mark.parametrize("cls", [PreferDiff, DreamRec])
+def test_items_may_be_texts_with_something_of_their_own(cls, tmp_path):
+    path, vectors = tmp_path / "text.safetensors", torch.randn(12, 6)
+    save_file({"vectors": vectors}, path)
+    model = cls(12, embedding_size=4, item_vectors=str(path), learn_ids=True)
+    model.prepare(Ragged.from_rows([[1, 2]]))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    batch = Batch(history=torch.tensor([[1, 2], [3, 4]]), target=torch.tensor([[5], [6]]))
+    model.training_loss(batch).backward()
+    optimizer.step()
+    torch.testing.assert_close(model.space.table.weight[1:], whitened(vectors, 4).float())
+    assert (model.space.ids.weight[1:7].abs().sum(1) > 0).all()
+    assert not model.space.ids.weight[7:].any()
+    folder = save(model.eval(), tmp_path / "entry")
+    path.unlink()
+    assert torch.equal(load(folder).space.vectors, model.space.vectors)
 
 
 def test_vectors_that_do_not_fit_are_named(tmp_path):

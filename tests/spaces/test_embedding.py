@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn.functional import cosine_similarity
 
+from diffrec.errors import UsageError
 from diffrec.spaces.embedding import EmbeddingSpace, Readout
 
 
@@ -93,3 +94,24 @@ def test_a_frozen_table_keeps_the_widest_directions_of_its_vectors():
     torch.testing.assert_close(table.T.cov(), torch.eye(3), rtol=1e-4, atol=1e-4)
     strongest = torch.stack([table.T, vectors[:, [0, 2, 4]].T.flip(0)]).flatten(0, 1).corrcoef()[:3, 3:].abs()
     assert (strongest.max(1).values > 0.95).all()
+
+
+def test_what_is_learned_beside_a_frozen_table_is_added_to_it():
+    torch.manual_seed(0)
+    space = EmbeddingSpace(9, 3, frozen=True, learn_ids=True)
+    space.fill(torch.randn(9, 4))
+    items = torch.arange(10)
+    assert torch.equal(space.encode(items), space.table(items))  # nothing is learned yet
+    assert [name for name, p in space.named_parameters() if p.requires_grad] == ["ids.weight"]
+    with torch.no_grad():
+        space.ids.weight += torch.randn(10, 3)
+    torch.testing.assert_close(space.encode(items), space.table.weight + space.ids.weight)
+    torch.testing.assert_close(space.vectors, space.encode(items[1:]))
+    space.encode(items).sum().backward()
+    assert space.ids.weight.grad.abs().sum() > 0
+    assert space.table.weight.grad is None
+
+
+def test_there_is_nothing_to_add_to_a_table_that_is_learned():
+    with pytest.raises(UsageError, match="learn_ids adds to a frozen table, so item_vectors are needed"):
+        EmbeddingSpace(9, 3, learn_ids=True)
