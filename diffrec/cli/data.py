@@ -329,10 +329,14 @@ def _report_facts(report: ImportReport) -> list[tuple[str, str]]:
         ("rows read", f"{report.rows_read:,}"),
         *(("left out", text) for text in _dropped_facts(report)),
         ("rows kept", f"{report.rows_kept:,} of {report.users:,} users and {report.items:,} items"),
-        ("repeats", f"{report.repeats:,} (a user comes back to an item; kept)"),
+        ("repeats", f"{report.repeats:,} (a user comes back to an item; kept{_for_repeats(report)})"),
         ("time order", _time_fact(report)),
         ("next", f"diffrec data info {report.name}"),
     ]
+
+
+def _for_repeats(report: ImportReport) -> str:
+    return "; train with --data.protocol=loo-full-unmasked@1" * (report.repeats > 0)
 
 
 def _unused_facts(report: ImportReport) -> list[str]:
@@ -354,7 +358,8 @@ def _dropped_facts(report: ImportReport) -> list[str]:
 def _time_fact(report: ImportReport) -> str:
     if "timestamp" not in report.columns:
         return "no times; the order of the file is taken for the order of events"
+    moved = f"{report.reordered_users:,} users were not in time order in the file and are now"
     return (
-        f"{report.reordered_users:,} users were not in time order in the file and are now; "
+        f"{moved if report.reordered_users else 'as in the file'}; "
         f"{report.ties:,} rows share user and time and keep the order of the file"
     )

@@ -50,10 +50,16 @@ class Protocol:
         for part, cases in (("validation", split.valid), ("test", split.test)):
             if hidden := int(cases.seen.contains(cases.target).sum()):
                 raise UsageError(
-                    f"{dataset.name} has {hidden} {part} targets among the seen items, which {self.id} masks; "
-                    f"use a protocol without mask, such as loo-full-unmasked@1"
+                    f"{dataset.name} has {hidden} {part} targets among the seen items, which {self.id} masks; choose "
+                    f"a protocol without mask, as in 'diffrec fit --data.protocol={self.without_mask}'"
                 )
         return split
+
+    @property
+    def without_mask(self) -> str:
+        """The id of the protocol of the same split that masks nothing, else of leave-one-out."""
+        same = [other.id for other in PROTOCOLS.values() if other.split is self.split and not other.masked]
+        return same[0] if same else "loo-full-unmasked@1"
 
 
 def _with_times(split: Split, divide: Callable[[Dataset], Split], dataset: Dataset) -> Split:

@@ -83,6 +83,17 @@ def test_import_reports_and_the_dataset_is_there(call, places):
     assert "2 users, 2 items, 3 interactions" in call("fetch", "mine")
 
 
+def test_import_says_how_to_train_on_what_comes_back(call, places):
+    path = places / "again.csv"
+    path.write_text("user,item,time\nu,a,2\nu,b,1\nu,a,3\n")
+    text = " ".join(call("import", path, "--name", "again").split())
+    assert "1 (a user comes back to an item; kept; train with --data.protocol=loo-full-unmasked@1)" in text
+    assert "1 users were not in time order in the file and are now" in text
+    path.write_text("user,item,time\nu,a,1\nu,b,2\n")
+    text = " ".join(call("import", path, "--name", "again", "--force").split())
+    assert "0 (a user comes back to an item; kept) time order as in the file; 0 rows share" in text
+
+
 def test_import_hands_its_options_on(call, places):
     path = places / "o.txt"
     path.write_text("1;9;a;2;T\n1;8;a;5;T\n")

@@ -167,6 +167,20 @@ def test_a_mask_that_hides_a_target_is_refused(dataset_of):
     assert rows_of(get_protocol("loo-full-unmasked@1").apply(repeated).test.target) == [[4], [1], [5]]
 
 
+@pytest.mark.parametrize(
+    ("protocol", "instead"),
+    [
+        ("loo-full-masked@1", "loo-full-unmasked@1"),
+        ("user-split-811-masked@1", "user-split-811@1"),
+        ("temporal-811@1", "loo-full-unmasked@1"),
+    ],
+)
+def test_the_refusal_names_the_option_with_a_protocol_without_mask(protocol, instead, dataset_of):
+    repeated = dataset_of([[1, 2, 1, 2] * 5] * 20)
+    with pytest.raises(UsageError, match=f"as in 'diffrec fit --data.protocol={instead}'$"):
+        get_protocol(protocol).apply(repeated)
+
+
 def test_an_unknown_id_names_the_nearest():
     with pytest.raises(NotFoundError, match="did you mean 'loo-full-masked@1'"):
         get_protocol("loo-full-maskd@1")
