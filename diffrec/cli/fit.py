@@ -109,16 +109,20 @@ def _fit(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     _refuse_to_choose_by_what_was_trained_on(config)
     run_dir, checkpoint = _resume_from(args, overrides)
     run = build(args.config, overrides, run_dir)
-    if not args.quiet:
-        sys.stderr.write(f"{_summary(run)}\n{'continuing' if checkpoint else 'writing to'} {run.run_dir}\n")
-        run.trainer.callbacks.append(progress_for(sys.stderr, monitored(run)))  # pyright: ignore
     try:
+        if not args.quiet:
+            sys.stderr.write(f"{_summary(run)}\n{'continuing' if checkpoint else 'writing to'} {run.run_dir}\n")
+            run.trainer.callbacks.append(progress_for(sys.stderr, monitored(run)))  # pyright: ignore
         start = None if args.init_from is None else _start_from(run, args)
+        result = fit(run, checkpoint)
     except DiffrecError:
-        if args.run_dir is None:
+        if args.run_dir is None and not any(run.run_dir.iterdir()):
             run.run_dir.rmdir()  # made a moment ago
         raise
-    result = fit(run, checkpoint)
+    except KeyboardInterrupt:
+        if (kept := run.run_dir / "checkpoints" / "last.ckpt").is_file():
+            sys.stderr.write(f"the same command goes on from {kept} with --resume auto\n")
+        raise
     if start is not None:
         sys.stdout.write(f"{start.started}\n")
     value = "nothing was validated" if result.best is None else f"best {result.metric} {result.best:.4f}"
@@ -176,24 +180,27 @@ def _summary(run: Run) -> str:
 def _resume_from(args: argparse.Namespace, overrides: Sequence[str]) -> tuple[Path | None, Path | None]:
     """The run folder (None: a new one) and the checkpoint to continue from (None: from the start)."""
     from diffrec.training.build import last_checkpoint
+    from diffrec.training.checkpoint_io import check_there
     from diffrec.training.config import compose
     from diffrec.training.resume import run_of
 
     if args.resume is None:
         return args.run_dir, None
     if args.resume != "auto":
-        checkpoint = Path(args.resume)
+        check_there(checkpoint := Path(args.resume))
         return args.run_dir or run_of(checkpoint), checkpoint
     checkpoint = last_checkpoint(compose(args.config, overrides), args.run_dir)
     return (args.run_dir, None) if checkpoint is None else (run_of(checkpoint), checkpoint)
 
 
 def _complete_from_checkpoint(args: argparse.Namespace) -> None:
-    """Take the configuration of the run where none is named."""
-    if args.config:
-        return
+    """Take the configuration of the run where none is named. NotFoundError for a checkpoint that is not there."""
+    from diffrec.training.checkpoint_io import check_there
     from diffrec.training.resume import run_of
 
+    check_there(args.ckpt)
+    if args.config:
+        return
     beside = run_of(args.ckpt) / "config.yaml"
     if not beside.is_file():
         raise UsageError(f"there is no {beside}; name the configuration of {args.ckpt} with -c")

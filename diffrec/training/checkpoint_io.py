@@ -56,11 +56,19 @@ def non_finite(tensors: Mapping[str, torch.Tensor]) -> str | None:
     return next((name for name, tensor in floats if not torch.isfinite(tensor).all()), None)
 
 
-def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """The content of a checkpoint. Raises NotFoundError, or IntegrityError for anything but plain data."""
+def check_there(path: Path) -> None:
+    """NotFoundError, with the nearest of its folder, where there is no such checkpoint."""
+    if path.is_dir():
+        inside = max(path.glob("**/last.ckpt"), key=lambda file: file.stat().st_mtime, default=None)
+        raise NotFoundError(f"{path} is a folder, no checkpoint" + (f"; it has {inside}" if inside else ""))
     if not path.is_file():
         near = near_match(path.name, [other.name for other in path.parent.glob("*.ckpt")])
         raise NotFoundError(f"no checkpoint {path}{near}")
+
+
+def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """The content of a checkpoint. Raises NotFoundError, or IntegrityError for anything but plain data."""
+    check_there(path)
     try:
         checkpoint = torch.load(path, map_location=map_location, weights_only=True)
     except _DAMAGED as error:

@@ -27,12 +27,12 @@ def run_of(checkpoint: Path) -> Path:
     return checkpoint.parent.parent
 
 
-def refuse_another_experiment(config: Mapping[str, object], checkpoint: Path) -> None:
-    """UsageError where `config` differs from the config.yaml of the run in more than MAY_DIFFER.
+def refuse_another_experiment(config: Mapping[str, Any], checkpoint: Path) -> None:
+    """UsageError where `config` differs from the config.yaml of the run in more than MAY_DIFFER, or ends before it.
 
     Raises NotFoundError where checkpoint or config.yaml are not there.
     """
-    read_checkpoint(checkpoint)
+    kept = read_checkpoint(checkpoint)
     path = run_of(checkpoint) / "config.yaml"
     if not path.is_file():
         raise NotFoundError(f"there is no {path}; without it nobody knows what {checkpoint} would go on with")
@@ -42,6 +42,11 @@ def refuse_another_experiment(config: Mapping[str, object], checkpoint: Path) ->
         raise UsageError(
             f"{checkpoint} is of another experiment: {'; '.join(different[:_SHOWN])}{more}. "
             f"Only {', '.join(MAY_DIFFER)} may differ in a run that goes on"
+        )
+    done, wanted = kept["epoch"] + 1, config["trainer"].get("max_epochs")
+    if isinstance(wanted, int) and 0 <= wanted < done:
+        raise UsageError(
+            f"{checkpoint} is at the end of epoch {done}, and trainer.max_epochs is {wanted}; ask for more"
         )
 
 

@@ -74,6 +74,41 @@ def test_resume_auto_goes_on_with_the_newest_run(call):
     assert "run runs/sasrec-synthetic/version_0" in out
 
 
+def test_what_cannot_go_on_is_told_before_anything_begins(call):
+    assert call("fit", *SMALL, *SHORT)[0] == 0
+    code, _, err = call("fit", *SMALL, *SHORT, "--trainer.max_epochs=1", "--resume", "auto")
+    last = "runs/sasrec-synthetic/version_0/checkpoints/last.ckpt"
+    assert (code, err) == (2, f"error: {last} is at the end of epoch 2, and trainer.max_epochs is 1; ask for more\n")
+    words = [word for word in (*SMALL, *SHORT) if word != "--quiet"]
+    code, _, err = call("fit", *words, "--resume", "runs")
+    assert (code, err) == (4, f"error: runs is a folder, no checkpoint; it has {last}\n")
+
+
+def test_an_interrupted_run_says_how_it_goes_on(call, monkeypatch):
+    from diffrec.training.resume import RandomStates
+
+    def stop(self, trainer, model):
+        if trainer.current_epoch == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(RandomStates, "on_train_epoch_start", stop)
+    code, out, err = call("fit", *SMALL, *SHORT)
+    last = "runs/sasrec-synthetic/version_0/checkpoints/last.ckpt"
+    told = f"the same command goes on from {last} with --resume auto\ninterrupted\n"
+    assert (code, out, err) == (130, "", told)
+
+
+def test_a_refused_run_leaves_no_folder(call, tmp_path, monkeypatch):
+    monkeypatch.setenv("DIFFREC_CACHE", str(tmp_path / "cache"))
+    rows = (f"u{user},{item},{time}\n" for user in range(9) for time, item in enumerate("abab"))
+    (tmp_path / "again.csv").write_text("user,item,time\n" + "".join(rows))
+    assert call("data", "import", "again.csv", "--name", "again")[0] == 0
+    code, _, err = call("fit", "-c", "model/sasrec", "--data.dataset=again")
+    assert code == 2
+    assert "--data.protocol=loo-full-unmasked@1" in err
+    assert not list(Path("runs").glob("*/*"))
+
+
 def test_progress_and_run_folder(call):
     code, _, err = call("fit", *SMALL, "--trainer.max_epochs=2", "--run-dir", "here")
     assert code == 0
@@ -114,7 +149,9 @@ def test_help_lists_the_recipes(call):
         (["fit", *SMALL, "--data.protocol=cf-lightgcn-refit@1"], 2, "train with --data.protocol=cf-lightgcn@1"),
         (["test", *SMALL], 2, "--ckpt"),
         (["test", *SMALL, "--ckpt", "none.ckpt"], 4, "no checkpoint none.ckpt"),
-        (["test", "--ckpt", "a/b/none.ckpt"], 2, "config.yaml"),
+        (["test", "--ckpt", "a/b/none.ckpt"], 4, "no checkpoint a/b/none.ckpt"),
+        (["test", "--ckpt", "text.ckpt"], 2, "there is no config.yaml; name the configuration of text.ckpt with -c"),
+        (["test", "--ckpt", "."], 4, ". is a folder, no checkpoint\n"),
         (["test", *SMALL, "--ckpt", "text.ckpt"], 3, "text.ckpt"),
     ],
 )
