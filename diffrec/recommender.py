@@ -110,6 +110,11 @@ class Recommender(pl.LightningModule):
         return 1
 
     @property
+    def num_steps(self) -> int | None:
+        """How many steps a request takes as `num_inference_steps` is set, None where there are none to choose."""
+        return None
+
+    @property
     def cannot_start_from_another(self) -> str:
         """Why weights learnt on other data mean nothing to this model, "" where they do."""
         return ""
@@ -514,6 +519,10 @@ class DiffusionRecommender(Recommender):
     def takes_guidance(self) -> bool:
         """Whether the denoiser knows what to do without the history, so that guidance_scale has a meaning."""
         return self.conditioner is not None and self.conditioner.null is not None
+
+    @property
+    def num_steps(self) -> int:
+        return self.process.num_steps(self.num_inference_steps)
 
     @property
     def denoiser_calls(self) -> int:

@@ -1,4 +1,4 @@
-"""Accuracy against cost: one trained diffusion model, sampled in many ways."""
+"""Accuracy against cost: one trained model that takes steps, sampled in many ways."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from diffrec.data.splits import Cases
 from diffrec.diffusion.gaussian import GaussianProcess
 from diffrec.diffusion.schedulers import scheduler_class
 from diffrec.errors import UsageError, check_numbers, check_sizes, choose
-from diffrec.recommender import DiffusionRecommender
+from diffrec.recommender import DiffusionRecommender, Recommender
 
 STEPS = (1, 4, 16)  # beside the number that the model itself takes
+FEW_STEPS = (1, 2, 4, 8, 16)  # of a model with steps of its own, which takes few
 
 
 @dataclass(frozen=True)
@@ -107,12 +108,13 @@ def tradeoff(
     """Measure every sampler x number of steps x guidance scale, and the model as it is, on validation or test cases.
 
     By default all samplers of `SAMPLERS` but the last, `STEPS` and the model's own number of them, and its own
-    guidance scale beside 1. max_cases: of all cases, evenly spread; None for all. The model is left as it was.
-    Raises UsageError for a model that takes no steps, NotFoundError for a sampler or metric that there is not.
+    guidance scale beside 1; of a model with steps of its own `FEW_STEPS` up to the number that it takes. max_cases: of
+    all cases, evenly spread; None for all. The model is left as it was. Raises UsageError for a model that takes no
+    steps, NotFoundError for a sampler or metric that there is not.
     """
     model = subject.model
-    if not isinstance(model, DiffusionRecommender):
-        raise UsageError(f"{type(model).__name__} is no diffusion model, so it is sampled in one way only")
+    if model.num_steps is None:
+        raise UsageError(f"{type(model).__name__} takes no steps, so there is one way only to ask it")
     settings = _settings(model, samplers, steps, guidance_scales)
     cases = _some(subject.split.test if test else subject.split.valid, max_cases)
     measured = [_point(subject, model, setting, cases, metric, report) for setting in _warm(subject, settings, cases)]
@@ -126,7 +128,7 @@ def tradeoff(
         cases=len(cases),
         metric=metric,
         seed=subject.seed,
-        num_samples=model.num_samples,
+        num_samples=getattr(model, "num_samples", 1),
         batch_size=subject.batch_size,
         code_version=code_version(),
         device=device_name(model.device),
@@ -143,25 +145,32 @@ def frontier(costs: Sequence[int | float], values: Sequence[float]) -> list[bool
     ]
 
 
-def own_setting(model: DiffusionRecommender) -> Setting:
+def own_setting(model: Recommender) -> Setting:
     """How the model samples by itself."""
+    assert model.num_steps is not None
+    if not isinstance(model, DiffusionRecommender):
+        return Setting(AS_SET, model.num_steps, float(model.guidance_scale) if _guided(model) else None)  # pyright: ignore
     sampler = Sampler(type(model.scheduler).__name__, 1.0 if model.eta is None else model.eta, model.stochastic)
     noisy = sampler.scheduler == "DDIMScheduler" and sampler.eta > 0  # elsewhere steps draw no noise anyway
     ways = [sampler, Sampler(sampler.scheduler, sampler.eta if sampler.scheduler == "DDIMScheduler" else 1.0)]
     name = next((n for n, s in SAMPLERS.items() if s == ways[not noisy]), AS_SET)
-    guidance = float(model.guidance_scale) if model.takes_guidance else None
-    return Setting(name, model.process.num_steps(model.num_inference_steps), guidance)
+    return Setting(name, model.num_steps, float(model.guidance_scale) if model.takes_guidance else None)
+
+
+def _guided(model: Recommender) -> bool:
+    return "guidance_scale" in model.settings_that_may_change
 
 
 def _settings(
-    model: DiffusionRecommender,
+    model: Recommender,
     samplers: Sequence[str] | None,
     steps: Sequence[int] | None,
     guidance_scales: Sequence[float] | None,
 ) -> list[Setting]:
     """The own setting first."""
     own = own_setting(model)
-    if not isinstance(model.process, GaussianProcess):
+    gaussian = isinstance(model, DiffusionRecommender) and isinstance(model.process, GaussianProcess)
+    if not gaussian:
         if samplers is not None:
             raise UsageError(f"{type(model).__name__} has steps of its own and takes no sampler")
         samplers = [own.sampler]
@@ -170,10 +179,14 @@ def _settings(
     if guidance_scales is not None and own.guidance_scale is None:
         raise UsageError(f"{type(model).__name__} takes no guidance scale")
     check_numbers(**{f"guidance scale {number}": scale for number, scale in enumerate(guidance_scales or (), 1)})
-    largest = model.process.num_train_timesteps
-    numbers = steps or [*(number for number in STEPS if number < largest), own.num_inference_steps]
+    if isinstance(model, DiffusionRecommender):
+        usual = [number for number in STEPS if number < model.process.num_train_timesteps]
+    else:
+        usual = [number for number in FEW_STEPS if number < own.num_inference_steps]
+    numbers = steps or [*usual, own.num_inference_steps]
     for number in numbers:
-        model.process.num_steps(number)
+        with sampling(model, replace(own, num_inference_steps=number)):
+            _ = model.denoiser_calls  # refuses what cannot be
     scales = guidance_scales or ([None] if own.guidance_scale is None else [1.0, own.guidance_scale])
     names = samplers or list(SAMPLERS)[:-1]
     grid = [Setting(*parts) for parts in itertools.product(names, sorted(set(numbers)), dict.fromkeys(scales))]
@@ -200,7 +213,7 @@ def _evaluate(subject: Subject, cases: Cases) -> Evaluation:
 
 def _point(
     subject: Subject,
-    model: DiffusionRecommender,
+    model: Recommender,
     setting: Setting,
     cases: Cases,
     metric: str,
@@ -220,20 +233,22 @@ def _point(
 
 
 @contextmanager
-def sampling(model: DiffusionRecommender, setting: Setting) -> Iterator[None]:
+def sampling(model: Recommender, setting: Setting) -> Iterator[None]:
     """Let the model sample as `setting` says, and afterwards as before."""
-    names = ["num_inference_steps", "guidance_scale", "stochastic"]
-    names += ["scheduler", "eta"] if isinstance(model.process, GaussianProcess) else []
+    names = [name for name in ("num_inference_steps", "guidance_scale", "stochastic") if hasattr(model, name)]
+    gaussian = isinstance(model, DiffusionRecommender) and isinstance(model.process, GaussianProcess)
+    names += ["scheduler", "eta"] if gaussian else []
     before = {name: getattr(model, name) for name in names}
     try:
-        if setting.sampler in SAMPLERS and model.scheduler is not None:
+        if setting.sampler in SAMPLERS and isinstance(model, DiffusionRecommender) and model.scheduler is not None:
             sampler = SAMPLERS[setting.sampler]
             if type(model.scheduler).__name__ != sampler.scheduler:  # its own keeps its settings
                 model.scheduler = scheduler_class(sampler.scheduler).from_config(model.scheduler.config)
             model.eta, model.stochastic = sampler.eta, sampler.stochastic
-        model.num_inference_steps = setting.num_inference_steps
-        if setting.guidance_scale is not None:
-            model.guidance_scale = setting.guidance_scale
+        asked = {"num_inference_steps": setting.num_inference_steps, "guidance_scale": setting.guidance_scale}
+        for name, value in asked.items():
+            if value is not None:
+                setattr(model, name, value)
         yield
     finally:
         for name, value in before.items():

@@ -1,4 +1,4 @@
-"""`diffrec tradeoff MODEL`: what a diffusion model is worth for what it costs, sampled in many ways."""
+"""`diffrec tradeoff MODEL`: what a model that takes steps is worth for what it costs, sampled in many ways."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffrec.errors import check_sizes
+from diffrec.errors import UsageError, check_sizes
 
 if TYPE_CHECKING:
     from diffrec.bench.tradeoff import Setting, Tradeoff
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--protocol", metavar="ID", help="(default: that of the model)")
     text = "of ddpm,ddim,dpm-solver++,unipc,euler,heun,posterior-mean (default: all but the last)"
     parser.add_argument("--samplers", type=_words, metavar="NAMES", help=text)
-    text = "numbers of steps (default: 1,4,16 and the model's own)"
+    text = "numbers of steps (default: 1,4,16 and the model's own; fewer for a model with steps of its own)"
     parser.add_argument("--steps", type=_whole_numbers, metavar="N,N,...", help=text)
     text = "guidance scales (default: 1 and the model's own)"
     parser.add_argument("--guidance", type=_numbers, metavar="W,W,...", help=text)
@@ -52,14 +52,15 @@ def run(args: argparse.Namespace) -> int:
     from diffrec.bench.tradeoff import tradeoff
     from diffrec.cli.subjects import subject_of
     from diffrec.files import write_file
-    from diffrec.recommender import DiffusionRecommender
     from diffrec.strict_json import to_json
 
     subject = subject_of(args.model, args.dataset, args.protocol, args.seed, args.batch_size)
     cuda = args.device == "cuda" or (args.device == "auto" and torch.cuda.is_available())
     subject.model.to("cuda" if cuda else "cpu")
-    if args.samples is not None and isinstance(subject.model, DiffusionRecommender):
-        subject.model.num_samples = args.samples
+    if args.samples is not None:
+        if not hasattr(subject.model, "num_samples"):
+            raise UsageError(f"{type(subject.model).__name__} averages no samples, so leave --samples out")
+        subject.model.num_samples = args.samples  # pyright: ignore[reportAttributeAccessIssue]
     result = tradeoff(
         subject,
         samplers=args.samplers,

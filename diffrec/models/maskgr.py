@@ -123,6 +123,10 @@ class MaskGR(CodedRecommender):
         """Passes of the network, one behind the other."""
         return steps_of(self.num_inference_steps, self.item_codes.levels)
 
+    @property
+    def num_steps(self) -> int:
+        return self.denoiser_calls
+
     # the network
 
     def states(

@@ -106,6 +106,10 @@ class PreferGrow(StepRates, Recommender):
         return (self.num_inference_steps + 1) * (1 if self.guidance_scale == 1 else 2) * self.num_samples
 
     @property
+    def num_steps(self) -> int:
+        return self.num_inference_steps
+
+    @property
     def uses_noise(self) -> bool:
         return True
 

@@ -16,7 +16,7 @@ from diffrec.data.protocol import get_protocol
 from diffrec.data.synthetic import synthetic
 from diffrec.diffusion.schedulers import scheduler_class
 from diffrec.errors import NotFoundError, UsageError
-from diffrec.models import DiffRec, DiffuRec, DreamRec, FlowCF, PreferDiff
+from diffrec.models import DiffRec, DiffuRec, DreamRec, FlowCF, MaskGR, PreferDiff, PreferGrow, RuleBridge
 
 DATASET, PROTOCOL = synthetic(), get_protocol("loo-full-masked@1")
 
@@ -120,6 +120,37 @@ def test_a_process_with_steps_of_its_own():
         tradeoff(subject, samplers=["ddim"])
 
 
+CODES = {"num_levels": 3, "codebook_size": 32, "embedding_size": 8, "num_blocks": 1, "num_heads": 1, "feed_size": 8}
+GROW = {"embedding_size": 8, "num_inference_steps": 3}
+
+
+@pytest.mark.parametrize(
+    ("cls", "arguments", "own", "grid"),
+    [
+        (MaskGR, CODES, (3, None), [(1, None), (2, None), (3, None)]),
+        (PreferGrow, GROW, (3, 2.0), [(1, 1.0), (1, 2.0), (2, 1.0), (2, 2.0), (3, 1.0), (3, 2.0)]),
+        (RuleBridge, {"embedding_size": 8, "num_inference_steps": 4}, (4, None), [(1, None), (2, None), (4, None)]),
+    ],
+)
+def test_models_that_are_no_gaussian_diffusion_but_take_steps(cls, arguments, own, grid):
+    subject = subject_of(cls, **arguments)
+    subject.model.prepare(subject.split.train)
+    asked = (subject.model.num_inference_steps, subject.model.denoiser_calls)
+    result = tradeoff(subject, max_cases=20)
+    points = [(p.num_inference_steps, p.guidance_scale) for p in result.points]
+    assert points[0] == own
+    assert sorted(points, key=lambda p: (p[0], p[1] or 0)) == grid
+    assert [p.own for p in result.points] == [True] + [False] * (len(points) - 1)
+    assert {p.sampler for p in result.points} == {"as set"}
+    by_steps = {p.num_inference_steps: p.denoiser_calls for p in result.points if p.guidance_scale in (None, 1.0)}
+    assert by_steps[1] < by_steps[grid[-1][0]]
+    assert (subject.model.num_inference_steps, subject.model.denoiser_calls) == asked
+    with pytest.raises(UsageError, match="has steps of its own and takes no sampler"):
+        tradeoff(subject, samplers=["ddim"])
+    with pytest.raises(UsageError, match="must be a whole number"):
+        tradeoff(subject, steps=[0])
+
+
 @pytest.mark.parametrize(
     ("words", "error", "message"),
     [
@@ -136,7 +167,7 @@ def test_what_cannot_be_asked(dreamrec, words, error, message):
 
 
 def test_models_that_cannot_be_asked():
-    with pytest.raises(UsageError, match="Popularity is no diffusion model"):
+    with pytest.raises(UsageError, match="Popularity takes no steps, so there is one way only to ask it"):
         tradeoff(subject_of(Popularity))
     with pytest.raises(UsageError, match="DiffuRec takes no guidance scale"):
         tradeoff(subject_of(DiffuRec, embedding_size=8, num_blocks=1), guidance_scales=[2.0])

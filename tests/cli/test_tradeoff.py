@@ -88,10 +88,12 @@ def test_what_it_refuses(call, entry, words, code, message):
     assert (got, message in err) == (code, True), err
 
 
-def test_only_diffusion_models(call, tmp_path):
+def test_only_models_that_take_steps(call, tmp_path):
     dataset = synthetic()
     model = Popularity(dataset.num_items)
     model.solve(dataset.parts["all"].items)
     folder = save(model, tmp_path / "entry", dataset=dataset, protocol="loo-full-masked@1")
     code, _, err = call(folder)
-    assert (code, "Popularity is no diffusion model" in err) == (2, True)
+    assert (code, "Popularity takes no steps" in err) == (2, True)
+    code, _, err = call(folder, "--samples", "2")
+    assert (code, "Popularity averages no samples" in err) == (2, True)
