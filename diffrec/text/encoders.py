@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -81,6 +82,20 @@ def encoder_folder(name: str) -> str:
     return str(folders[0])
 
 
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """transformers shows none of its bars meanwhile, which it does for weights from a local file too."""
+    from transformers.utils import logging
+
+    there = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if there:
+            logging.enable_progress_bar()
+
+
 def sentence_vectors(texts: Sequence[str], encoder: str, batch_size: int = 64, device: str | None = None) -> np.ndarray:
     """(texts, dim) float32 by a frozen encoder of sentence-transformers.
 
@@ -95,7 +110,8 @@ def sentence_vectors(texts: Sequence[str], encoder: str, batch_size: int = 64, d
     from sentence_transformers import SentenceTransformer  # pyright: ignore[reportMissingImports] # takes seconds, and is an extra
 
     try:
-        model = SentenceTransformer(place, device=device, trust_remote_code=False)
+        with _without_bars():
+            model = SentenceTransformer(place, device=device, trust_remote_code=False)
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise UsageError(f"no sentence encoder {encoder!r}: {reason}") from error

