@@ -6,6 +6,7 @@ UniSRec (Hou et al., KDD 2022) without its pre-training, and a learned vector of
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.functional import embedding, pad
@@ -13,12 +14,13 @@ from torch.nn.functional import embedding, pad
 from diffrec.data.ragged import Ragged
 from diffrec.errors import check_numbers, check_sizes
 from diffrec.next_item import NextItemRecommender
+from diffrec.nn.cross_entropy import cross_entropy_over_items
 from diffrec.nn.dropout import Dropout
 from diffrec.nn.positions import PositionsFromEnd
 from diffrec.nn.transformer import CausalTransformer, check_heads
 from diffrec.spaces.embedding import EmbeddingSpace
 from diffrec.tokenizers.collaborative import item_features
-from diffrec.typing import Float, History, Scores, Tensor, Vectors
+from diffrec.typing import Float, History, Int, Scores, Tensor, Vectors
 
 
 class SASRecText(NextItemRecommender):
@@ -26,10 +28,12 @@ class SASRecText(NextItemRecommender):
 
     item_vectors: a name of `diffrec data embed`, or a safetensors file, see `read_vectors`; whitened to `vector_size`
     when training starts, and kept with the model. None: singular vectors of who had the items in training. learn_ids: a
-    learned vector is added to each item.
+    learned vector is added to each item. unmet_negatives: in training an item is also compared with those that training
+    never meets, which teaches their texts to score low; without, they may be recommended for their texts.
     """
 
     vectors: Tensor
+    met: Tensor
 
     def __init__(
         self,
@@ -37,6 +41,7 @@ class SASRecText(NextItemRecommender):
         item_vectors: str | None = None,
         vector_size: int = 128,
         learn_ids: bool = False,
+        unmet_negatives: bool = True,
         embedding_size: int = 64,
         num_blocks: int = 2,
         num_heads: int = 2,
@@ -49,7 +54,8 @@ class SASRecText(NextItemRecommender):
         check_sizes(vector_size=vector_size, embedding_size=embedding_size, num_blocks=num_blocks, num_heads=num_heads)
         check_numbers(low=0.0, high=1.0, dropout=dropout)
         check_heads(embedding_size, num_heads)
-        self.item_vectors = item_vectors
+        self.item_vectors, self.unmet_negatives = item_vectors, unmet_negatives
+        self.register_buffer("met", torch.arange(num_items), persistent=False)  # columns of the logits of training
         self.register_buffer("vectors", torch.zeros(num_items, vector_size))
         self.read = nn.Sequential(
             nn.Linear(vector_size, embedding_size), nn.GELU(), nn.Linear(embedding_size, embedding_size)
@@ -60,9 +66,11 @@ class SASRecText(NextItemRecommender):
         self.dropout = Dropout(dropout)
 
     def prepare(self, sequences: Ragged) -> None:
-        """The frozen vectors."""
+        """The frozen vectors, and which items are met."""
         features = item_features(self.item_vectors, sequences, self.num_items, self.vectors.shape[1], whiten=True)
         self.vectors.copy_(features.to(self.vectors))
+        if not self.unmet_negatives:
+            self.met = torch.as_tensor(np.unique(sequences.values) - 1, dtype=torch.int64, device=self.met.device)
 
     def table(self) -> Float[Tensor, "items dim"]:
         """What the items are read as."""
@@ -79,11 +87,9 @@ class SASRecText(NextItemRecommender):
         items = embedding(history, pad(self.table(), (0, 0, 1, 0)))
         return self.transformer(self.dropout(items + self.position(history > 0)))
 
-    def compared(
-        self, states: Float[Tensor, "positions dim"]
-    ) -> tuple[Float[Tensor, "positions dim"], Float[Tensor, "items dim"]]:
-        """States, and the table of the items."""
-        return states, self.table()
+    def loss_of(self, states: Float[Tensor, "positions dim"], target: Int[Tensor, " positions"]) -> Float[Tensor, ""]:
+        """Cross-entropy over all items, or over those that training meets."""
+        return cross_entropy_over_items(states, self.table()[self.met], torch.searchsorted(self.met, target - 1))
 
     def score_state(self, state: Vectors) -> Scores:
         """One state of each request compared with every item."""

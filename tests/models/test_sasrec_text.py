@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
+from diffrec.data.batch import Batch
 from diffrec.data.ragged import Ragged
 from diffrec.errors import UsageError
 from diffrec.models import SASRecText
@@ -50,6 +52,27 @@ def test_learned_vectors_tell_items_of_one_text_apart():
     difference = made.table()[3] - made.table()[11]
     torch.testing.assert_close(difference, made.ids.table.weight[4] - made.ids.table.weight[12])
     assert difference.abs().sum() > 0
+
+
+@pytest.mark.parametrize("unmet_negatives", [True, False])
+def test_items_that_training_never_meets_may_be_left_out_of_it(unmet_negatives):
+    rows = Ragged.from_rows([[1, 2, 4], [5, 7, 8]])
+    made = model(unmet_negatives=unmet_negatives, learn_ids=True, dropout=0.0)
+    made.prepare(rows)
+    made.vectors.copy_(torch.randn_like(made.vectors))
+    batch = Batch(history=torch.tensor([[1, 2], [5, 7]]), target=torch.tensor([[2, 4], [7, 8]]))
+    loss = made.training_loss(batch)
+    logits = made.states(batch.history) @ made.table().T
+    if not unmet_negatives:
+        unmet = [column for column in range(N) if column + 1 not in rows.values]
+        logits[..., unmet] = float("-inf")
+    torch.testing.assert_close(loss, cross_entropy(logits.flatten(0, 1), batch.target.flatten() - 1))
+    loss.backward()
+    slopes = made.ids.table.weight.grad[1:].abs().sum(1)
+    met = torch.isin(torch.arange(1, N + 1), torch.as_tensor(rows.values))
+    assert (slopes[met] > 0).all()
+    assert bool((slopes[~met] > 0).all()) == unmet_negatives
+    assert made.score(batch.history).shape == (2, N)  # all items may be recommended
 
 
 def test_vectors_of_other_items_are_refused(tmp_path):
