@@ -46,7 +46,7 @@ def test_leaderboard_and_tables_of_the_readme_are_those_of_the_results():
     assert refused == []
     assert (ROOT / "benchmarks" / "LEADERBOARD.md").read_text(encoding="utf-8") == markdown(tables)
     assert filled(README, tables) == README
-    assert README.count("<!-- end -->") == 3
+    assert README.count("<!-- end -->") == 4
 
 
 def test_the_zoo_in_the_readme_is_that_of_the_manifest():
