@@ -158,11 +158,20 @@ def _finish_tradeoff(figure: Figure, result: Tradeoff, path: Path) -> None:
     handles += [Line2D([], [], label="as the model samples", **_STAR)]
     handles += [Line2D([], [], label="frontier", **_FRONTIER)]
     scales = sorted({point.guidance_scale for point in result.points if point.guidance_scale is not None})
-    guidance = f" · guidance {', '.join(f'{scale:g}' for scale in scales)}" if scales else ""
+    guidance = f" · guidance {scales[0]:g}" if len(scales) == 1 else ""
+    if len(scales) > 1:
+        own = next(point.guidance_scale for point in result.points if point.own)
+        others = ", ".join(f"{scale:g}" for scale in scales if scale != own)
+        handles += [_mark(f"guidance {own:g}", "#666666"), _mark(f"guidance {others}", "white")]
     figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False)
     title = f"{result.model} · {result.dataset} · {result.protocol} · {result.cases:,} cases{guidance}"
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     _save(figure, path)
+
+
+def _mark(label: str, face: str) -> Line2D:
+    """A grey mark of a legend."""
+    return Line2D([], [], label=label, color="#666666", marker="o", markerfacecolor=face, linestyle="none")
 
 
 def reported_chart(tables: Sequence[Table], path: Path) -> list[Path]:

@@ -175,7 +175,7 @@ def _settings(
             raise UsageError(f"{type(model).__name__} has steps of its own and takes no sampler")
         samplers = [own.sampler]
     for name in samplers or ():
-        choose("sampler", name, [*SAMPLERS, own.sampler])
+        choose("sampler", name, {*SAMPLERS, own.sampler})
     if guidance_scales is not None and own.guidance_scale is None:
         raise UsageError(f"{type(model).__name__} takes no guidance scale")
     check_numbers(**{f"guidance scale {number}": scale for number, scale in enumerate(guidance_scales or (), 1)})

@@ -61,8 +61,10 @@ def subject_of_checkpoint(
     from diffrec.bench.probes import Subject
     from diffrec.training.build import build
     from diffrec.training.checkpoint_io import load_weights, read_checkpoint
+    from diffrec.training.progress import hush_lightning
     from diffrec.training.resume import run_of
 
+    hush_lightning()
     checkpoint = read_checkpoint(path)
     config = run_of(path) / "config.yaml"
     if not config.is_file():

@@ -46,6 +46,8 @@ def run(args: argparse.Namespace) -> int:
     for name, value in (("--samples", args.samples), ("--max-cases", args.max_cases)):
         if value is not None:
             check_sizes(**{name: value})
+    if args.out is not None and args.out.exists() and not args.out.is_dir():
+        raise UsageError(f"--out is a folder, and {args.out} is a file")
     import torch
 
     from diffrec.bench.plots import tradeoff_chart
@@ -133,7 +135,8 @@ def _print_table(result: Tradeoff) -> None:
         )
     console.print(grid)
     machine = f"{result.device}, {result.threads} thread{'s' * (result.threads > 1)}"
-    note = f"±: standard error over the cases. ms/user: {result.batch_size} at a time; {machine}."
+    note = "frontier: as few calls reach no more. "
+    note += f"±: standard error over the cases. ms/user: {result.batch_size} at a time; {machine}."
     if result.num_samples > 1:
         note += f" Scores are means over {result.num_samples} samples, which multiplies the calls."
     console.print(Text(note, style="dim"))

@@ -182,3 +182,17 @@ def test_the_picture_has_its_numbers_beside_it(dreamrec, tmp_path):
     assert [(r["sampler"], float(r["value"]), r["frontier"]) for r in rows] == [
         (p.sampler, p.value, str(p.frontier)) for p in result.points
     ]
+
+
+@pytest.mark.parametrize(
+    ("scales", "told"),
+    [([1.0, 2.0, 3.0], ["guidance 3", "guidance 1, 2"]), ([3.0], []), (None, ["guidance 3", "guidance 1"])],
+)
+def test_the_legend_tells_what_filled_and_hollow_marks_are(scales, told, dreamrec, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr("diffrec.bench.plots._save", lambda figure, path: drawn.append(figure))
+    tradeoff_chart(
+        tradeoff(dreamrec, max_cases=5, samplers=["ddim"], steps=[1], guidance_scales=scales), tmp_path / "t.png"
+    )
+    words = [text.get_text() for text in drawn[0].legends[0].get_texts()]
+    assert [word for word in words if word.startswith("guidance")] == told

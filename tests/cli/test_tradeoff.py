@@ -47,6 +47,7 @@ def test_table_and_files(call, entry, tmp_path):
     rows = [line.split() for line in lines[2:11]]
     assert rows[0][:4] == ["ddpm", "4", "3", "8"]
     assert "as set" in lines[2]
+    assert "frontier: as few calls reach no more." in out
     folder = tmp_path / "runs/tradeoff/dreamrec-synthetic"
     told = json.loads((folder / "tradeoff.json").read_text())
     assert (told["schema_version"], told["source"], told["split"], told["cases"]) == (1, str(entry), "validation", 20)
@@ -67,6 +68,7 @@ def test_a_checkpoint(call, tmp_path):
     assert main(["fit", *words]) == 0
     code, out, err = call("here/checkpoints/best.ckpt", "--steps", 1, "--samplers", "ddim", "--out", tmp_path / "x")
     assert code == 0, err
+    assert err == ""
     assert "200 validation cases, seed 0" in out
     code, _, err = call("here/checkpoints/bets.ckpt")
     assert (code, "no checkpoint here/checkpoints/bets.ckpt; did you mean 'best.ckpt'?" in err) == (4, True)
@@ -77,7 +79,8 @@ def test_a_checkpoint(call, tmp_path):
     [
         (["--steps", "one"], 2, "'one' is no list of whole numbers such as 1,4,16"),
         (["--guidance", "w"], 2, "'w' is no list of numbers such as 1,3.0"),
-        (["--samplers", "dim"], 4, "did you mean 'ddim'"),
+        (["--samplers", "dim"], 4, "there are: ddim, ddpm, dpm-solver++, euler,"),
+        (["--out", __file__], 2, f"--out is a folder, and {__file__} is a file"),
         (["--samples", "0"], 2, "--samples must be a whole number from 1, got 0"),
         (["--max-cases", "0"], 2, "--max-cases must be a whole number from 1, got 0"),
         (["--batch-size", "0"], 2, "batch_size must be a whole number from 1, got 0"),
