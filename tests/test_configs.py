@@ -17,7 +17,7 @@ from diffrec.data.protocol import get_protocol
 from diffrec.data.ragged import Ragged
 from diffrec.models import MODELS
 from diffrec.recommender import DiffusionRecommender
-from diffrec.training.build import build
+from diffrec.training.build import build, decoded
 from diffrec.training.config import compose, controls, find_config, shipped_configs
 from diffrec.training.fit import fit
 from diffrec.zoo import save
@@ -141,8 +141,9 @@ def test_every_model_has_a_row_on_movielens_100k():
 
 
 def twin(name, control, tmp_path):
-    """The model of a control on generated data."""
-    return build([name, "data/synthetic"], controls([name])[control], tmp_path).model
+    """The model of a control on generated data, as it is measured."""
+    run = build([name, "data/synthetic"], controls([name])[control], tmp_path)
+    return decoded(run.model, run.config)
 
 
 DIFFUSION = [n for n in KINDS["model"] if issubclass(pydoc.locate(CLASS_OF[n]), DiffusionRecommender)]
