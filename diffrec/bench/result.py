@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from statistics import fmean
@@ -203,10 +203,15 @@ def schema() -> Tree:
     }
 
 
-def read_results(folder: Path) -> list[Result]:
-    """All records below `folder`, in the order of their paths; each must lie where its fields say."""
+def result_files(folder: Path) -> list[Path]:
+    """The records below `folder`: `<suite>/<dataset>/<model>/seed<k>.json`."""
+    return sorted(folder.glob("*/*/*/seed*.json"))
+
+
+def read_results(folder: Path, files: Sequence[Path] | None = None) -> list[Result]:
+    """All records below `folder`, or these, in the order of their paths; each must lie where its fields say."""
     results = []
-    for path in sorted(folder.glob("*/*/*/seed*.json")):
+    for path in result_files(folder) if files is None else files:
         result = read_result(path)
         if path.relative_to(folder).as_posix() != str(result.path):
             raise IntegrityError(f"{path} holds the result that belongs at {result.path}")

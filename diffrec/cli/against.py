@@ -66,7 +66,7 @@ def _tables(row: str, found: Found) -> None:
 
     from diffrec.cli.printable import printable
 
-    console = Console(width=min(80, Console().width), highlight=False)
+    console = Console(width=80, highlight=False)  # a narrow terminal breaks lines; rich would cut numbers
     for first, metric, pairs in found:
         grid = Grid(box=None, padding=(0, 1, 0, 0), pad_edge=False)
         for number, name in enumerate(_header(metric)):

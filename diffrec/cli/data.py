@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from diffrec.cli.printable import printable, table_console
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -124,7 +126,7 @@ def _list(args: argparse.Namespace) -> int:
         origin = entry.origin if _ready(entry) else f"{entry.origin}, to fetch"
         counts = (entry.counts.get(key) for key in ("users", "items", "interactions"))
         table.add_row(entry.name, origin, *("-" if count is None else f"{count:,}" for count in counts))
-    console = _console()
+    console = table_console()
     console.print(table)
     console.print("\nmore: diffrec data info NAME; your own: diffrec data import FILE --name NAME")
     return 0
@@ -205,8 +207,6 @@ def _print_facts(facts: list[tuple[str, str]]) -> int:
     """Two columns: what, and how much of it."""
     from rich.markup import escape
     from rich.table import Table
-
-    from diffrec.cli.printable import printable
 
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True, style="bold")
@@ -290,7 +290,7 @@ def _print_cards(cards: Mapping[str, Mapping[str, Any]]) -> int:
             str(card["largest"]), " ".join(f"{part:.2f}" for part in bits),
             f"{min(card['usage']):.0%}", "-" if lost is None else f"{lost:.3f}",
         )  # fmt: skip
-    _console().print(table)
+    table_console().print(table)
     return 0
 
 

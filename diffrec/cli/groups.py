@@ -73,14 +73,13 @@ def _bounds(text: str) -> tuple[int, ...]:
 
 
 def _print(table: Groups) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from diffrec.bench.render import metric_name
-    from diffrec.cli.printable import printable
+    from diffrec.cli.printable import printable, table_console
 
-    console = Console(width=max(80, Console().width), highlight=False)
+    console = table_console()
     about = f"{table.suite} · {table.dataset} · {table.protocol} · {metric_name(table.metric)} by training interactions"
     console.print(Text(printable(about), style="bold"))
     grid = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)

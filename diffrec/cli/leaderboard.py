@@ -82,22 +82,21 @@ def default_results() -> Path:
 
 def read_chosen(folder: Path, suite: str | None = None, dataset: str | None = None) -> list[Result]:
     """The results below `folder`, of one suite and dataset if told so; NotFoundError for what is not there."""
-    from diffrec.bench.result import read_results
+    from diffrec.bench.result import read_results, result_files
     from diffrec.errors import near_match
 
-    results = read_results(folder)
-    for what, asked, there in (
-        ("suite", suite, {result.suite for result in results}),
-        ("dataset", dataset, {result.dataset for result in results}),
-    ):
+    files = result_files(folder)
+    for what, asked, place in (("suite", suite, -4), ("dataset", dataset, -3)):
+        there, where = {path.parts[place] for path in files}, folder / (suite or "") if what == "dataset" else folder
         if asked is not None and asked not in there:
             known = ", ".join(sorted(there)) or "none"
             raise NotFoundError(
-                f"no results of {what} {asked!r} in {folder}; there are: {known}{near_match(asked, there)}"
+                f"no results of {what} {asked!r} in {where}; there are: {known}{near_match(asked, there)}"
             )
-    if not results:
+        files = [path for path in files if asked in (None, path.parts[place])]
+    if not files:
         raise NotFoundError(f"no results in {folder}; 'diffrec bench run quick' makes some")
-    return [result for result in results if suite in (None, result.suite) and dataset in (None, result.dataset)]
+    return read_results(folder, files)
 
 
 def compare_all(results: Sequence[Result], folder: Path) -> list[Path]:
@@ -188,7 +187,7 @@ def _print_tables(tables: Sequence[Table]) -> None:
     from diffrec.bench.render import LEGEND, caption, cells, header
     from diffrec.cli.printable import printable
 
-    console = Console(width=min(80, Console().width), highlight=False)
+    console = Console(width=80, highlight=False)  # a narrow terminal breaks lines; rich would cut numbers
     for table in tables:
         grid = Grid(box=None, padding=(0, 1, 0, 0), pad_edge=False)
         for number, name in enumerate(header(table)):

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import re
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -11,6 +15,13 @@ _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff
 def printable(text: str) -> str:
     """`text` with control characters, reversals of direction and lone surrogates shown as question marks."""
     return _UNSAFE.sub("?", text)
+
+
+def table_console() -> Console:
+    """As wide as the terminal, 80 columns at least: a narrow terminal breaks lines, where rich would cut numbers."""
+    from rich.console import Console
+
+    return Console(width=max(80, Console().width), highlight=False, emoji=False)
 
 
 def print_line(line: str) -> None:

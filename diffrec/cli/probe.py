@@ -101,7 +101,7 @@ def _print_tables(name: str, report: Report) -> None:
 
     from diffrec.cli.printable import printable
 
-    console = Console(width=min(80, Console().width), highlight=False)
+    console = Console(width=80, highlight=False)  # a narrow terminal breaks lines; rich would cut numbers
     about = f"{report.dataset}, {report.protocol}, {report.test_cases:,} test cases, seed {report.seed}"
     console.print(Text(printable(f"{name} · {about}"), style="bold"))
     console.print(Text("These are the test cases: good for understanding, not for choosing.\n", style="dim"))

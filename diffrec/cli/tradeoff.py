@@ -113,7 +113,7 @@ def _print_table(result: Tradeoff) -> None:
     from diffrec.bench.render import metric_name
     from diffrec.cli.printable import printable
 
-    console = Console(width=min(80, Console().width), highlight=False)
+    console = Console(width=80, highlight=False)  # a narrow terminal breaks lines; rich would cut numbers
     about = f"{result.dataset}, {result.protocol}, {result.cases:,} {result.split} cases, seed {result.seed}"
     console.print(Text(printable(f"{result.model} · {about}"), style="bold"))
     grid = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)

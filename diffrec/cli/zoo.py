@@ -152,13 +152,12 @@ def _print_table(rows: dict[str, Listing], metric: str) -> None:
     """One table for each dataset and protocol."""
     from itertools import groupby
 
-    from rich.console import Console
     from rich.text import Text
 
-    from diffrec.cli.printable import printable
+    from diffrec.cli.printable import printable, table_console
     from diffrec.zoo.index import on_this_machine
 
-    console = Console()
+    console = table_console()
     width = max(map(len, rows), default=0)
     here = on_this_machine(rows)
     for (dataset, protocol), group in groupby(rows.items(), lambda named: (named[1].dataset, named[1].protocol)):

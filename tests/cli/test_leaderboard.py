@@ -106,6 +106,26 @@ def test_write_makes_the_file_beside_the_results(results, capsys):
     assert main(["leaderboard", "--results", str(results), "--write", "--suite", "quick"]) == 2
 
 
+def test_numbers_are_not_cut_in_a_narrow_terminal(results, capsys, monkeypatch):
+    assert main(["leaderboard", "--results", str(results)]) == 0
+    wide = capsys.readouterr().out
+    monkeypatch.setenv("COLUMNS", "30")
+    assert main(["leaderboard", "--results", str(results)]) == 0
+    assert capsys.readouterr().out == wide
+
+
+def test_only_what_is_asked_for_is_read(results, capsys):
+    write_result(make("sasrec", 0.1, suite="beauty", role="model"), results)
+    (damaged,) = (results / "beauty").glob("*/*/*.json")
+    damaged.write_text("{}")
+    assert main(["leaderboard", "--results", str(results), "--suite", "quick"]) == 0
+    assert main(["leaderboard", "--results", str(results), "--suite", "beauty"]) == 3
+    capsys.readouterr()
+    assert main(["leaderboard", "--results", str(results), "--suite", "quick", "--dataset", "ml-1m"]) == 4
+    told = f"error: no results of dataset 'ml-1m' in {results}/quick; there are: ml-100k; did you mean 'ml-100k'?\n"
+    assert capsys.readouterr().err == told
+
+
 def test_what_a_table_lacks_is_shown_and_not_written(results, capsys):
     write_result(make("sasrec", 0.1, suite="beauty", role="model"), results)
     assert main(["leaderboard", "--results", str(results), "--suite", "beauty"]) == 0
