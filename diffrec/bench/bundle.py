@@ -134,8 +134,7 @@ def write_bundle(
 
     contents: name -> bytes of the files above but the manifest. Raises UsageError where `folder` exists.
     """
-    if folder.exists() or folder.is_symlink():
-        raise UsageError(f"{folder} exists; give another folder with -o, or remove it")
+    check_new(folder)
     files = {name: {"size": len(data), "sha256": _sha256(data)} for name, data in contents.items()}
     manifest = to_json({"schema_version": SCHEMA_VERSION, "kind": kind, "files": files})
     model = {name.partition("/")[2]: data for name, data in contents.items() if "/" in name}
@@ -147,6 +146,12 @@ def write_bundle(
         check(copy)
 
     write_folder(folder, {**own, MANIFEST: manifest}, check=complete)
+
+
+def check_new(folder: Path) -> None:
+    """UsageError for a folder that is there already: no bundle takes the place of another."""
+    if folder.exists() or folder.is_symlink():
+        raise UsageError(f"{folder} exists; give another folder with -o, or remove it")
 
 
 def read_bundle(folder: Path) -> Bundle:

@@ -93,7 +93,9 @@ def lists_behind(
             found = [line for number in range(len(ranks.draws)) for line in _other_ranks(number, ranks, again)]
         if not found:
             return lists
-    raise IntegrityError(f"nothing was written, for the model does not give the numbers of the record: {found[0]}")
+    other = setup_differences(result)
+    why = f"\nhere is {'; '.join(other)}, and a bundle is exact" if other else ""
+    raise IntegrityError(f"nothing was written, for the model does not give the numbers of the record: {found[0]}{why}")
 
 
 def list_and_rank(model: Recommender, cases: Cases, k: int, batch_size: int, seed: int) -> tuple[Lists, Ragged]:

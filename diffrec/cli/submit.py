@@ -60,7 +60,7 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _submit_run(args: argparse.Namespace) -> Path:
-    from diffrec.bench.bundle import LISTS, MODEL, RANKS, RECORD, lists_to_parquet, write_bundle
+    from diffrec.bench.bundle import LISTS, MODEL, RANKS, RECORD, check_new, lists_to_parquet, write_bundle
     from diffrec.bench.ranks import read_ranks
     from diffrec.bench.rerun import device_of, lists_behind
     from diffrec.bench.result import ranks_path, read_result
@@ -70,6 +70,8 @@ def _submit_run(args: argparse.Namespace) -> Path:
     result = read_result(args.run)
     if result.ranks_sha256 is None:
         raise UsageError(f"{args.run} is from before ranks were kept; run its suite again with --force")
+    folder = args.output or _BUNDLES / f"{result.suite}.{result.dataset}.{result.model}.seed{result.seed}"
+    check_new(folder)
     ranks = read_ranks(ranks_path(args.run), result.ranks_sha256)
     dataset = local_dataset(result.dataset)
     if dataset.sha256 != result.dataset_sha256:
@@ -83,7 +85,6 @@ def _submit_run(args: argparse.Namespace) -> Path:
         LISTS: lists_to_parquet(lists),
         **{f"{MODEL}/{name}": data for name, data in files.items()},
     }
-    folder = args.output or _BUNDLES / f"{result.suite}.{result.dataset}.{result.model}.seed{result.seed}"
     write_bundle(folder, contents, "run", check=lambda copy: _refuse_findings(copy, dataset))
     return folder
 
@@ -105,14 +106,14 @@ def _model(
     from diffrec.zoo.finding import find_entry
 
     entry = find_entry(entry_name)
-    model = load(entry.folder, offline=True)
+    model, files = load(entry.folder, offline=True), entry.read_all()
+    config = Config.parse(files[CONFIG], str(entry.folder / CONFIG))
     if (seen := weights_sha256(model)) != result.weights_sha256:
+        rounded = "" if config.dtype is None else f" rounded to {config.dtype}"
         raise IntegrityError(
-            f"{entry_name} holds the weights {seen[:12]}, {where} rests on {str(result.weights_sha256)[:12]}"
+            f"{entry_name} holds the weights {seen[:12]}{rounded}, {where} rests on {str(result.weights_sha256)[:12]}"
         )
-    files = entry.read_all()
-    arguments = Config.parse(files[CONFIG], str(entry.folder / CONFIG)).init
-    return model, arguments, {**files, MANIFEST: manifest_bytes(files)}
+    return model, config.init, {**files, MANIFEST: manifest_bytes(files)}
 
 
 def solve(result: Result) -> Recommender:
@@ -146,7 +147,7 @@ def _refuse_findings(copy: Path, dataset: Dataset) -> None:
 
 
 def _submit_lists(args: argparse.Namespace) -> Path:
-    from diffrec.bench.bundle import sealed_lists, write_bundle
+    from diffrec.bench.bundle import check_new, sealed_lists, write_bundle
     from diffrec.bench.result import NAME
     from diffrec.bench.run_file import outside_result
     from diffrec.data.protocol import get_protocol
@@ -154,8 +155,9 @@ def _submit_lists(args: argparse.Namespace) -> Path:
     if not NAME.fullmatch(args.name):
         raise UsageError(f"--name {args.name[:60]!r} must be made of a-z, 0-9, '.', '_' and '-'")
     protocol, dataset = get_protocol(args.protocol), local_dataset(args.dataset)
+    folder = args.output or _BUNDLES / f"lists.{dataset.name}.{args.name}"
+    check_new(folder)
     result, ranks, lists = outside_result(args.run_file, args.name, dataset, protocol)
-    folder = args.output or _BUNDLES / f"lists.{result.dataset}.{args.name}"
     write_bundle(folder, sealed_lists(result, ranks, lists), "lists", lambda copy: _refuse_findings(copy, dataset))
     users = f"of {result.split_counts['test_users']} test users"
     sys.stdout.write(

@@ -69,7 +69,7 @@ def submit(capsys, *words: object) -> tuple[int, str, str]:
     return code, *capsys.readouterr()
 
 
-def test_a_trained_row_with_its_entry(bench, tmp_path, capsys):
+def test_a_trained_row_with_its_entry(bench, tmp_path, monkeypatch, capsys):
     entry = bench / "zoo0" / "sasrec.synthetic"
     code, out, _ = submit(capsys, record_of(bench, "sasrec"), "--entry", entry, "-o", tmp_path / "b")
     assert code == 0
@@ -81,7 +81,9 @@ def test_a_trained_row_with_its_entry(bench, tmp_path, capsys):
     }
     assert bundle.lists.draws[0].items.shape == (200, 50)
     assert not list(tmp_path.glob(".*"))
-    assert submit(capsys, record_of(bench, "sasrec"), "--entry", entry, "-o", tmp_path / "b")[0] == 2
+    monkeypatch.setattr("diffrec.bench.ranks.read_ranks", None)  # it is told before any work
+    code, _, err = submit(capsys, record_of(bench, "sasrec"), "--entry", entry, "-o", tmp_path / "b")
+    assert (code, "exists; give another folder" in err) == (2, True)
 
 
 def test_a_row_without_training_is_solved_again(bench, tmp_path, monkeypatch, capsys):
@@ -127,7 +129,11 @@ def test_nothing_is_written_where_a_number_does_not_come_out(bench, tmp_path, ca
     write_result(replace(result, dataset_sha256="0" * 64), content, results)
     assert "here has sha256" in submit(capsys, path, "-o", tmp_path / "b")[2]
     write_result(replace(result, epochs=1, parameters=3), content, results)
-    assert "parameters is 3, the model has" in submit(capsys, path, "-o", tmp_path / "b")[2]
+    told = submit(capsys, path, "-o", tmp_path / "b")[2]
+    assert "parameters is 3, the model has" in told
+    assert "here is" not in told
+    write_result(replace(result, parameters=3, processor="another one"), content, results)
+    assert " instead of another one, and a bundle is exact" in submit(capsys, path, "-o", tmp_path / "b")[2]
     assert not (tmp_path / "b").exists()
 
 
