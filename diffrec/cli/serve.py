@@ -7,9 +7,12 @@ import importlib.util
 import socket
 import sys
 
-from diffrec.errors import UsageError
+from diffrec.errors import UsageError, check_sizes
 
-HELP = "serve a model over HTTP: /recommend, /health, /model"
+HELP = (
+    "serve a model over HTTP: POST /recommend, GET /health, GET /model. For one list: curl -H 'content-type: "
+    'application/json\' -d \'{"history": ["Alien (1979)"], "k": 10}\' http://127.0.0.1:8000/recommend'
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +37,8 @@ def run(args: argparse.Namespace) -> int:
     """Serve until interrupted."""
     if any(importlib.util.find_spec(name) is None for name in ("fastapi", "uvicorn")):
         raise UsageError("diffrec serve needs fastapi and uvicorn: pip install 'diffrec[serve]'")
+    if args.threads is not None:
+        check_sizes(threads=args.threads)
     with _listening(args.host, args.port) as listening:
         import torch
         import uvicorn
@@ -68,5 +73,5 @@ def _listening(host: str, port: int) -> socket.socket:
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listening
     except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+        reason = getattr(error, "strerror", None) or str(error).removesuffix(".")
         raise UsageError(f"cannot listen on {host}, port {port}: {reason}; --port 0 takes a free one") from None

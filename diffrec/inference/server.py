@@ -4,7 +4,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 
 from diffrec import __version__
 from diffrec.data.vocabulary import Vocabulary
-from diffrec.errors import DiffrecError, NotFoundError, UsageError, check_sizes
+from diffrec.errors import DiffrecError, NotFoundError, UsageError, check_sizes, near_match
 from diffrec.inference.batch import vocabulary_of
 from diffrec.inference.batching import Batcher, Question, TooManyWaiting
 from diffrec.lists import Recommendations
@@ -26,6 +26,8 @@ from diffrec.recommender import Recommender, count_parameters
 _LOG = logging.getLogger("diffrec.serve")
 _LONGEST_TEXT = 1000  # of a title or an id
 _SEEN = 80  # characters of what was seen in an answer
+_PLACES = "POST /recommend, GET /health, GET /model, GET /openapi.json"
+_FIELDS = ("history", "k", "seed", "include_seen", "num_inference_steps", "guidance_scale")
 Message = MutableMapping[str, Any]
 
 
@@ -198,23 +200,30 @@ def _plain(text: str) -> str:
 
 async def _unlike_the_schema(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    faults = [
-        Fault(
-            where=_plain(".".join(str(part) for part in fault["loc"][1:]) or "body")[:_SEEN],
-            seen=_plain(repr(fault.get("input")))[:_SEEN],
-            allowed=_plain(fault["msg"])[:200],
-        )
-        for fault in error.errors()[:10]
-    ]
+    faults = [_fault(fault) for fault in error.errors()[:10]]
     first = faults[0]
     return _refusal(422, f"{first.where}: {first.allowed}, got {first.seen}", faults)
+
+
+def _fault(fault: Mapping[str, Any]) -> Fault:
+    """One error of pydantic or of the JSON parser."""
+    where, seen, allowed = ".".join(str(part) for part in fault["loc"][1:]) or "body", fault.get("input"), fault["msg"]
+    if fault["type"] == "json_invalid":  # where: the character
+        where, allowed = "body", f"Input should be JSON ({fault['ctx']['error']})"
+        seen = f"other text at character {fault['loc'][-1]}"
+    elif isinstance(seen, bytes):
+        allowed = "Input should come with the header 'content-type: application/json'"
+    elif fault["type"] == "extra_forbidden":
+        allowed += near_match(where, _FIELDS)
+    return Fault(where=_plain(where)[:_SEEN], seen=_plain(repr(seen))[:_SEEN], allowed=_plain(allowed)[:200])
 
 
 async def _of_http(request: Request, error: Exception) -> JSONResponse:
     """404 and 405 of the router; 400, which is a body that is not JSON, is 422 as any other body that is wrong."""
     assert isinstance(error, HTTPException)
     code = 422 if error.status_code == 400 else error.status_code
-    answer = _refusal(code, str(error.detail))
+    there = f"; there are {_PLACES}" if code in (404, 405) else ""
+    answer = _refusal(code, f"{error.detail}{there}")
     answer.headers.update(error.headers or {})
     return answer
 

@@ -105,7 +105,8 @@ REFUSED = {
     "k too large": ({"history": [], "k": 21}, "k: Input should be less than or equal to 20, got 21"),
     "k of another type": ({"history": [], "k": "3"}, "k: Input should be a valid integer, got '3'"),
     "k true": ({"history": [], "k": True}, "k: Input should be a valid integer, got True"),
-    "unknown key": ({"history": [], "kk": 3}, "kk: Extra inputs are not permitted, got 3"),
+    "unknown key": ({"history": [], "what": 3}, "what: Extra inputs are not permitted, got 3"),
+    "nearly a key": ({"history": [], "seeds": 3}, "seeds: Extra inputs are not permitted; did you mean 'seed'?, got 3"),
     "unknown item": (
         {"history": ["f1", "Film 31"]},
         "no title or item id 'Film 31' among 30 items; did you mean",
@@ -142,6 +143,15 @@ def test_bodies_that_are_no_such_json(body, client):
     assert "Traceback" not in told.text
 
 
+def test_what_is_no_json_is_told_as_such(client):
+    """As curl sends it where one forgets the header, or a quote."""
+    told = client.post("/recommend", content=b'{"history": []}', headers={"content-type": "text/plain"})
+    assert "body: Input should come with the header 'content-type: application/json', got " in told.json()["detail"]
+    told = client.post("/recommend", content=b"{history", headers={"content-type": "application/json"})
+    seen = "Input should be JSON (Expecting property name enclosed in double quotes), got 'other text at character 1'"
+    assert told.json()["detail"] == f"body: {seen}"
+
+
 def test_large_bodies_whether_their_length_is_told_or_not(client):
     large = json.dumps({"history": ["x" * 3000]}).encode()
     for content in (large, (large[place : place + 500] for place in range(0, len(large), 500))):
@@ -151,8 +161,10 @@ def test_large_bodies_whether_their_length_is_told_or_not(client):
 
 
 def test_other_places_and_methods(client):
-    assert client.get("/nothing").json() == {"detail": "Not Found", "faults": []}
+    places = "there are POST /recommend, GET /health, GET /model, GET /openapi.json"
+    assert client.get("/nothing").json() == {"detail": f"Not Found; {places}", "faults": []}
     told = client.get("/recommend")
+    assert told.json()["detail"] == f"Method Not Allowed; {places}"
     assert (told.status_code, told.headers["allow"]) == (405, "POST")
 
 
@@ -297,6 +309,8 @@ def test_an_address_that_cannot_be_had(capsys):
         port = taken.getsockname()[1]
         assert main(["serve", "sasrec.ml-100k", "--port", str(port)]) == 2
         assert f"cannot listen on 127.0.0.1, port {port}: Address already in use" in capsys.readouterr().err
+    assert main(["serve", "sasrec.ml-100k", "--port", "0", "--threads", "0"]) == 2
+    assert "threads must be a whole number from 1, got 0" in capsys.readouterr().err
 
 
 def test_the_extra_is_named_where_it_is_missing(monkeypatch, capsys):
