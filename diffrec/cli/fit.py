@@ -214,6 +214,10 @@ def _measure(stage: str, args: argparse.Namespace, overrides: Sequence[str]) -> 
     from diffrec.training.resume import run_of
 
     hush_lightning()
+    if stage == "predict" and args.output is not None:
+        from diffrec.data.list_table import check_parquet_name
+
+        check_parquet_name(args.output)
     checkpoint = read_checkpoint(args.ckpt)
     bar = str(not args.quiet and sys.stderr.isatty()).lower()
     screen = ["--trainer.logger=false", f"--trainer.enable_progress_bar={bar}"]

@@ -76,6 +76,10 @@ def _check_which(args: argparse.Namespace) -> None:
     for name in _ONLY_HISTORY if args.input is not None else _ONLY_FILE:
         if getattr(args, name):
             raise UsageError(f"--{name.replace('_', '-')} belongs to {'--history' if args.input else '--input'}")
+    if args.output is not None:
+        from diffrec.data.list_table import check_parquet_name
+
+        check_parquet_name(args.output)
 
 
 def _device(asked: str) -> str:

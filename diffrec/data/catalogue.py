@@ -61,8 +61,8 @@ def find(name: str) -> Entry:
     if name in known:
         return known[name]
     raise NotFoundError(
-        f"no dataset {name!r}; there are: {listed(known, name)}{near_match(name, known)}. "
-        f"Bring your own with 'diffrec data import FILE --name NAME', or set DIFFREC_DATA to a folder of datasets"
+        f"no dataset {name!r}; there are: {listed(known, name)}{near_match(name, known)}\n"
+        f"'diffrec data import FILE --name NAME' brings your own; DIFFREC_DATA may name a folder of datasets"
     )
 
 

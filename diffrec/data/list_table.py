@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from diffrec.errors import UsageError
 from diffrec.files import replacing
 
 
@@ -27,6 +28,12 @@ def list_table(users: np.ndarray, items: np.ndarray, scores: np.ndarray, item_id
             "score": scores.ravel()[there],
         }
     )
+
+
+def check_parquet_name(path: Path) -> None:
+    """UsageError for the name of a file that nobody would take for Parquet."""
+    if path.suffix not in (".parquet", ".pq"):
+        raise UsageError(f"{path} would hold Parquet, and nothing else is written; end its name in .parquet")
 
 
 def write_parquet(table: pa.Table, path: Path) -> None:

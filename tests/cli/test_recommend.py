@@ -172,6 +172,7 @@ def test_a_file_of_users_gets_a_file_of_lists(sasrec, tmp_path, capsys):
         (["--input", "a.parquet"], "--input needs --output"),
         (["--input", "a.parquet", "--output", "b.parquet", "--explain"], "--explain belongs to --history"),
         (["--history", "f1", "--output", "b.parquet"], "--output belongs to --input"),
+        (["--input", "a.parquet", "--output", "b.csv"], "b.csv would hold Parquet"),
         (["--history", "f1", "--skip-unknown"], "--skip-unknown belongs to --input"),
     ],
 )

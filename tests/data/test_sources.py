@@ -54,7 +54,7 @@ def test_without_any_folder_the_registered_names_remain(tmp_path, monkeypatch):
 
 def test_an_unknown_name_lists_the_others_and_the_nearest(places):
     with pytest.raises(
-        NotFoundError, match=r"no dataset 'tiyn'.*ml-100k, synthetic, tiny.*did you mean 'tiny'.*import"
+        NotFoundError, match=r"(?s)no dataset 'tiyn'.*ml-100k, synthetic, tiny.*did you mean 'tiny'.*import"
     ):
         load_dataset("tiyn")
 
