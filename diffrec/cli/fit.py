@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffrec.cli.printable import print_line
 from diffrec.errors import DiffrecError, UsageError
 
 if TYPE_CHECKING:
     from diffrec.training.build import Run
-    from diffrec.zoo.starting import StartFrom
 
 HELP = "train a model from a recipe"
 
@@ -60,7 +60,7 @@ def _parser(stage: str) -> argparse.ArgumentParser:
         parser.add_argument("--resume", metavar="auto|CKPT", help=text)
         text = "start from the weights of a zoo entry, by name or folder; its items are matched with those of the data"
         parser.add_argument("--init-from", metavar="NAME", help=text)
-        text = "by what (default: titles where two datasets have them, ids within one)"
+        text = "by what (default: ids within one dataset, else titles; for ids that are numbers, 'id' has to be said)"
         parser.add_argument("--init-match", choices=("id", "title"), help=text)
         text = "vectors for items that are new, of 'diffrec data embed' (default: the newest of this dataset, if any)"
         parser.add_argument("--init-vectors", metavar="NAME", help=text)
@@ -113,7 +113,8 @@ def _fit(args: argparse.Namespace, overrides: Sequence[str]) -> int:
         if not args.quiet:
             sys.stderr.write(f"{_summary(run)}\n{'continuing' if checkpoint else 'writing to'} {run.run_dir}\n")
             run.trainer.callbacks.append(progress_for(sys.stderr, monitored(run)))  # pyright: ignore
-        start = None if args.init_from is None else _start_from(run, args)
+        if args.init_from is not None:
+            _start_from(run, args)
         result = fit(run, checkpoint)
     except DiffrecError:
         if args.run_dir is None and not any(run.run_dir.iterdir()):
@@ -123,8 +124,6 @@ def _fit(args: argparse.Namespace, overrides: Sequence[str]) -> int:
         if (kept := run.run_dir / "checkpoints" / "last.ckpt").is_file():
             sys.stderr.write(f"the same command goes on from {kept} with --resume auto\n")
         raise
-    if start is not None:
-        sys.stdout.write(f"{start.started}\n")
     value = "nothing was validated" if result.best is None else f"best {result.metric} {result.best:.4f}"
     sys.stdout.write(
         f"{value} (epoch {result.epoch} of {result.epochs}, {result.seconds:.0f} s), "
@@ -133,7 +132,7 @@ def _fit(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     return 0
 
 
-def _start_from(run: Run, args: argparse.Namespace) -> StartFrom:
+def _start_from(run: Run, args: argparse.Namespace) -> None:
     """Add the callback that puts the weights of another model in. UsageError where they do not fit."""
     from diffrec.zoo.config import Config
     from diffrec.zoo.entry import CONFIG
@@ -147,9 +146,8 @@ def _start_from(run: Run, args: argparse.Namespace) -> StartFrom:
     refuse_another_model(run.model, source, args.init_from)
     match = match_of(source, config.dataset and config.dataset.name, dataset, args.init_match)
     vectors = args.init_vectors or vectors_for(dataset)
-    start = StartFrom(source, args.init_from, dataset, match, vectors, run.run_dir)
+    start = StartFrom(source, args.init_from, dataset, match, vectors, run.run_dir, tell=print_line)
     run.trainer.callbacks.append(start)  # pyright: ignore[reportAttributeAccessIssue]
-    return start
 
 
 def _refuse_decoding(config: Mapping[str, Any]) -> None:

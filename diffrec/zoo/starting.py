@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -56,14 +57,18 @@ class Started:
 
 
 class StartFrom(Callback):
-    """Puts the weights into the model after it was prepared and before its first step; writes start.json."""
+    """Puts the weights into the model after it was prepared and before its first step; writes start.json.
+
+    tell: is given the line that says what came along, before training begins.
+    """
 
     def __init__(
-        self, source: Recommender, name: str, dataset: Dataset, match: Match, vectors: str | None, folder: Path
-    ) -> None:
+        self, source: Recommender, name: str, dataset: Dataset, match: Match, vectors: str | None, folder: Path,
+        tell: Callable[[str], object] = lambda line: None,
+    ) -> None:  # fmt: skip
         self.source, self.name, self.dataset, self.vectors, self.folder = source, name, dataset, vectors, folder
         self.match: Match = match
-        self.started: Started | None = None
+        self.tell = tell
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Shapes that the data decide are known by now, and the optimiser holds the parameters themselves."""
@@ -73,18 +78,21 @@ class StartFrom(Callback):
         vectors = None if self.vectors is None else read_vectors(self.vectors)
         told = carry(pl_module, self.source, torch.from_numpy(numbers), vectors)
         new = int((numbers == 0).sum())
-        self.started = Started(
+        started = Started(
             self.name, type(pl_module).__name__, self.match, len(numbers), len(numbers) - new,
             0 if self.vectors is None else new, self.vectors, tuple(told),
         )  # fmt: skip
         if not trainer.fast_dev_run:  # pyright: ignore[reportAttributeAccessIssue]
-            write_file(self.folder / "start.json", to_json(asdict(self.started)))
+            write_file(self.folder / "start.json", to_json(asdict(started)))
+        if trainer.is_global_zero:
+            self.tell(str(started))
 
 
 def match_of(source: Recommender, trained_on: str | None, dataset: Dataset, asked: Match | None) -> Match:
     """By what items are told to be the same: ids within one dataset; titles between two that both have them.
 
-    Raises UsageError where nothing would match.
+    Raises UsageError where nothing would match, and where only numbers of two datasets would and nobody asked for it:
+    7 may be one film here and another one there.
     """
     if source.vocabulary is None:
         raise UsageError(f"{type(source).__name__} was trained on item numbers alone, so its items cannot be matched")
@@ -97,6 +105,12 @@ def match_of(source: Recommender, trained_on: str | None, dataset: Dataset, aske
         here, there = mine.item_ids[0], source.vocabulary.item_ids[0]
         seen = f"ids here look like {here!r}, there like {there!r}" if match == "id" else "no title is the same"
         raise UsageError(f"no item of {dataset.name} is known to the entry by its {match}: {seen}")
+    if asked is None and match == "id" and trained_on != dataset.name and all(map(str.isdecimal, mine.item_ids)):
+        raise UsageError(
+            f"{dataset.name} and {trained_on or 'the data of the entry'} may number their items otherwise, and titles "
+            f"cannot be compared: {_without_titles(mine, source.vocabulary, dataset.name)}\n"
+            f"--init-match id takes equal numbers for the same items"
+        )
     return match
 
 

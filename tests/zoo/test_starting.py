@@ -165,6 +165,13 @@ def test_titles_are_taken_between_datasets_and_ids_within_one():
         match_of(model, "elsewhere", data, None)
     with pytest.raises(UsageError, match="titles cannot be matched: the entry has none"):
         match_of(model, "elsewhere", data, "title")
+    model.vocabulary = Vocabulary(OTHER.item_ids)
+    told = f"{data.name} and elsewhere may number their items otherwise, .*: the entry has none\n--init-match id takes"
+    with pytest.raises(UsageError, match=told):
+        match_of(model, "elsewhere", data, None)
+    assert match_of(model, "elsewhere", data, "id") == match_of(model, data.name, data, None) == "id"
+    model.vocabulary = Vocabulary(("b00", "7"))
+    assert match_of(model, "elsewhere", replace(data, vocabulary=Vocabulary(("b00", "9"))), None) == "id"
     model.vocabulary = None
     with pytest.raises(UsageError, match="trained on item numbers alone"):
         match_of(model, None, data, None)
