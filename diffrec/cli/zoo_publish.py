@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     entry = find_entry(args.name, offline=True)
     name = Path(args.name).resolve().name if "/" in args.name else args.name
     verify(entry)
-    if "://" not in args.to:
+    if "://" not in args.to and not args.to.startswith("hf:"):
         folder = Path(args.to) / name
         write_hub_folder(hub_files(entry, name), folder)
         print_line(f"{folder}: revision {entry.revision}")

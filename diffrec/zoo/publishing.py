@@ -86,7 +86,7 @@ def push(files: dict[str, bytes], repository: Repository, revision: str, private
         commit = api.create_commit(str(repository), operations, commit_message=f"Revision {revision}")
     except refusals as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise NetworkError(f"{repository} was not written: {reason}") from error
+        raise NetworkError(f"{repository} was not written to {hub_endpoint()}: {reason}") from error
     return commit.commit_url
 
 

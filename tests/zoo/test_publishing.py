@@ -97,7 +97,7 @@ def test_a_folder_is_ready_for_a_hub_and_a_mirror(elsewhere, tiny, tmp_path, mon
 
 
 @pytest.mark.parametrize(
-    "to", ["hf://", "hf:///x", "hf://some body", "hf://a/b/c", "hf://a/Tiny", "https://example.org/a"]
+    "to", ["hf://", "hf:somebody", "hf:///x", "hf://some body", "hf://a/b/c", "hf://a/Tiny", "https://example.org/a"]
 )
 def test_places_that_are_none(to, hub, elsewhere, capsys):
     assert publish(elsewhere / NAME, to) == 2
@@ -118,13 +118,15 @@ def test_what_nobody_should_publish(hub, elsewhere, popularity, tiny, dataset, t
 def test_a_hub_that_is_not_there_for_us(hub, elsewhere, monkeypatch, capsys):
     hub.plan[:] = [403]
     assert publish(elsewhere / NAME, "hf://somebody") == 5
-    assert f"somebody/{NAME} was not written: " in capsys.readouterr().err
+    assert f"somebody/{NAME} was not written to http" in capsys.readouterr().err
     hub.plan.clear()
     hub.requests.clear()
     with monkeypatch.context() as patch:
         patch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
         assert publish(elsewhere / NAME, "hf://somebody") == 5
-        assert "Connection refused" in capsys.readouterr().err
+        told = capsys.readouterr().err
+        assert f"somebody/{NAME} was not written to http://127.0.0.1:9: " in told
+        assert "Connection refused" in told
     with monkeypatch.context() as patch:
         patch.setattr("diffrec.zoo.publishing.hub_token", lambda: None)
         assert publish(elsewhere / NAME, "hf://somebody") == 2
