@@ -55,8 +55,8 @@ class Recommender(pl.LightningModule):
     num_items: N, so that item numbers are 1..N; max_history_length: how many of the last items the
     model reads (None: all); examples: the kind of training example it learns from (`TrainingBatches`).
 
-    A subclass gives `score` and `training_loss`. Its constructor arguments are kept in `init_args`,
-    which is how a checkpoint is rebuilt.
+    A subclass gives `score`, `training_loss` and Lightning's `configure_optimizers`. Its constructor arguments
+    are kept in `init_args`, which is how a checkpoint is rebuilt.
     """
 
     examples: ClassVar[Examples] = "next"
