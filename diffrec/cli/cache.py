@@ -66,6 +66,8 @@ def _verify(args: argparse.Namespace, cache: ZooCache, there: list[Kept]) -> int
     from diffrec.zoo.cache import damage
 
     code = 0
+    if not there:
+        sys.stdout.write(f"no models in {cache.root}\n")
     for kept in there:
         if not kept.whole:
             continue

@@ -85,7 +85,7 @@ def fetch_entry(
     if not is_name(name):
         raise NotFoundError(_unknown(name, rows))
     row = rows.get(name)
-    asked = _sources(name, row, rows, offline)
+    asked = _sources(name, row, rows, offline, ((root or zoo_dir()) / name).is_dir())
     wanted = revision or (row and row.revision)
     if row is not None and wanted == row.revision:
         files, found = row.files, row.revision
@@ -118,7 +118,9 @@ def _in_project(name: str, row: Listing | None, wanted: str | None, root: Path |
     return entry
 
 
-def _sources(name: str, row: Listing | None, rows: Mapping[str, Listing], offline: bool) -> list[Source]:
+def _sources(
+    name: str, row: Listing | None, rows: Mapping[str, Listing], offline: bool, there_already: bool = False
+) -> list[Source]:
     """Whom to ask; an error that says what to do where there is nobody."""
     there = sources()
     asked = [source for source in there if source.on_this_machine or not (offline or network_is_forbidden())]
@@ -128,7 +130,8 @@ def _sources(name: str, row: Listing | None, rows: Mapping[str, Listing], offlin
         raise NetworkError(f"{name} is not in the cache, and nothing may be downloaded while offline")
     if row is None:
         raise NotFoundError(_unknown(name, rows))
-    raise NotFoundError(f"{name} ({row.size:,} bytes) is not on this machine; {_SET_ONE}")
+    here = "is in the zoo folder, and nobody else is set" if there_already else "is not on this machine"
+    raise NotFoundError(f"{name} ({row.size:,} bytes) {here}; {_SET_ONE}")
 
 
 def _stated(
@@ -181,7 +184,8 @@ def _bring(name: str, file: str, record: FileRecord, folder: Path, asked: Sequen
                      partial=folder / f"{file}.part", manner=patient)  # fmt: skip
             return
         except (NetworkError, IntegrityError) as error:
-            log.warning("%s", error)
+            if source is not asked[-1]:  # else the error tells it
+                log.warning("%s", error)
             faults.append(error)
     raise _all_failed(f"{file} of {name}", faults)
 

@@ -78,7 +78,7 @@ def test_an_empty_cache(tmp_path, capsys):
     assert output(capsys, "ls", "--cache-dir", tmp_path / "nothing") == [
         f"            0  bytes in {tmp_path / 'nothing'}"
     ]
-    assert output(capsys, "verify", "--cache-dir", tmp_path / "nothing") == []
+    assert output(capsys, "verify", "--cache-dir", tmp_path / "nothing") == [f"no models in {tmp_path}/nothing/zoo"]
     assert not (tmp_path / "nothing").exists()
 
 

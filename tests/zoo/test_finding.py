@@ -132,11 +132,12 @@ def test_a_name_means_the_revision_of_the_list(elsewhere, mirror, monkeypatch):
     assert [(k.revision, k.current) for k in kept()] == sorted([(listed, True), (other, False)])
 
 
-def test_what_the_list_does_not_mean_is_not_taken(elsewhere, mirror, monkeypatch):
+def test_what_the_list_does_not_mean_is_not_taken(elsewhere, mirror, monkeypatch, caplog):
     use(monkeypatch, mirror(elsewhere).url)
     newer(elsewhere)
     with pytest.raises(IntegrityError, match=r"card\.md of tiny.synthetic could not be downloaded"):
         load(NAME)
+    assert caplog.text == "", "the error tells of the last source"
     assert [k.whole for k in kept()] == [False]
 
 

@@ -26,6 +26,7 @@ from diffrec.errors import IntegrityError, NetworkError, NotFoundError
 from diffrec.models import MODELS
 from diffrec.zoo import load, save
 from diffrec.zoo.entry import FILES, MANIFEST
+from diffrec.zoo.finding import fetch_entry
 from diffrec.zoo.index import rebuild_index
 
 HISTORIES = torch.tensor([[1, 2, 3, 0], [50, 7, 100, 4], [9, 0, 0, 0]])
@@ -118,6 +119,8 @@ def test_a_consistent_entry_that_the_zoo_does_not_list_is_refused(entry, monkeyp
 def test_a_listed_entry_without_folder_is_not_found(entry, monkeypatch):
     monkeypatch.setattr("diffrec.zoo.index.resource_dir", lambda name: entry.parent)
     rebuild_index()
+    with pytest.raises(NotFoundError, match="is in the zoo folder, and nobody else is set; DIFFREC_ZOO_MIRRORS"):
+        fetch_entry("tiny.synthetic")
     shutil.rmtree(entry)
     with pytest.raises(NotFoundError, match=r"is not on this machine; DIFFREC_ZOO_MIRRORS .*say where to get it"):
         load("tiny.synthetic")
