@@ -21,9 +21,9 @@ from diffrec.diffusion.gaussian import GaussianProcess
 from diffrec.diffusion.noise import RequestNoise
 from diffrec.diffusion.rectified_flow import RectifiedFlow
 from diffrec.diffusion.sampler import Denoise, DrawsNoise, Guided, Process, TakesCondition, sample
-from diffrec.diffusion.schedulers import Scheduler, with_settings
+from diffrec.diffusion.schedulers import FLOW_SCHEDULERS, SCHEDULERS, Scheduler, with_settings
 from diffrec.diffusion.timesteps import TimestepSampler
-from diffrec.errors import DiffrecError, UsageError, check_numbers, check_sizes, is_whole
+from diffrec.errors import DiffrecError, UsageError, check_numbers, check_sizes, choose, is_whole
 from diffrec.lists import Recommendations, last_items, right_padded, top_k
 from diffrec.metrics.functional import all_finite
 from diffrec.metrics.ranking import RankingMetrics
@@ -31,6 +31,7 @@ from diffrec.nn.fitted_shape import FittedShape
 from diffrec.spaces.embedding import EmbeddingSpace
 from diffrec.typing import Float, History, Int, Scores, Tensor
 
+_DDPM = "DDPMScheduler"  # that of diffusers draws noise for the batch; its steps are those of DDIM with eta 1
 _SCORES_AT_ONCE = 1 << 26  # scores held by one chunk of `recommend`: 256 MiB of float32
 
 
@@ -243,21 +244,32 @@ class Recommender(pl.LightningModule):
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         scheduler: str | None = None,
+        eta: float | None = None,
+        num_samples: int | None = None,
     ) -> None:
         """Change how lists are generated from now on; what is None stays.
 
-        scheduler: the name of one of diffusers that fits the process, with its default settings. UsageError for what
-        this model has not or cannot take, NotFoundError for an unknown scheduler; nothing is changed then.
+        scheduler: the name of one of diffusers that fits the process, with its default settings; "DDPMScheduler" is
+        "DDIMScheduler" with eta 1. eta: of DDIM, from 0 (no noise on the way, diffusers' default) to 1 (the noise of
+        DDPM). num_samples: how many are generated for a request, whose scores are averaged. UsageError for what this
+        model has not or cannot take, NotFoundError for an unknown scheduler; nothing is changed then.
         """
-        asked = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale, "scheduler": scheduler}
+        asked = {
+            "num_inference_steps": num_inference_steps,
+            "guidance_scale": guidance_scale,
+            "scheduler": scheduler,
+            "eta": eta,
+            "num_samples": num_samples,
+        }
         asked = {name: value for name, value in asked.items() if value is not None}
         if absent := [name for name in asked if name not in self.settings_that_may_change]:
             there = ", ".join(self.settings_that_may_change) or "none"
             raise UsageError(f"{type(self).__name__} has no {absent[0]}, so leave it out; it has: {there}")
-        before = {name: getattr(self, name) for name in asked}
+        changed = self._changed_by(asked)
+        before = {name: getattr(self, name) for name in changed}
         try:
-            for name, value in asked.items():
-                setattr(self, name, self._scheduler_called(str(value)) if name == "scheduler" else value)
+            for name, value in changed.items():
+                setattr(self, name, value)
             _ = self.denoiser_calls  # looks at all of them
         except Exception:
             for name, value in before.items():
@@ -267,10 +279,11 @@ class Recommender(pl.LightningModule):
     @property
     def settings_that_may_change(self) -> tuple[str, ...]:
         """Those of `set_sampling` that this model has."""
-        return tuple(name for name in self.sampling_settings if name == "num_inference_steps")
+        return tuple(name for name in self.sampling_settings if name in ("num_inference_steps", "num_samples"))
 
-    def _scheduler_called(self, name: str) -> object:
-        raise UsageError(f"{type(self).__name__} takes no scheduler, got {name!r}")
+    def _changed_by(self, asked: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The attributes that these settings of `set_sampling` change, with their new values."""
+        return asked
 
     @contextmanager
     def _sampling(self, num_inference_steps: int | None, guidance_scale: float | None) -> Iterator[None]:
@@ -496,19 +509,48 @@ class DiffusionRecommender(Recommender):
     def eta(self, eta: float) -> None:
         if not isinstance(self.process, GaussianProcess):
             raise UsageError(f"{type(self).__name__} has steps of its own and takes no eta")
+        check_numbers(eta=eta)
         if not 0 <= eta <= 1:
             raise UsageError(f"eta must lie from 0 to 1, got {eta}")
         self.process.eta = eta
 
     @property
     def settings_that_may_change(self) -> tuple[str, ...]:
-        """Steps; guidance where the denoiser can do without the history; a scheduler where the process has one."""
-        there = {"guidance_scale": self.takes_guidance, "scheduler": self.scheduler is not None}
+        """Steps; guidance where the denoiser can do without the history; a scheduler where the process steps by one,
+        with eta where it is Gaussian; samples where noise tells them apart."""
+        gaussian = self.eta is not None
+        there = {
+            "guidance_scale": self.takes_guidance,
+            "scheduler": gaussian or (isinstance(self.process, RectifiedFlow) and not self.process.fixed_start),
+            "eta": gaussian,
+            "num_samples": gaussian or self.uses_noise,
+        }
         return ("num_inference_steps", *(name for name, has in there.items() if has))
 
-    def _scheduler_called(self, name: str) -> Scheduler:
+    def _changed_by(self, asked: Mapping[str, Any]) -> Mapping[str, Any]:
+        changed = dict(asked)
+        if "scheduler" in asked:
+            changed |= self._scheduler_called(str(asked["scheduler"]), asked.get("eta"))
+        if "eta" in changed:
+            steps = type(changed.get("scheduler", self.scheduler)).__name__
+            if steps != "DDIMScheduler":
+                raise UsageError(f"eta belongs to DDIMScheduler, got it with {steps}; leave it out or ask for that one")
+            changed["stochastic"] = True  # as in diffusers, where eta alone says how much noise there is
+        noisy = changed.get("stochastic", self.stochastic) and changed.get("eta", self.eta) != 0
+        if changed.get("num_samples", 1) != 1 and not (noisy or self.start == "noise"):
+            name = type(self).__name__
+            raise UsageError(f"{name} draws no noise as it is set, so samples are all the same; leave num_samples out")
+        return changed
+
+    def _scheduler_called(self, name: str, eta: float | None) -> dict[str, Any]:
+        """The scheduler of that name, and of DDIM the eta that is asked for or usual."""
         assert self.scheduler is not None
-        return with_settings(name, {}, self.scheduler)
+        choose("scheduler", name, [*SCHEDULERS, *FLOW_SCHEDULERS, _DDPM])
+        usual = {"DDIMScheduler": 0.0, _DDPM: 1.0}.get(name)  # as diffusers has it
+        if name == _DDPM and eta is not None and eta != usual:
+            raise UsageError(f"{_DDPM} is DDIMScheduler with eta 1, got eta {eta!r}; leave one of the two out")
+        found = {"scheduler": with_settings("DDIMScheduler" if name == _DDPM else name, {}, self.scheduler)}
+        return found if usual is None or self.eta is None else {**found, "eta": usual if eta is None else eta}
 
     @property
     def item_embeddings(self) -> Float[Tensor, "items dim"] | None:
@@ -527,6 +569,7 @@ class DiffusionRecommender(Recommender):
     @property
     def denoiser_calls(self) -> int:
         check_numbers(guidance_scale=self.guidance_scale)
+        check_sizes(num_samples=self.num_samples)
         steps = len(self.process.reverse_steps(self.num_inference_steps).timesteps)
         return steps * (2 if self.takes_guidance and self.guidance_scale != 1 else 1) * self.num_samples
 

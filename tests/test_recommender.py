@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from pytorch_lightning import Trainer
@@ -11,7 +13,7 @@ from diffrec.data.synthetic import synthetic
 from diffrec.data.vocabulary import Vocabulary
 from diffrec.diffusion.noise import RequestNoise
 from diffrec.errors import UsageError
-from diffrec.models import DiffRec, DreamRec
+from diffrec.models import DiffRec, DreamRec, FMRec, GiffCF
 from diffrec.recommender import Recommender
 
 
@@ -188,3 +190,55 @@ def test_a_scheduler_that_does_not_fit_changes_nothing():
     assert model.num_inference_steps is None
     model.set_sampling(scheduler="HeunDiscreteScheduler")
     assert type(model.scheduler).__name__ == "HeunDiscreteScheduler"
+
+
+def test_ddpm_and_ddim_are_a_choice():
+    """On the same weights: the names of diffusers, with its usual eta, and eta between them."""
+    torch.manual_seed(0)
+    model, history = DreamRec(9, num_train_timesteps=20).eval(), torch.tensor([[2, 5]])
+    ddpm = model.recommend(history).scores
+    model.set_sampling(scheduler="DDIMScheduler")
+    assert (model.eta, model.uses_noise) == (0.0, True)  # it still starts from noise
+    ddim = model.recommend(history).scores
+    model.stochastic = False
+    assert torch.equal(model.recommend(history).scores, ddim)
+    model.set_sampling(eta=0.5)
+    between = model.recommend(history).scores
+    model.set_sampling(scheduler="DDPMScheduler", num_samples=1)
+    assert torch.equal(model.recommend(history).scores, ddpm)
+    assert len({tuple(scores[0].tolist()) for scores in (ddpm, ddim, between)}) == 3
+    model.set_sampling(scheduler="DDIMScheduler", eta=1.0, num_samples=3)
+    assert model.denoiser_calls == 3 * 20 * 2
+    assert not torch.equal(model.recommend(history).scores, ddpm)
+
+    model = DiffRec(9, dims=(4,), noise_scale=0.5, noise_min=0.1, noise_max=0.9).eval()
+    as_released = model.recommend(history).scores
+    assert not model.uses_noise
+    model.set_sampling(scheduler="DDPMScheduler", num_samples=2)
+    assert model.uses_noise
+    assert not torch.equal(model.recommend(history).scores, as_released)
+
+
+@pytest.mark.parametrize(
+    ("model", "words", "message"),
+    [
+        (DreamRec, {"eta": 1.5}, "eta must lie from 0 to 1, got 1.5"),
+        (DreamRec, {"eta": "0"}, "eta must be a finite number, got '0'"),
+        (DreamRec, {"num_samples": 0}, "num_samples must be a whole number from 1, got 0"),
+        (DreamRec, {"scheduler": "DDPMScheduler", "eta": 0.0}, r"is DDIMScheduler with eta 1, got eta 0\.0"),
+        (DreamRec, {"scheduler": "HeunDiscreteScheduler", "eta": 0.0}, "eta belongs to DDIM.*, got it with Heun"),
+        (DiffRec, {"num_samples": 2}, "DiffRec draws no noise as it is set, so samples are all the same"),
+        (FMRec, {"eta": 0.0}, "FMRec has no eta, so leave it out; it has: num_inference_steps, scheduler, num_samples"),
+        (FMRec, {"scheduler": "DDPMScheduler"}, "DDIMScheduler cannot be used: .*FlowMatchEulerDiscreteScheduler"),
+        (partial(FMRec, fidelity="original"), {"scheduler": "FlowMatchHeunDiscreteScheduler"}, "has no scheduler"),
+        (GiffCF, {"num_samples": 2}, "GiffCF has no num_samples, so leave it out; it has: num_inference_steps"),
+        (Echo, {"eta": 0.0}, "Echo has no eta, so leave it out; it has: none"),
+    ],
+)  # fmt: skip
+def test_sampling_that_a_model_does_not_take_is_refused_and_changes_nothing(model, words, message, unchecked_types):
+    model = model() if model is Echo else model(9)
+    names = ("num_inference_steps", "scheduler", "eta", "stochastic", "num_samples")
+    before = [getattr(model, name, None) for name in names]
+    with pytest.raises(UsageError, match=message):
+        model.set_sampling(**words)
+    assert [getattr(model, name, None) for name in names] == before

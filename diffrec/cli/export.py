@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from diffrec.cli.sampling import add_sampling_arguments, sampling_of
+
 HELP = "write a model with its sampler as a graph, for torch.export or ONNX"
 
 
@@ -16,9 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, metavar="FILE", help="(default: NAME.pt2 or NAME.onnx)")
     parser.add_argument("--batch", type=int, default=1, metavar="N", help="histories at a time (default: 1)")
     parser.add_argument("--window", type=int, metavar="N", help="items of a history (default: those the model reads)")
-    parser.add_argument("--num-inference-steps", type=int, metavar="N", help="steps of a diffusion model")
-    parser.add_argument("--guidance-scale", type=float, metavar="W", help="pull towards the history; 1 is none")
-    parser.add_argument("--scheduler", metavar="NAME", help="of diffusers, such as DPMSolverMultistepScheduler")
+    add_sampling_arguments(parser)
     parser.add_argument("--offline", action="store_true", help="take the model from this machine or not at all")
 
 
@@ -27,10 +27,7 @@ def run(args: argparse.Namespace) -> int:
     from diffrec.inference.exporting import export
     from diffrec.zoo import load
 
-    model = load(
-        args.model, offline=args.offline, num_inference_steps=args.num_inference_steps,
-        guidance_scale=args.guidance_scale, scheduler=args.scheduler,
-    )  # fmt: skip
+    model = load(args.model, offline=args.offline, **sampling_of(args))
     path = args.output or Path(f"{Path(args.model).name}.{args.format}")
     done = export(model, path, form=args.format, batch=args.batch, window=args.window)
     parity = done.parity

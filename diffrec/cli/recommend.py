@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffrec.cli.sampling import add_sampling_arguments, sampling_of
 from diffrec.errors import UsageError, check_sizes
 
 if TYPE_CHECKING:
@@ -37,9 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--skip-unknown", action="store_true", help="with --input: leave unknown items out")
     parser.add_argument("-k", type=int, default=10, help="how many items, or as many as there are (default 10)")
     parser.add_argument("--seed", type=int, default=0, help="of the sampling noise (default 0)")
-    parser.add_argument("--num-inference-steps", type=int, metavar="N", help="steps of a diffusion model")
-    parser.add_argument("--guidance-scale", type=float, metavar="W", help="pull towards the history; 1 is none")
-    parser.add_argument("--scheduler", metavar="NAME", help="of diffusers, such as DPMSolverMultistepScheduler")
+    add_sampling_arguments(parser)
     parser.add_argument("--include-seen", action="store_true", help="items of the history may come again")
     parser.add_argument(
         "--explain", nargs="?", const="auto", choices=("auto", "vectors", "leave-one-out"), metavar="HOW",
@@ -57,13 +56,7 @@ def run(args: argparse.Namespace) -> int:
     start = time.perf_counter()
     from diffrec.zoo import load
 
-    model = load(
-        args.model,
-        offline=args.offline,
-        num_inference_steps=args.num_inference_steps,
-        guidance_scale=args.guidance_scale,
-        scheduler=args.scheduler,
-    )
+    model = load(args.model, offline=args.offline, **sampling_of(args))
     if args.input is not None:
         return _run_file(args, model.to(_device(args.device)), time.perf_counter() - start)
     return _run_history(args, model.to("cuda" if args.device == "cuda" else "cpu"))  # to start a GPU takes longer

@@ -7,6 +7,7 @@ import importlib.util
 import socket
 import sys
 
+from diffrec.cli.sampling import add_sampling_arguments, sampling_of
 from diffrec.errors import UsageError, check_sizes
 
 HELP = (
@@ -26,9 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-body", type=int, default=1 << 18, metavar="BYTES", help="largest body (256 KiB)")
     parser.add_argument("--max-batch", type=int, default=64, metavar="N", help="requests asked together (default: 64)")
     parser.add_argument("--max-waiting", type=int, default=256, metavar="N", help="then 429 (default: 256)")
-    parser.add_argument("--num-inference-steps", type=int, metavar="N", help="steps of a diffusion model")
-    parser.add_argument("--guidance-scale", type=float, metavar="W", help="pull towards the history; 1 is none")
-    parser.add_argument("--scheduler", metavar="NAME", help="of diffusers, such as DPMSolverMultistepScheduler")
+    add_sampling_arguments(parser)
     parser.add_argument("--threads", type=int, metavar="N", help="of the model (default: as torch has it)")
     parser.add_argument("--offline", action="store_true", help="take the model from this machine or not at all")
 
@@ -48,10 +47,7 @@ def run(args: argparse.Namespace) -> int:
 
         if args.threads is not None:
             torch.set_num_threads(args.threads)
-        model = load(
-            args.model, offline=args.offline, num_inference_steps=args.num_inference_steps,
-            guidance_scale=args.guidance_scale, scheduler=args.scheduler,
-        )  # fmt: skip
+        model = load(args.model, offline=args.offline, **sampling_of(args))
         limits = Limits(args.max_k, args.max_history, args.max_steps, args.max_body, args.max_batch, args.max_waiting)
         app = build_app(model, args.model, limits)
         host, port = listening.getsockname()[:2]

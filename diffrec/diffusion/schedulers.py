@@ -99,14 +99,15 @@ def settings(scheduler: Scheduler) -> dict[str, Any]:
 def with_settings(name: str, arguments: Mapping[str, Any], template: Scheduler) -> Scheduler:
     """The scheduler with that name and these `settings`, on the process of `template`.
 
-    What its class does not know stays as `template` has it, for a further `from_config` to find.
-    Raises NotFoundError for another name or setting.
+    What its class does not know stays as `template` has it, for a further `from_config` to find; the flow schedulers
+    have no such kin, and diffusers warns of what they do not know. Raises NotFoundError for another name or setting.
     """
     cls = scheduler_class(name)
     own = _own_arguments(cls)
     for argument in arguments:
         choose(f"setting of {name}", argument, own)
-    others = {k: v for k, v in template.config.items() if k not in own and not k.startswith("_")}
+    known = inspect.signature(cls.__init__).parameters if name in FLOW_SCHEDULERS else template.config
+    others = {k: v for k, v in template.config.items() if k in known and k not in own and not k.startswith("_")}
     return cls.from_config({**others, **arguments})
 
 

@@ -153,7 +153,7 @@ def build_app(model: Recommender, name: str, limits: Limits | None = None) -> Fa
             name=name, model=type(model).__name__, version=__version__, items=model.num_items,
             parameters=count_parameters(model), max_history_length=model.max_history_length,
             denoiser_calls=model.denoiser_calls, limits=asdict(limits),
-            settings=[s for s in model.settings_that_may_change if s != "scheduler"],
+            settings=[s for s in model.settings_that_may_change if s in _FIELDS],
         )  # fmt: skip
 
     app.add_exception_handler(RequestValidationError, _unlike_the_schema)

@@ -115,7 +115,7 @@ class PreferGrow(StepRates, Recommender):
 
     @property
     def settings_that_may_change(self) -> tuple[str, ...]:
-        return ("num_inference_steps", "guidance_scale")
+        return ("num_inference_steps", "guidance_scale", "num_samples")
 
     @property
     def not_preferred(self) -> Float[Tensor, " states"]:

@@ -41,14 +41,16 @@ def load(
     num_inference_steps: int | None = None,
     guidance_scale: float | None = None,
     scheduler: str | None = None,
+    eta: float | None = None,
+    num_samples: int | None = None,
 ) -> Recommender:
     """The model of a zoo entry, in evaluation mode, with its vocabulary.
 
     name_or_path: a name of `diffrec zoo list`, or the folder of an entry (a Path, or text with a slash).
     revision: the sha256 of its manifest, by default that of the list; cache_dir: where downloads are kept, by default
-    `DIFFREC_CACHE`; offline: no network; num_inference_steps, guidance_scale, scheduler: other ones than the entry
-    keeps, see `Recommender.set_sampling`. What is neither in the cache nor in the zoo of this installation comes from
-    the mirrors or the hub that are set (`zoo.mirrors`), which by default is nobody.
+    `DIFFREC_CACHE`; offline: no network; num_inference_steps, guidance_scale, scheduler, eta, num_samples: other ones
+    than the entry keeps, see `Recommender.set_sampling`. What is neither in the cache nor in the zoo of this
+    installation comes from the mirrors or the hub that are set (`zoo.mirrors`), which by default is nobody.
     Every file is checked by sha256, and the weights against the model that the configuration builds.
     Titles that the entry may not hold are taken from the dataset, when one is needed and it lies on this
     machine; they are never fetched. Raises NotFoundError (no such entry), NetworkError (it is elsewhere and cannot be
@@ -70,7 +72,10 @@ def load(
         told = f"its configuration says {config.parameters:,} and {config.denoiser_calls:,}"
         raise IntegrityError(f"{entry.folder} has {cost[0]:,} parameters and {cost[1]:,} denoiser calls, {told}")
     model.vocabulary = vocabulary
-    model.set_sampling(num_inference_steps=num_inference_steps, guidance_scale=guidance_scale, scheduler=scheduler)
+    model.set_sampling(
+        num_inference_steps=num_inference_steps, guidance_scale=guidance_scale, scheduler=scheduler, eta=eta,
+        num_samples=num_samples,
+    )  # fmt: skip
     return model.eval()
 
 

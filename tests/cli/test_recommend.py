@@ -6,6 +6,7 @@ import argparse
 import json
 import re
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -122,17 +123,24 @@ def test_settings_that_a_model_has_not_are_refused(sasrec, dreamrec, capsys):
 
 
 def test_another_scheduler_is_a_word(dreamrec, sasrec, capsys):
-    def ids(*options):
+    def ids(*options, of="id"):
         told = json.loads(answer(capsys, dreamrec, "--history", "3,7", "-k", 30, "--json", *options))
-        return [row["id"] for row in told["recommendations"]]
+        return [row[of] for row in told["recommendations"]]
 
+    scores = partial(ids, of="score")
     assert ids("--scheduler", "UniPCMultistepScheduler", "--num-inference-steps", 5) != ids("--num-inference-steps", 5)
+    ways = ([], ["--scheduler", "DDPMScheduler"], ["--eta", 0], ["--scheduler", "DDIMScheduler"], ["--num-samples", 3])
+    own, ddpm, ddim, named, samples = (scores("--num-inference-steps", 5, *words) for words in ways)
+    assert own == ddpm != ddim == named
+    assert own != samples != ddim
     with pytest.raises(NotFoundError, match="did you mean 'UniPCMultistepScheduler'"):
         ids("--scheduler", "UniPCMultiStep")
     with pytest.raises(UsageError, match="FlowMatchEulerDiscreteScheduler cannot be used"):
         ids("--scheduler", "FlowMatchEulerDiscreteScheduler")
     with pytest.raises(UsageError, match="SASRec has no scheduler"):
         answer(capsys, sasrec, "--history", "f1", "--scheduler", "DDIMScheduler")
+    with pytest.raises(UsageError, match="SASRec has no eta"):
+        answer(capsys, sasrec, "--history", "f1", "--eta", 0)
 
 
 def test_the_items_that_speak_for_a_recommendation_are_named(sasrec, capsys):
