@@ -114,10 +114,6 @@ class PreferGrow(StepRates, Recommender):
         return True
 
     @property
-    def settings_that_may_change(self) -> tuple[str, ...]:
-        return ("num_inference_steps", "guidance_scale", "num_samples")
-
-    @property
     def not_preferred(self) -> Float[Tensor, " states"]:
         """p: what an item fades to; the extra state, where there is one, comes last."""
         if self.dislike is not None:

@@ -93,7 +93,7 @@ CHECKED = {
     "class of another package": "model: {class_path: diffrec.paths.Path, init_args: {}}\n" + _DATA,
     "module that does not exist": "model: {class_path: diffrec.os.system}\n" + _DATA,
     "class that is no model": "model: {class_path: diffrec.data.datamodule.EpochSampler}\n" + _DATA,
-    "function": "model: {class_path: diffrec.recommender.top_k}\n" + _DATA,
+    "function": "model: {class_path: diffrec.recommender.count_parameters}\n" + _DATA,
     "plugin as a word": _MODEL + _DATA + "trainer: {plugins: os.system}\n",
     "logger as a class word": _MODEL + _DATA + "trainer: {logger: os.system}\n",
     "logger as a file": _MODEL + _DATA + "trainer: {logger: {evil}}\n",
