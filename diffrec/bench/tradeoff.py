@@ -16,7 +16,7 @@ from diffrec.bench.probes import Subject
 from diffrec.bench.provenance import code_version, device_name
 from diffrec.data.splits import Cases
 from diffrec.diffusion.gaussian import GaussianProcess
-from diffrec.diffusion.schedulers import scheduler_class
+from diffrec.diffusion.schedulers import with_settings
 from diffrec.errors import UsageError, check_numbers, check_sizes, choose
 from diffrec.recommender import DiffusionRecommender, Recommender
 
@@ -26,7 +26,7 @@ FEW_STEPS = (1, 2, 4, 8, 16)  # of a model with steps of its own, which takes fe
 
 @dataclass(frozen=True)
 class Sampler:
-    """A way to go back on a Gaussian process: a scheduler of diffusers, its eta, and whether steps draw noise."""
+    """A way to go back: a scheduler of diffusers, of a Gaussian process its eta, and whether steps draw noise."""
 
     scheduler: str
     eta: float = 1.0
@@ -41,6 +41,10 @@ SAMPLERS: Mapping[str, Sampler] = {
     "euler": Sampler("EulerDiscreteScheduler"),
     "heun": Sampler("HeunDiscreteScheduler"),
     "posterior-mean": Sampler("DDIMScheduler", 1.0),
+}
+FLOW_SAMPLERS: Mapping[str, Sampler] = {
+    "euler": Sampler("FlowMatchEulerDiscreteScheduler"),
+    "heun": Sampler("FlowMatchHeunDiscreteScheduler"),
 }
 AS_SET = "as set"  # the sampler of a model that has none of these
 
@@ -107,10 +111,10 @@ def tradeoff(
 ) -> Tradeoff:
     """Measure every sampler x number of steps x guidance scale, and the model as it is, on validation or test cases.
 
-    By default all samplers of `SAMPLERS` but the last, `STEPS` and the model's own number of them, and its own
-    guidance scale beside 1; of a model with steps of its own `FEW_STEPS` up to the number that it takes. max_cases: of
-    all cases, evenly spread; None for all. The model is left as it was. Raises UsageError for a model that takes no
-    steps, NotFoundError for a sampler or metric that there is not.
+    By default all samplers of `SAMPLERS` but the last, of a flow those of `FLOW_SAMPLERS`, `STEPS` and the model's own
+    number of them, and its own guidance scale beside 1; of a model with steps of its own `FEW_STEPS` up to the number
+    that it takes. max_cases: of all cases, evenly spread; None for all. The model is left as it was. Raises UsageError
+    for a model that takes no steps, NotFoundError for a sampler or metric that there is not.
     """
     model = subject.model
     if model.num_steps is None:
@@ -150,11 +154,20 @@ def own_setting(model: Recommender) -> Setting:
     assert model.num_steps is not None
     if not isinstance(model, DiffusionRecommender):
         return Setting(AS_SET, model.num_steps, float(model.guidance_scale) if _guided(model) else None)  # pyright: ignore
-    sampler = Sampler(type(model.scheduler).__name__, 1.0 if model.eta is None else model.eta, model.stochastic)
-    noisy = sampler.scheduler == "DDIMScheduler" and sampler.eta > 0  # elsewhere steps draw no noise anyway
-    ways = [sampler, Sampler(sampler.scheduler, sampler.eta if sampler.scheduler == "DDIMScheduler" else 1.0)]
-    name = next((n for n, s in SAMPLERS.items() if s == ways[not noisy]), AS_SET)
+    scheduler, eta = type(model.scheduler).__name__, 1.0
+    if scheduler == "DDIMScheduler" and model.eta is not None:  # elsewhere steps draw no noise anyway
+        eta = model.eta
+    way = Sampler(scheduler, eta, model.stochastic and scheduler == "DDIMScheduler" and eta > 0)
+    name = next((name for name, sampler in samplers_of(model).items() if sampler == way), AS_SET)
     return Setting(name, model.num_steps, float(model.guidance_scale) if model.takes_guidance else None)
+
+
+def samplers_of(model: Recommender) -> Mapping[str, Sampler]:
+    """The ways back of which a model can be asked for any; none for one with steps of its own."""
+    if "scheduler" not in model.settings_that_may_change:
+        return {}
+    gaussian = isinstance(model, DiffusionRecommender) and isinstance(model.process, GaussianProcess)
+    return SAMPLERS if gaussian else FLOW_SAMPLERS
 
 
 def _guided(model: Recommender) -> bool:
@@ -169,13 +182,11 @@ def _settings(
 ) -> list[Setting]:
     """The own setting first."""
     own = own_setting(model)
-    gaussian = isinstance(model, DiffusionRecommender) and isinstance(model.process, GaussianProcess)
-    if not gaussian:
-        if samplers is not None:
-            raise UsageError(f"{type(model).__name__} has steps of its own and takes no sampler")
-        samplers = [own.sampler]
+    there = samplers_of(model)
+    if not there and samplers is not None:
+        raise UsageError(f"{type(model).__name__} has steps of its own and takes no sampler")
     for name in samplers or ():
-        choose("sampler", name, {*SAMPLERS, own.sampler})
+        choose("sampler", name, {*there, own.sampler})
     if guidance_scales is not None and own.guidance_scale is None:
         raise UsageError(f"{type(model).__name__} takes no guidance scale")
     check_numbers(**{f"guidance scale {number}": scale for number, scale in enumerate(guidance_scales or (), 1)})
@@ -188,7 +199,7 @@ def _settings(
         with sampling(model, replace(own, num_inference_steps=number)):
             _ = model.denoiser_calls  # refuses what cannot be
     scales = guidance_scales or ([None] if own.guidance_scale is None else [1.0, own.guidance_scale])
-    names = samplers or list(SAMPLERS)[:-1]
+    names = samplers or [name for name in there if name != "posterior-mean"] or [own.sampler]
     grid = [Setting(*parts) for parts in itertools.product(names, sorted(set(numbers)), dict.fromkeys(scales))]
     return list(dict.fromkeys([own, *grid]))
 
@@ -236,15 +247,16 @@ def _point(
 def sampling(model: Recommender, setting: Setting) -> Iterator[None]:
     """Let the model sample as `setting` says, and afterwards as before."""
     names = [name for name in ("num_inference_steps", "guidance_scale", "stochastic") if hasattr(model, name)]
-    gaussian = isinstance(model, DiffusionRecommender) and isinstance(model.process, GaussianProcess)
-    names += ["scheduler", "eta"] if gaussian else []
+    there = samplers_of(model)
+    names += ["scheduler"] * bool(there) + ["eta"] * (there is SAMPLERS)
     before = {name: getattr(model, name) for name in names}
     try:
-        if setting.sampler in SAMPLERS and isinstance(model, DiffusionRecommender) and model.scheduler is not None:
-            sampler = SAMPLERS[setting.sampler]
+        if (sampler := there.get(setting.sampler)) is not None and isinstance(model, DiffusionRecommender):
+            assert model.scheduler is not None
             if type(model.scheduler).__name__ != sampler.scheduler:  # its own keeps its settings
-                model.scheduler = scheduler_class(sampler.scheduler).from_config(model.scheduler.config)
-            model.eta, model.stochastic = sampler.eta, sampler.stochastic
+                model.scheduler = with_settings(sampler.scheduler, {}, model.scheduler)
+            if there is SAMPLERS:
+                model.eta, model.stochastic = sampler.eta, sampler.stochastic
         asked = {"num_inference_steps": setting.num_inference_steps, "guidance_scale": setting.guidance_scale}
         for name, value in asked.items():
             if value is not None:

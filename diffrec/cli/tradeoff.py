@@ -23,7 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "checkpoint (.ckpt) of a run")  # fmt: skip
     parser.add_argument("--dataset", metavar="NAME", help="(default: that of the model)")
     parser.add_argument("--protocol", metavar="ID", help="(default: that of the model)")
-    text = "of ddpm,ddim,dpm-solver++,unipc,euler,heun,posterior-mean (default: all but the last)"
+    text = (
+        "of ddpm,ddim,dpm-solver++,unipc,euler,heun,posterior-mean (default: all but the last); a flow has euler,heun"
+    )
     parser.add_argument("--samplers", type=_words, metavar="NAMES", help=text)
     text = "numbers of steps (default: 1,4,16 and the model's own; fewer for a model with steps of its own)"
     parser.add_argument("--steps", type=_whole_numbers, metavar="N,N,...", help=text)

@@ -11,12 +11,12 @@ from diffrec.baselines import Popularity
 from diffrec.bench.evaluate import evaluate
 from diffrec.bench.plots import tradeoff_chart
 from diffrec.bench.probes import Subject
-from diffrec.bench.tradeoff import SAMPLERS, Setting, frontier, own_setting, sampling, tradeoff
+from diffrec.bench.tradeoff import FLOW_SAMPLERS, SAMPLERS, Setting, frontier, own_setting, sampling, tradeoff
 from diffrec.data.protocol import get_protocol
 from diffrec.data.synthetic import synthetic
 from diffrec.diffusion.schedulers import scheduler_class
 from diffrec.errors import NotFoundError, UsageError
-from diffrec.models import DiffRec, DiffuRec, DreamRec, FlowCF, MaskGR, PreferDiff, PreferGrow, RuleBridge
+from diffrec.models import DiffRec, DiffuRec, DreamRec, FlowCF, FMRec, MaskGR, PreferDiff, PreferGrow, RuleBridge
 
 DATASET, PROTOCOL = synthetic(), get_protocol("loo-full-masked@1")
 
@@ -118,6 +118,26 @@ def test_a_process_with_steps_of_its_own():
     ]  # fmt: skip
     with pytest.raises(UsageError, match="FlowCF has steps of its own and takes no sampler"):
         tradeoff(subject, samplers=["ddim"])
+
+
+def test_a_flow_has_samplers_of_its_own(capfd):
+    subject = subject_of(FMRec, embedding_size=8, num_blocks=1, num_heads=1, num_inference_steps=2, decoder_dims=[4])
+    model, scheduler = subject.model, subject.model.scheduler
+    result = tradeoff(subject, steps=[1, 4], max_cases=20)
+    points = [(p.sampler, p.num_inference_steps, p.denoiser_calls, p.own) for p in result.points]
+    calls = {"euler": [1, 4], "heun": [1, 7]}
+    grid = [(name, *pair, False) for name in FLOW_SAMPLERS for pair in zip([1, 4], calls[name], strict=True)]
+    assert points == [("euler", 2, 2, True), *grid]
+    assert (model.scheduler, model.stochastic, own_setting(model)) == (scheduler, True, Setting("euler", 2, None))
+    with pytest.raises(NotFoundError, match="no sampler 'ddim'; there are: euler, heun"):
+        tradeoff(subject, samplers=["ddim"])
+    model.set_sampling(scheduler="FlowMatchHeunDiscreteScheduler")
+    assert own_setting(model) == Setting("heun", 2, None)
+    assert capfd.readouterr().err == ""  # diffusers tells of attributes that a scheduler does not know
+    original = subject_of(FMRec, embedding_size=8, num_blocks=1, num_heads=1, fidelity="original", decoder_dims=[4])
+    assert own_setting(original.model).sampler == "as set"
+    with pytest.raises(UsageError, match="FMRec has steps of its own and takes no sampler"):
+        tradeoff(original, samplers=["euler"])
 
 
 CODES = {"num_levels": 3, "codebook_size": 32, "embedding_size": 8, "num_blocks": 1, "num_heads": 1, "feed_size": 8}
