@@ -13,22 +13,14 @@ import torch
 from torch import nn
 
 from diffrec.diffusion.noise import RequestNoise
+from diffrec.diffusion.sampler import Corrupted, UnscaledSteps
 from diffrec.diffusion.schedules import steps_of, trailing_timesteps
 from diffrec.errors import check_numbers, check_sizes
 from diffrec.typing import Float, Int, Tensor
 
 
 @dataclass(frozen=True)
-class BridgeSample:
-    """A clean vector and where the bridge is at step t. x0, x_t: (batch, dim); t: (batch,)."""
-
-    x0: Float[Tensor, "batch dim"]
-    t: Int[Tensor, " batch"]
-    x_t: Float[Tensor, "batch dim"]
-
-
-@dataclass(frozen=True)
-class BridgeSteps:
+class BridgeSteps(UnscaledSteps):
     """The way from the end to the clean vector: the `ReverseSteps` of a bridge whose network tells x0.
 
     timesteps: the visited t, the end first; places: the m of each, and 0 behind the last.
@@ -37,14 +29,6 @@ class BridgeSteps:
     timesteps: list[int]
     places: list[float]
     variance: float
-
-    def enter(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
-        """The end itself."""
-        return x
-
-    def model_input(self, state: Float[Tensor, "batch dim"], place: int) -> Float[Tensor, "batch dim"]:
-        """The state itself."""
-        return state
 
     def step(
         self,
@@ -79,13 +63,13 @@ class BrownianBridge(nn.Module):
         t: Int[Tensor, " batch"],
         end: Float[Tensor, "batch dim"] | None = None,
         noise: Float[Tensor, "batch dim"] | None = None,
-    ) -> BridgeSample:
+    ) -> Corrupted:
         """A point of the bridge to `end`, to the origin where none is given; eps is drawn where it is not given."""
         end = torch.zeros_like(x0) if end is None else end
         noise = torch.randn_like(x0) if noise is None else noise
         m = ((t + 1) / self.num_train_timesteps)[:, None]
         deviation = (2 * self.variance * m * (1 - m)).sqrt()
-        return BridgeSample(x0, t, torch.lerp(x0, end, m) + deviation * noise)
+        return Corrupted(x0, t, torch.lerp(x0, end, m) + deviation * noise)
 
     def prior(self, shape: tuple[int, ...], noise: RequestNoise) -> Float[Tensor, "batch dim"]:
         """The origin: an end that no history tells."""

@@ -15,23 +15,14 @@ from torch import nn
 from torch.special import ndtr
 
 from diffrec.diffusion.noise import RequestNoise
-from diffrec.diffusion.objectives import mean_square
+from diffrec.diffusion.sampler import Corrupted, UnscaledSteps
 from diffrec.diffusion.schedules import steps_of
 from diffrec.errors import check_sizes
 from diffrec.typing import Float, Int, Tensor
 
 
-@dataclass(frozen=True)
-class FlowSample:
-    """A clean vector and what the flow shows of it at step t. x0, x_t: (batch, items) of 0 and 1; t: (batch,)."""
-
-    x0: Float[Tensor, "batch items"]
-    t: Int[Tensor, " batch"]
-    x_t: Float[Tensor, "batch items"]
-
-
 @dataclass
-class FlowSteps:
+class FlowSteps(UnscaledSteps):
     """The last steps of the flow: the `ReverseSteps` of a Bernoulli flow. What is 1 at the start stays 1.
 
     timesteps: the visited t, s-1..0; given: the vector that the walk started from.
@@ -44,10 +35,6 @@ class FlowSteps:
         """x itself."""
         self.given = x
         return x
-
-    def model_input(self, state: Float[Tensor, "batch items"], place: int) -> Float[Tensor, "batch items"]:
-        """The state itself."""
-        return state
 
     def step(
         self,
@@ -88,14 +75,14 @@ class BernoulliFlow(nn.Module):
         t: Int[Tensor, " batch"],
         prior: Float[Tensor, "batch items"] | None = None,
         uniform: Float[Tensor, "batch items"] | None = None,
-    ) -> FlowSample:
+    ) -> Corrupted:
         """x0 where uniform <= s, else the prior; both are drawn where they are not given."""
         if not self.noise:
-            return FlowSample(x0, t, x0)
+            return Corrupted(x0, t, x0)
         prior = torch.bernoulli(self.frequency.expand_as(x0)) if prior is None else prior
         uniform = torch.rand_like(x0) if uniform is None else uniform
         s = 1 - (t + 1) / self.num_train_timesteps
-        return FlowSample(x0, t, torch.where(uniform <= s[:, None], x0, prior))
+        return Corrupted(x0, t, torch.where(uniform <= s[:, None], x0, prior))
 
     def prior(self, shape: tuple[int, ...], noise: RequestNoise) -> Float[Tensor, "batch items"]:
         """A sample of Bernoulli(frequency) for each request."""
@@ -108,10 +95,3 @@ class BernoulliFlow(nn.Module):
     def reverse_steps(self, num_inference_steps: int | None = None) -> FlowSteps:
         """The last `num_inference_steps` of the grid: fewer steps start nearer to the data, not with longer strides."""
         return FlowSteps(list(reversed(range(self.num_steps(num_inference_steps)))))
-
-
-class EndpointError(nn.Module):
-    """Mean over coordinates of (x0 - output)^2: the network tells where the flow ends."""
-
-    def forward(self, output: Float[Tensor, "batch items"], noised: FlowSample) -> Float[Tensor, " batch"]:
-        return mean_square(output, noised.x0)

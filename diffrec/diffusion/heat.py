@@ -12,22 +12,14 @@ import torch
 from torch import nn
 
 from diffrec.diffusion.noise import RequestNoise
+from diffrec.diffusion.sampler import Corrupted, UnscaledSteps
 from diffrec.diffusion.schedules import steps_of, trailing_timesteps
 from diffrec.errors import UsageError, check_numbers, check_sizes
 from diffrec.typing import Float, Int, Tensor
 
 
 @dataclass(frozen=True)
-class HeatSample:
-    """A clean vector and what it has become at step t. x0, x_t: (batch, items); t: (batch,)."""
-
-    x0: Float[Tensor, "batch items"]
-    t: Int[Tensor, " batch"]
-    x_t: Float[Tensor, "batch items"]
-
-
-@dataclass(frozen=True)
-class HeatSteps:
+class HeatSteps(UnscaledSteps):
     """z_s = F(x0_hat, s) + (sigma_s / sigma_t) (z_t - F(x0_hat, t)): the `ReverseSteps` of heat, none of them noisy.
 
     timesteps: the visited t, smooth first.
@@ -39,10 +31,6 @@ class HeatSteps:
     def enter(self, x: Float[Tensor, "batch items"]) -> Float[Tensor, "batch items"]:
         """F(x, T-1): the walk starts from a clean vector, which is smoothed here."""
         return self.process.mixed(x, self.process.filter(x), self.timesteps[0])
-
-    def model_input(self, state: Float[Tensor, "batch items"], place: int) -> Float[Tensor, "batch items"]:
-        """The state itself."""
-        return state
 
     def step(
         self,
@@ -93,13 +81,13 @@ class HeatProcess(nn.Module):
         x0: Float[Tensor, "batch items"],
         t: Int[Tensor, " batch"],
         noise: Float[Tensor, "batch items"] | None = None,
-    ) -> HeatSample:
+    ) -> Corrupted:
         """x_0 smoothed to step t, and noise where there is any; it is drawn where it is not given."""
         x_t = self.mixed(x0, self.filter(x0), t)
         if self.noise_scale:
             sigma = self.noise_scale * self.decay ** (self.num_train_timesteps - 1 - t).to(x0.dtype)
             x_t = x_t + sigma[:, None] * (torch.randn_like(x0) if noise is None else noise)
-        return HeatSample(x0, t, x_t)
+        return Corrupted(x0, t, x_t)
 
     def prior(self, shape: tuple[int, ...], noise: RequestNoise) -> Float[Tensor, "batch items"]:
         """UsageError: heat has no distribution to start from but the vectors it smooths."""
@@ -118,5 +106,5 @@ class HeatProcess(nn.Module):
 class SquaredError(nn.Module):
     """Sum over coordinates of (x_0 - output)^2: the network tells x_0."""
 
-    def forward(self, output: Float[Tensor, "batch items"], noised: HeatSample) -> Float[Tensor, " batch"]:
+    def forward(self, output: Float[Tensor, "batch items"], noised: Corrupted) -> Float[Tensor, " batch"]:
         return (output - noised.x0).square().sum(1)

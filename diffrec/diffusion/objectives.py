@@ -7,6 +7,8 @@ from torch import nn
 from torch.nn.functional import cosine_similarity, mse_loss
 
 from diffrec.diffusion.gaussian import GaussianProcess, NoisedSample
+from diffrec.diffusion.rectified_flow import PathSample
+from diffrec.diffusion.sampler import Corrupted
 from diffrec.typing import Float, Tensor
 
 
@@ -24,6 +26,13 @@ class MeanSquaredError(nn.Module):
 
     def forward(self, output: Float[Tensor, "batch dim"], noised: NoisedSample) -> Float[Tensor, " batch"]:
         return mean_square(output, self.process.target(noised))
+
+
+class CleanSampleError(nn.Module):
+    """Mean over coordinates of (x_0 - output)^2: the network tells x_0, whatever the process."""
+
+    def forward(self, output: Float[Tensor, "batch dim"], noised: Corrupted | PathSample) -> Float[Tensor, " batch"]:
+        return mean_square(output, noised.x0)
 
 
 class SquaredCosineError(nn.Module):

@@ -17,8 +17,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import nn
 
 from diffrec.diffusion.noise import RequestNoise
-from diffrec.diffusion.objectives import mean_square
-from diffrec.diffusion.sampler import ReverseSteps
+from diffrec.diffusion.sampler import ReverseSteps, UnscaledSteps
 from diffrec.diffusion.schedulers import FLOW_SCHEDULERS, Scheduler, check_scheduler
 from diffrec.errors import check_sizes
 from diffrec.typing import Float, Tensor
@@ -37,7 +36,7 @@ class PathSample:
 
 
 @dataclass(frozen=True)
-class VelocitySteps:
+class VelocitySteps(UnscaledSteps):
     """A fresh flow scheduler of diffusers for a network that tells x0: the `ReverseSteps` of a rectified flow.
 
     timesteps: the times that the network is told, 1 first; indices: what the scheduler is told at the same place.
@@ -46,14 +45,6 @@ class VelocitySteps:
     scheduler: Scheduler
     timesteps: list[float]
     indices: Tensor
-
-    def enter(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
-        """The noise itself."""
-        return x
-
-    def model_input(self, state: Float[Tensor, "batch dim"], place: int) -> Float[Tensor, "batch dim"]:
-        """The state itself."""
-        return state
 
     def step(
         self,
@@ -68,7 +59,7 @@ class VelocitySteps:
 
 
 @dataclass
-class FixedStartSteps:
+class FixedStartSteps(UnscaledSteps):
     """The steps of FMRec's code: every velocity is measured from where the walk began, x0 - noise.
 
     What comes out is the mean of all outputs of the network.
@@ -81,10 +72,6 @@ class FixedStartSteps:
         """The noise itself, which is kept."""
         self.start = x
         return x
-
-    def model_input(self, state: Float[Tensor, "batch dim"], place: int) -> Float[Tensor, "batch dim"]:
-        """The state itself."""
-        return state
 
     def step(
         self,
@@ -154,10 +141,3 @@ class RectifiedFlow(nn.Module):
         scheduler.set_timesteps(number)
         times: Sequence[float] = (scheduler.timesteps.double() / number).tolist()
         return VelocitySteps(scheduler, list(times), scheduler.timesteps)
-
-
-class CleanVectorError(nn.Module):
-    """Mean over coordinates of (x0 - output)^2."""
-
-    def forward(self, output: Float[Tensor, "batch dim"], noised: PathSample) -> Float[Tensor, " batch"]:
-        return mean_square(output, noised.x0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -35,11 +36,30 @@ class ReverseSteps(Protocol):
         ...
 
 
+class UnscaledSteps:
+    """What `ReverseSteps` share whose state is x_t itself, both at the start and for the network."""
+
+    def enter(self, x: Tensor) -> Tensor:
+        return x
+
+    def model_input(self, state: Tensor, place: int) -> Tensor:
+        return state
+
+
+@dataclass(frozen=True)
+class Corrupted:
+    """A clean sample and what step t made of it. x0, x_t: (batch, dim); t: (batch,)."""
+
+    x0: Float[Tensor, "batch dim"]
+    t: Int[Tensor, " batch"]
+    x_t: Float[Tensor, "batch dim"]
+
+
 @runtime_checkable
 class Process(Protocol):
     """How x_0 is corrupted, where generation starts, and how a step goes back.
 
-    `corrupt` gives whatever the objective of the process reads, with the fields `x_t` and `t` at least.
+    `corrupt` gives whatever the objective of the process reads: a `Corrupted`, or more.
     """
 
     @property

@@ -22,7 +22,8 @@ import numpy as np
 import torch
 
 from diffrec.data.ragged import Ragged
-from diffrec.diffusion.flow import BernoulliFlow, EndpointError
+from diffrec.diffusion.flow import BernoulliFlow
+from diffrec.diffusion.objectives import CleanSampleError
 from diffrec.diffusion.timesteps import UniformTimesteps
 from diffrec.errors import check_numbers, check_sizes
 from diffrec.nn.flow_mlp import FlowMLP
@@ -63,7 +64,7 @@ class FlowCF(DiffusionRecommender):
             process=BernoulliFlow(num_items, num_train_timesteps, noise),
             denoiser=FlowMLP(num_items, dims, num_train_timesteps, time_embedding_size, dropout),
             timesteps=UniformTimesteps(num_train_timesteps),
-            objective=EndpointError(),
+            objective=CleanSampleError(),
             start="history",
             num_inference_steps=num_inference_steps,
             stochastic=stochastic,

@@ -29,7 +29,8 @@ import torch
 from torch import nn
 
 from diffrec.data.batch import Batch
-from diffrec.diffusion.rectified_flow import CleanVectorError, RectifiedFlow
+from diffrec.diffusion.objectives import CleanSampleError
+from diffrec.diffusion.rectified_flow import RectifiedFlow
 from diffrec.diffusion.timesteps import FlowTimes, TimeDensity
 from diffrec.errors import check_numbers, check_sizes, choose
 from diffrec.nn.conditioner import SlotConditioner
@@ -107,7 +108,7 @@ class FMRec(EpochRates, DiffusionRecommender):
                 time_start=_TOLD,
             ),
             timesteps=FlowTimes(time_density, time_scale, _SHORTEST),
-            objective=CleanVectorError(),
+            objective=CleanSampleError(),
             start="noise",
             conditioner=SlotConditioner(embedding_size, embedding_dropout, max_history_length if original else None),
             num_inference_steps=num_inference_steps,

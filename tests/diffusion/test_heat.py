@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from diffrec.diffusion.heat import HeatProcess, HeatSample, SquaredError
+from diffrec.diffusion.heat import HeatProcess, SquaredError
 from diffrec.diffusion.noise import RequestNoise
-from diffrec.diffusion.sampler import sample
+from diffrec.diffusion.sampler import Corrupted, sample
 from diffrec.errors import UsageError
 
 T, ALPHA, DECAY = 5, 1.5, 0.4
@@ -77,7 +77,7 @@ def test_an_exact_estimate_is_returned_exactly(process, x):
 
 
 def test_the_objective_is_a_sum(x):
-    noised = HeatSample(x, torch.zeros(4, dtype=torch.int64), x)
+    noised = Corrupted(x, torch.zeros(4, dtype=torch.int64), x)
     torch.testing.assert_close(SquaredError()(x + 2, noised), torch.full((4,), 24.0, dtype=torch.float64))
 
 
