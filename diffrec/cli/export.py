@@ -8,7 +8,12 @@ from pathlib import Path
 
 from diffrec.cli.sampling import add_sampling_arguments, sampling_of
 
-HELP = "write a model with its sampler as a graph, for torch.export or ONNX"
+HELP = (
+    "write a model with its sampler as a graph, for torch.export or ONNX: (history, state) -> scores. history: item "
+    "numbers, which are places in the vocabulary from 1, with 0 behind the last; state: of the noise, as "
+    "RequestNoise.from_history(history, seed).state of diffrec.diffusion.noise gives it, any number for a model "
+    "without; scores: column j is item j + 1, seen items too"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +36,8 @@ def run(args: argparse.Namespace) -> int:
     path = args.output or Path(f"{Path(args.model).name}.{args.format}")
     done = export(model, path, form=args.format, batch=args.batch, window=args.window)
     parity = done.parity
+    if args.window is not None and args.window > done.window:
+        sys.stderr.write(f"a window of {done.window}, not {args.window:,}: the model reads no more items\n")
     sys.stdout.write(
         f"{done.path}: {done.bytes:,} bytes; (history ({done.batch}, {done.window}), state ({done.batch},)) -> scores "
         f"({done.batch}, {model.num_items})\n"

@@ -94,8 +94,9 @@ def export(
             try:
                 _write(Graph(model), asked[0], copy, form)
             except Exception as error:  # torch has many kinds for what it cannot follow
-                reason = _COLOURS.sub("", str(error)).partition("\n")[0][:200]
-                raise UsageError(f"{type(model).__name__} cannot be exported: {reason}") from error
+                reason = _COLOURS.sub("", str(error)).partition("\n")[0].partition(". ")[0][:200]
+                told = "a graph has one way of scoring, whatever the values that it meets"
+                raise UsageError(f"{type(model).__name__} cannot be exported, for {told} (torch: {reason})") from error
         run = _reader(copy, form)
         parity = _parity([run(*one) for one in asked], expected, [history for history, _ in asked])
         if not parity.difference <= _TOLERANCE:
