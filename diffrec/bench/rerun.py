@@ -32,12 +32,12 @@ from diffrec.data.protocol import get_protocol
 from diffrec.data.ragged import Ragged
 from diffrec.data.splits import Cases
 from diffrec.diffusion.noise import RequestNoise
-from diffrec.errors import IntegrityError, check_sizes
+from diffrec.errors import DiffrecError, IntegrityError, check_sizes
 from diffrec.lists import top_k
 from diffrec.metrics.functional import hide, target_ranks
 from diffrec.recommender import DiffusionRecommender, Recommender, count_parameters
 from diffrec.strict_json import short
-from diffrec.training.build import build, decoded
+from diffrec.training.build import build, decoded, sampling_changes
 from diffrec.training.config import compose
 from diffrec.training.fit import fit
 
@@ -227,7 +227,11 @@ def _about_the_model(
     """The fields of a record that a model has by itself."""
     stated = {**result.config["model"].get("init_args", {}), **result.config.get("decoding", {})}
     built = stated if arguments is None else arguments
+    later = sampling_changes(model, result.config)
+    yield from _about_sampling(model, later)
     for name, value in stated.items():
+        if name in later:
+            continue
         if name not in built or built[name] != value:
             yield f"config: {name} is {short(value)}, the model was built with {short(built.get(name))}"
     iterates = isinstance(model, DiffusionRecommender)
@@ -245,6 +249,24 @@ def _about_the_model(
             yield f"{name} is {short(seen)}, the model has {short(expected)}"
     if result.code_version == code_version() and result.deviations != (listed := deviations(type(model))):
         yield f"deviations are {short(result.deviations)}, the file of the model lists {short(listed)}"
+
+
+def _about_sampling(model: Recommender, asked: Mapping[str, Any]) -> Iterator[str]:
+    """Does the model sample as these settings make a new one of its kind sample?"""
+    if not asked:
+        return
+    other = model.remade()
+    try:
+        other.set_sampling(**asked)
+    except DiffrecError as error:
+        yield f"config: decoding cannot be: {error}"
+        return
+    for name in ("stochastic", *model.settings_that_may_change):
+        seen, expected = (getattr(one, name, None) for one in (model, other))
+        if name == "scheduler":
+            seen, expected = type(seen).__name__, type(expected).__name__
+        if seen != expected:
+            yield f"config: {name} is {short(expected)} by decoding, the model has {short(seen)}"
 
 
 def _about_draw(number: int, claimed: Scored, again: Scored, exact: bool) -> Iterator[str]:

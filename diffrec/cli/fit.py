@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,7 +106,10 @@ def _fit(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     if args.resume is not None and args.init_from is not None:
         raise UsageError("--resume goes on with a run, --init-from begins one; give one of the two")
     config = compose(args.config, overrides)
-    _refuse_decoding(config)
+    if "decoding" in config:
+        raise UsageError(
+            "decoding has no part in training; set it below model, or give it to 'diffrec test' or a suite"
+        )
     _refuse_to_choose_by_what_was_trained_on(config)
     run_dir, checkpoint = _resume_from(args, overrides)
     run = build(args.config, overrides, run_dir)
@@ -148,11 +152,6 @@ def _start_from(run: Run, args: argparse.Namespace) -> None:
     vectors = args.init_vectors or vectors_for(dataset)
     start = StartFrom(source, args.init_from, dataset, match, vectors, run.run_dir, tell=print_line)
     run.trainer.callbacks.append(start)  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def _refuse_decoding(config: Mapping[str, Any]) -> None:
-    if "decoding" in config:
-        raise UsageError("decoding is for rows of a suite, which 'diffrec bench run' measures; set it below model")
 
 
 def _refuse_to_choose_by_what_was_trained_on(config: Mapping[str, Any]) -> None:
@@ -206,7 +205,7 @@ def _complete_from_checkpoint(args: argparse.Namespace) -> None:
 
 
 def _measure(stage: str, args: argparse.Namespace, overrides: Sequence[str]) -> int:
-    from diffrec.training.build import build
+    from diffrec.training.build import build, decoded
     from diffrec.training.checkpoint_io import load_weights, read_checkpoint
     from diffrec.training.progress import hush_lightning
     from diffrec.training.resume import run_of
@@ -220,8 +219,8 @@ def _measure(stage: str, args: argparse.Namespace, overrides: Sequence[str]) -> 
     bar = str(not args.quiet and sys.stderr.isatty()).lower()
     screen = ["--trainer.logger=false", f"--trainer.enable_progress_bar={bar}"]
     run = build(args.config, [*screen, *overrides], run_of(args.ckpt))
-    _refuse_decoding(run.config)
     load_weights(run.model, checkpoint, args.ckpt)
+    run = replace(run, model=decoded(run.model, run.config))
     if stage == "predict":
         return _predict(run, args.output or run.run_dir / "predictions.parquet", args.k)
     measure = run.trainer.validate if stage == "validate" else run.trainer.test

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -24,6 +25,8 @@ from diffrec.training.guards import StopAtNonFinite
 from diffrec.training.products import QuickProducts
 from diffrec.training.resume import LastCheckpoint, RandomStates, StopsWhereItStopped
 
+_NUMBERS = ("guidance_scale", "eta")  # YAML writes whole ones without a point
+
 
 @dataclass(frozen=True)
 class Run:
@@ -41,7 +44,7 @@ def build(configs: Sequence[str | Path], overrides: Sequence[str] = (), run_dir:
 
     run_dir: where logs and checkpoints go; by default a new `runs/<model>-<dataset>/version_<n>`.
     `data.seed` follows `seed_everything` unless given. The dataset is loaded, for its number of items is
-    an argument of the model.
+    an argument of the model. What `decoding` asks for is looked at and changes nothing here, see `decoded`.
     """
     config = compose(configs, overrides)
     folder = Path(run_dir) if run_dir is not None else new_run_dir(run_family(config))
@@ -55,25 +58,39 @@ def build(configs: Sequence[str | Path], overrides: Sequence[str] = (), run_dir:
         raise
     model, data = cast(Recommender, cli.model), cast(InteractionDataModule, cli.datamodule)
     model.vocabulary = data.dataset.vocabulary
+    _ = decoded(model, config)  # said now, not after the training
     return Run(model, data, cli.trainer, config, folder)
 
 
 def decoded(model: Recommender, config: Mapping[str, Any]) -> Recommender:
-    """The trained `model` as it is measured: with the arguments that `decoding` of its configuration changes.
+    """The trained `model` as it is measured: with the arguments, and the settings of `set_sampling`, that `decoding` of
+    its configuration changes.
 
-    UsageError where they are of the weights, which are then of another shape.
+    UsageError where they are of the weights, which are then of another shape, or where the model does not take them.
     """
     changes = config.get("decoding")
     if not changes:
         return model
-    other = model.remade(**changes)
+    arguments = {name: value for name, value in changes.items() if name in inspect.signature(type(model)).parameters}
+    other = model.remade(**arguments)
     try:
         other.load_state_dict(model.state_dict())
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise UsageError(f"decoding changes the weights, set {', '.join(changes)} below model: {reason}") from None
+    if later := sampling_changes(model, config):
+        other.set_sampling(**later)
     other.vocabulary = model.vocabulary
     return other.to(model.device).eval()
+
+
+def sampling_changes(model: Recommender, config: Mapping[str, Any]) -> dict[str, Any]:
+    """What `decoding` of a configuration says of sampling that is no argument of the model's constructor."""
+    arguments = inspect.signature(type(model)).parameters
+    changes = {name: value for name, value in (config.get("decoding") or {}).items() if name not in arguments}
+    return {
+        name: float(value) if isinstance(value, int) and name in _NUMBERS else value for name, value in changes.items()
+    }
 
 
 def _construct(config: dict[str, object], folder: Path) -> _Lightning:

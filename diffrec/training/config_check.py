@@ -6,7 +6,7 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 
 from jsonargparse import ArgumentError, ArgumentParser
@@ -18,7 +18,7 @@ from diffrec.data.datamodule import InteractionDataModule
 from diffrec.errors import DiffrecError, near_match
 from diffrec.metrics.ranking import RankingMetrics
 from diffrec.plugins import by_class, plugins
-from diffrec.recommender import Recommender
+from diffrec.recommender import DiffusionRecommender, Recommender
 from diffrec.training.yaml_tree import Node
 
 _TOP_LEVEL = ("seed_everything", "model", "data", "trainer", "decoding")
@@ -58,10 +58,11 @@ def _seed_faults(node: Node | None) -> Iterator[str]:
 
 
 def _decoding_faults(decoding: Node, model: Node) -> Iterator[str]:
-    """Faults of `decoding`, arguments of the model that are other ones once it is trained."""
+    """Faults of `decoding`, arguments of the model that are other ones once it is trained, and how it samples then."""
     cls = _import_class(str(model.plain()["class_path"]))  # type: ignore[index]
     assert isinstance(cls, type)
-    yield from _argument_faults(decoding, cls, "decoding")
+    settings = inspect.signature(Recommender.set_sampling).parameters if issubclass(cls, DiffusionRecommender) else {}
+    yield from _argument_faults(decoding, cls, "decoding", {n: p for n, p in settings.items() if n != "self"})
 
 
 def _device_faults(trainer: Node) -> Iterator[str]:
@@ -116,13 +117,16 @@ def _near_class(path: str) -> str:
     return near_match(path, names)
 
 
-def _argument_faults(node: Node, cls: type, what: str) -> Iterator[str]:
-    """Faults of a mapping of constructor arguments."""
+def _argument_faults(
+    node: Node, cls: type, what: str, more: Mapping[str, inspect.Parameter] = types.MappingProxyType({})
+) -> Iterator[str]:
+    """Faults of a mapping of constructor arguments, or of `more`."""
     if not isinstance(node.value, dict):
         yield f"{node.where}: the arguments of {what} must be a mapping, got {node.plain()!r}"
         return
     parameters = inspect.signature(cls).parameters
     named = {n: p for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    named = {**more, **named}
     if issubclass(cls, Recommender):
         named.pop("num_items")
     for key, child in node.value.items():

@@ -11,7 +11,7 @@ import pytest
 from diffrec.bench import lock, runner
 from diffrec.bench.leaderboard import leaderboard
 from diffrec.bench.lock import holding
-from diffrec.bench.rerun import trained_again, training_findings
+from diffrec.bench.rerun import _about_the_model, trained_again, training_findings
 from diffrec.bench.result import TIMINGS, ranks_path, read_result, read_results, write_result
 from diffrec.bench.runner import Folders, Outdated, plan, run_cell, run_suite
 from diffrec.bench.suite import load_suite
@@ -288,7 +288,8 @@ def test_a_trained_model_comes_back_with_its_weights_and_curve(suite_file, folde
 DECODED = """
   - {name: diffrec, configs: [model/diffrec], overrides: [--trainer.max_epochs=2, '--model.dims=[8]', --model.lr=1e-2]}
   - {name: twice, configs: [model/diffrec], control_of: diffrec, overrides: [--trainer.max_epochs=2,
-     '--model.dims=[8]', --model.lr=1e-2, --decoding.num_inference_steps=2]}
+     '--model.dims=[8]', --model.lr=1e-2, --decoding.num_inference_steps=2, --decoding.scheduler=DDIMScheduler,
+     --decoding.eta=0]}
   - {name: wider, configs: [model/diffrec], control_of: diffrec, overrides: [--trainer.max_epochs=2,
      '--model.dims=[8]', --model.lr=1e-2, '--decoding.dims=[9]']}
 """
@@ -297,12 +298,20 @@ DECODED = """
 @pytest.mark.parametrize("order", [["diffrec", "twice"], ["twice", "diffrec"]])
 def test_a_control_of_decoding_measures_the_weights_of_its_row(suite_file, folders, order):
     cells = {c.model.name: c for c in load_suite(suite_file(suite_file().read_text() + DECODED)).cells()}
-    results = {name: run_cell(cells[name], folders.runs).result for name in order}
-    row, control = results["diffrec"], results["twice"]
+    trained = {name: run_cell(cells[name], folders.runs) for name in order}
+    row, control = trained["diffrec"].result, trained["twice"].result
     assert control.weights_sha256 == row.weights_sha256
     assert (control.selection.value, control.epochs) == (row.selection.value, row.epochs)
     assert (row.denoiser_calls, control.denoiser_calls) == (5, 2)
-    assert control.config == {**row.config, "decoding": {"num_inference_steps": 2}}
+    decoding = {"num_inference_steps": 2, "scheduler": "DDIMScheduler", "eta": 0}
+    assert control.config == {**row.config, "decoding": decoding}
+    model = trained["twice"].model
+    assert (trained["diffrec"].model.eta, model.eta) == (1.0, 0.0)
+    assert not list(_about_the_model(control, model, None, exact=True))
+    model.set_sampling(eta=0.5)
+    assert list(_about_the_model(control, model, None, exact=True)) == [
+        "config: eta is 0.0 by decoding, the model has 0.5"
+    ]
     assert control.config_sha256 != row.config_sha256
     trainings = list((folders.runs / "tiny/synthetic").rglob("best.ckpt"))
     assert len(trainings) == (1 if order[0] == "diffrec" else 2)  # only a control looks for what is finished

@@ -164,15 +164,16 @@ def test_errors_say_what_is_wrong(words, code, message, call):
     assert not Path("runs").exists() or not list(Path("runs").glob("*/*"))
 
 
-@pytest.mark.parametrize("command", ["fit", "test"])
-def test_decoding_is_for_the_harness(call, command):
-    call("fit", *SMALL, *SHORT)
-    weights = ["--ckpt", "runs/sasrec-synthetic/version_0/checkpoints/best.ckpt"] if command == "test" else []
-    words = [*SMALL, "--model.embedding_size=16", *weights, "--decoding.dropout=0.5", "--quiet"]
-    code, _, err = call(command, *words)
-    assert code == 2
-    assert "decoding is for rows of a suite" in err
-    assert len(list(Path("runs/sasrec-synthetic").iterdir())) == 1
+def test_decoding_is_for_what_is_trained(call):
+    files = ["-c", "model/dreamrec", "-c", "data/synthetic"]
+    small = ["--model.embedding_size=8", "--model.num_train_timesteps=9", "--trainer.max_epochs=1", "--quiet"]
+    code, _, err = call("fit", *files, *small, "--decoding.eta=0")
+    assert (code, "decoding has no part in training" in err, Path("runs").exists()) == (2, True, False)
+    assert call("fit", *files, *small, "--run-dir", "here")[0] == 0
+    ways = ([], ["--decoding.scheduler=DDIMScheduler", "--decoding.eta=0"], ["--decoding.scheduler=DDPMScheduler"])
+    own, ddim, ddpm = (call("test", "--ckpt", "here/checkpoints/best.ckpt", *words)[1] for words in ways)
+    assert own == ddpm != ddim
+    assert "DreamRec on synthetic" in ddim
 
 
 def test_a_checkpoint_of_another_model_is_refused(call):

@@ -12,7 +12,7 @@ from pytorch_lightning.accelerators import MPSAccelerator
 from diffrec.baselines import Popularity
 from diffrec.errors import NotFoundError, UsageError
 from diffrec.models import SASRec
-from diffrec.training.build import _Lightning, build, last_checkpoint, new_run_dir, run_family
+from diffrec.training.build import _Lightning, build, decoded, last_checkpoint, new_run_dir, run_family
 from diffrec.training.checkpoint_io import AtomicCheckpointIO
 
 SMALL = ["model/sasrec", "data/synthetic"]
@@ -52,6 +52,42 @@ def test_everything_is_written_below_the_run_folder(tmp_path):
     folders += [logger.save_dir for logger in run.trainer.loggers] + [run.trainer.default_root_dir]
     assert len(folders) == 5
     assert all(Path(folder).resolve().is_relative_to(tmp_path / "run") for folder in folders)
+
+
+def test_how_a_model_samples_is_a_word_of_decoding(tmp_path):
+    files = ["model/dreamrec", "data/synthetic"]
+    words = ["--decoding.scheduler=DDIMScheduler", "--decoding.eta=0", "--decoding.guidance_scale=1.5"]
+    run = build(files, [*words, "--decoding.num_inference_steps=5", "--model.embedding_size=8"], tmp_path)
+    measured = decoded(run.model, run.config)
+    assert (run.model.eta, run.model.num_inference_steps) == (1.0, None)
+    assert (measured.eta, measured.num_inference_steps, measured.guidance_scale) == (0, 5, 1.5)
+    assert run.config["decoding"] == {
+        "scheduler": "DDIMScheduler",
+        "eta": 0,
+        "guidance_scale": 1.5,
+        "num_inference_steps": 5,
+    }
+
+
+@pytest.mark.parametrize(
+    ("files", "words", "error", "message"),
+    [
+        ("model/dreamrec", ["--decoding.eta=2"], UsageError, "eta must lie from 0 to 1, got 2"),
+        ("model/dreamrec", ["--decoding.scheduler=DDIM"], NotFoundError, "no scheduler 'DDIM'"),
+        ("model/dreamrec", ["--decoding.eta=none"], UsageError, "--decoding.eta: eta must be float or null"),
+        ("model/dreamrec", ["--decoding.schedular=DDIMScheduler"], UsageError, "did you mean 'scheduler'"),
+        (
+            "model/flowcf",
+            ["--decoding.scheduler=DDIMScheduler"],
+            UsageError,
+            "FlowCF has no scheduler, so leave it out",
+        ),
+        ("model/diffrec", ["--decoding.dims=[9]"], UsageError, "decoding changes the weights, set dims below model"),
+    ],
+)
+def test_decoding_that_cannot_be_is_told_before_training(files, words, error, message, tmp_path):
+    with pytest.raises(error, match=message):
+        build([files, "data/synthetic"], words, tmp_path)
 
 
 def test_closed_forms_are_fitted_in_one_epoch(tmp_path):

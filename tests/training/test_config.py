@@ -93,6 +93,7 @@ def test_overrides_are_short_for_arguments_of_classes():
         (["--decoding.dropuot=0.1"], "key 'dropuot' is not an argument .*'dropout'"),
         (["--decoding.num_items=5"], "num_items comes from the dataset"),
         (["--decoding.dropout=[1]"], "--decoding.dropout: dropout must be float"),
+        (["--decoding.scheduler=DDIMScheduler"], "key 'scheduler' is not an argument of diffrec.SASRec"),
         (["--decoding=[1]"], "the arguments of decoding must be a mapping"),
         (["--model.lr"], "needs a value"),
         (["lr=1"], "unexpected word 'lr=1'"),
