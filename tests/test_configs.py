@@ -114,6 +114,16 @@ def test_a_recipe_names_its_model_and_dataset_and_only_what_differs(name):
         assert not {key for key, value in given.items() if known.get(key) == value and key != "callbacks"}
 
 
+@pytest.mark.parametrize("name", KINDS["recipe"])
+def test_a_recipe_chooses_by_the_headline_metric_of_its_protocol(name):
+    config = compose([name])
+    if config["trainer"]["max_epochs"] == 1:  # a closed form: there is nothing to choose
+        return
+    headline = f"valid/{get_protocol(config['data']['protocol']).headline}"
+    monitors = [callback["init_args"].get("monitor", headline) for callback in config["trainer"]["callbacks"]]
+    assert {*monitors} == {headline}
+
+
 SEQUENTIAL = [
     cell
     for suite in ("sequential", "sequential-unmasked")

@@ -20,7 +20,7 @@ from diffrec.data.sources import load_dataset
 from diffrec.data.splits import Cases, Split
 from diffrec.errors import UsageError
 
-Examples = Literal["history", "next", "prefix", "last", "pairs", "once"]
+Examples = Literal["history", "next", "prefix", "prefix-or-none", "last", "pairs", "once"]
 
 
 def distinct_pairs(sequences: Ragged) -> tuple[np.ndarray, np.ndarray]:
@@ -35,7 +35,8 @@ class TrainingBatches(TorchDataset[Batch]):
 
     history: the whole sequence, no target (the model denoises the history itself);
     next: every position of the last `max_history_length` is an example, target aligned with history;
-    prefix: one example for every prefix of at least one item; last: only the longest of them;
+    prefix: one example for every prefix of at least one item; prefix-or-none: for the empty one too, so that every
+    item is a target; last: only the longest prefix;
     pairs: one example for every different item of a row: no history, the item as target;
     once: closed forms, which read the sequences themselves: a single empty batch.
     The row is the `key` of every example. times: those of `sequences`, for batches that hold the times of their
@@ -51,8 +52,8 @@ class TrainingBatches(TorchDataset[Batch]):
         if examples == "pairs":
             self.rows, self.items = distinct_pairs(sequences)
             self.stops = np.zeros_like(self.rows)
-        elif examples == "prefix":
-            keep = sequences.position_of_entry > 0
+        elif examples in ("prefix", "prefix-or-none"):
+            keep = sequences.position_of_entry >= (examples == "prefix")
             self.rows, self.stops = sequences.row_of_entry[keep], sequences.position_of_entry[keep]
         elif examples == "history":
             self.rows = np.flatnonzero(lengths > 0)
@@ -236,7 +237,7 @@ class InteractionDataModule(pl.LightningDataModule):
         if not len(batches):
             raise UsageError(f"{self.dataset_name} has no training sequence long enough for an example")
         lengths = batches.history_lengths if kind == "next" or self.similar_lengths else None
-        even = "examples" if kind in ("prefix", "last") else "positions"
+        even = "examples" if kind in ("prefix", "prefix-or-none", "last") else "positions"
         sampler = EpochSampler(len(batches), self.batch_size, self.seed, lengths, even)
         return DataLoader(batches, sampler=sampler, batch_size=None, pin_memory=self._on_cuda)
 

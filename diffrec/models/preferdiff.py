@@ -11,6 +11,7 @@ Differs from the original in:
 - no query mask by "sum is exactly zero", which depends on rounding; padding is masked as padding;
 - the third forward pass, whose result the original throws away, is not made; nor is 1e-8 added to a logit;
 - frozen vectors are whitened once; the second time of the original changes next to nothing;
+- an epoch is chosen by the headline metric of the protocol, as for every model, not by Recall@5;
 - tables are float64, noise belongs to the request and not to its place in a batch;
 - `guidance_scale` is diffusers' g = 1 + w for the paper's strength w.
 

@@ -33,6 +33,8 @@ def expected_examples(rows: list[list[int]], kind: str, window: int | None) -> l
         return [(row[cut], []) for row in rows if row]
     if kind == "prefix":
         return [(row[:stop][cut], [row[stop]]) for row in rows for stop in range(1, len(row))]
+    if kind == "prefix-or-none":
+        return [(row[:stop][cut], [row[stop]]) for row in rows for stop in range(len(row))]
     if kind == "pairs":
         return [([], [item]) for row in rows for item in sorted({*row})]
     if kind == "last":
@@ -59,6 +61,7 @@ def owners_of(rows: list[list[int]], kind: str) -> list[int]:
         "next": lambda row: int(len(row) > 1),
         "last": lambda row: int(len(row) > 1),
         "prefix": lambda row: max(len(row) - 1, 0),
+        "prefix-or-none": len,
         "pairs": lambda row: len({*row}),
     }[kind]
     return [user for user, row in enumerate(rows) for _ in range(count(row))]
@@ -67,7 +70,7 @@ def owners_of(rows: list[list[int]], kind: str) -> list[int]:
 # training examples
 
 
-@pytest.mark.parametrize("kind", ["history", "next", "prefix", "last", "pairs"])
+@pytest.mark.parametrize("kind", ["history", "next", "prefix", "prefix-or-none", "last", "pairs"])
 @quick
 @given(users, windows, st.randoms(use_true_random=False))
 def test_training_examples(kind, rows, window, random):
@@ -101,7 +104,7 @@ def test_a_closed_form_gets_one_empty_batch():
     assert batch.target.shape == (1, 0)
 
 
-@pytest.mark.parametrize("kind", ["history", "next", "prefix", "last", "pairs"])
+@pytest.mark.parametrize("kind", ["history", "next", "prefix", "prefix-or-none", "last", "pairs"])
 def test_no_training_example_holds_what_is_asked_later(kind):
     """Items occur once per user, so the row of an example is known by its items."""
     split = leave_one_out(synthetic(num_users=50, num_items=70, seed=2))

@@ -177,6 +177,7 @@ def test_zhihu_as_its_configuration_describes_it(real_data):
     assert counts == [9_371, 61_641, 4_838, 8_160, 7_911, 1_171, 1_172]
     assert all(f"{count:,}" in comment for count in counts)
     assert len(TrainingBatches(split.train, "prefix", None)) == 61_641 - 9_371
+    assert len(TrainingBatches(split.train, "prefix-or-none", None)) == 61_641, "as published"
     model = Markov(dataset.num_items).eval()
     model.solve(split.train)
     assert 0 < evaluate(model, split.test, (20,)).metrics["recall@20"] < 0.1
