@@ -71,16 +71,27 @@ class NextItemRecommender(Recommender):
 
     def score(self, history: History, *, noise: RequestNoise | None = None) -> Scores:
         """The last state compared with every item; nothing is sampled, `noise` is not used."""
-        return self.score_last(self.states(history), history)
-
-    def score_last(self, states: Float[Tensor, "batch length dim"], history: History) -> Scores:
-        """The scores of the state at the last item; an empty history has the state of its first, empty slot."""
-        return self.score_state(last_state(states, (history > 0).sum(1).clamp(min=1)))
-
-    def score_state(self, state: Vectors) -> Scores:
-        """One state of each request compared with every item."""
-        scores = self.candidates.score(state)
+        scores = self.candidates.score(self.asking(history))
         return scores if self.bias is None else scores + self.bias
+
+    def query(self, history: History, *, noise: RequestNoise | None = None) -> Float[Tensor, "batch wide"]:
+        """The same state, with one more coordinate for a bias."""
+        state = self.candidates.query(self.asking(history))
+        return state if self.bias is None else pad(state, (0, 1), value=1.0)
+
+    @property
+    def keys(self) -> Float[Tensor, "items wide"]:
+        """The table that states are compared with, with the bias as one more coordinate."""
+        table = self.candidates.keys
+        return table if self.bias is None else torch.cat([table, self.bias[:, None]], dim=1)
+
+    def asking(self, history: History) -> Vectors:
+        """The state that is compared with every item: that of the last one."""
+        return self.at_last(self.states(history), history)
+
+    def at_last(self, states: Float[Tensor, "batch length dim"], history: History) -> Vectors:
+        """The state at the last item; an empty history has that of its first, empty slot."""
+        return last_state(states, (history > 0).sum(1).clamp(min=1))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=True)

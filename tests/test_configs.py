@@ -27,7 +27,10 @@ NAMES = sorted(shipped_configs())
 KINDS = {
     kind: [name for name in NAMES if name.startswith(f"{kind}/")] for kind in ("model", "data", "recipe", "logger")
 }
-ON_SYNTHETIC = ["--data.dataset=synthetic", "--data.protocol=loo-full-masked@1", "--trainer.fast_dev_run=true"]
+SMALL_BATCHES = ["--data.batch_size=16", "--data.eval_batch_size=16"]
+ON_SYNTHETIC = [
+    "--data.dataset=synthetic", "--data.protocol=loo-full-masked@1", "--trainer.fast_dev_run=true", *SMALL_BATCHES
+]  # fmt: skip
 FEW_STEPS, NARROW = ["--model.num_inference_steps=5"], ["--model.embedding_size=16"]
 CLASS_OF = {n: yaml.safe_load(find_config(n).read_text())["model"]["class_path"] for n in KINDS["model"]}
 BY_CLASS = {path.partition(":")[2]: name for name, path in {**MODELS, **BASELINES}.items()}

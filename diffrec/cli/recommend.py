@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 HELP = "recommend items for a history given by titles or ids, or for a file of users"
 _ONLY_HISTORY = ("explain", "json")
-_ONLY_FILE = ("output", "skip_unknown")
+_ONLY_FILE = ("output", "skip_unknown", "index")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--output", type=Path, metavar="PARQUET", help="with --input: user_id, rank, item_id, score")
     parser.add_argument("--skip-unknown", action="store_true", help="with --input: leave unknown items out")
+    parser.add_argument(
+        "--index", nargs="?", const="auto", metavar="KIND",
+        help="with --input: search the lists in an approximate index, for catalogues of millions, and tell how much of "
+             "the exact lists it finds; KIND as faiss calls it, such as HNSW32 (needs the extra 'index')",
+    )  # fmt: skip
     parser.add_argument("-k", type=int, default=10, help="how many items, or as many as there are (default 10)")
     parser.add_argument("--seed", type=int, default=0, help="of the sampling noise (default 0)")
     add_sampling_arguments(parser)
@@ -87,6 +92,12 @@ def _device(asked: str) -> str:
 def _run_file(args: argparse.Namespace, model: Recommender, loading: float) -> int:
     from diffrec.inference.batch import Shard, recommend_file
 
+    index, building = None, time.perf_counter()
+    if args.index is not None:
+        from diffrec.inference.index import ItemIndex
+
+        index = ItemIndex(model, None if args.index == "auto" else args.index)
+        building = time.perf_counter() - building
     written = recommend_file(
         model,
         args.input,
@@ -96,6 +107,7 @@ def _run_file(args: argparse.Namespace, model: Recommender, loading: float) -> i
         seed=args.seed,
         skip_unknown=args.skip_unknown,
         shard=Shard.of_environment(),
+        index=index,
     )
     unknown = f", {written.left_out:,} unknown items left out" * (written.left_out > 0)
     short = f", {written.short:,} lists of fewer than {args.k:,} items" * (written.short > 0)
@@ -103,6 +115,8 @@ def _run_file(args: argparse.Namespace, model: Recommender, loading: float) -> i
         f"{written.users:,} users, {written.rows:,} rows in {written.path}{short}{unknown}\n"
         f"{written.users / written.seconds:,.0f} users/s ({written.seconds:.1f} s; model loaded in {loading:.1f} s)\n"
     )
+    if index is not None and written.recall is not None:
+        sys.stdout.write(f"{index.kind} (made in {building:.1f} s) found {written.recall:.1%} of the exact lists\n")
     return 0
 
 

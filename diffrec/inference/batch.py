@@ -21,6 +21,7 @@ from diffrec.data.list_table import list_table, write_parquet
 from diffrec.data.ragged import Ragged
 from diffrec.data.vocabulary import Vocabulary
 from diffrec.errors import IntegrityError, NotFoundError, UsageError, check_sizes, near_match
+from diffrec.inference.index import ItemIndex
 from diffrec.recommender import Recommender
 
 _ITEMS = ("items", "titles", "item_id", "title")  # columns that tell a history, of which a file has one
@@ -30,6 +31,7 @@ _SHAPES = (
 )
 _SHOWN = 5  # unknown items that a message names
 _ROWS_AT_ONCE = 512
+_COMPARED = 500  # users whose lists of an index are held against the exact ones
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +84,7 @@ class Shard:
 @dataclass(frozen=True)
 class Written:
     """What came of it. short: users with fewer items than asked for; seconds: reading, ranking and writing, without
-    the model."""
+    the model; recall: with an index, which share of the exact lists it found, over up to 500 of the users."""
 
     path: Path
     users: int
@@ -90,6 +92,7 @@ class Written:
     short: int
     left_out: int
     seconds: float
+    recall: float | None = None
 
 
 def recommend_file(
@@ -103,11 +106,13 @@ def recommend_file(
     skip_unknown: bool = False,
     shard: Shard | None = None,
     batch_size: int = _ROWS_AT_ONCE,
+    index: ItemIndex | None = None,
 ) -> Written:
     """Write the `k` best items for every user of `source` to `output`, as `list_table` has them, whole or not at all.
 
     Lists are those of `Recommender.recommend` for each user alone. skip_unknown: leave items that the model does not
-    know out of the histories; shard: only these users, and into `Shard.file`. Raises what `read_users` raises.
+    know out of the histories; shard: only these users, and into `Shard.file`; index: lists are searched in it, and
+    some of them compared with the exact ones. Raises what `read_users` raises.
     """
     check_sizes(k=k, batch_size=batch_size)
     if source.exists() and output.exists() and source.samefile(output):
@@ -115,12 +120,16 @@ def recommend_file(
     shard, start = shard or Shard(), time.perf_counter()
     vocabulary = vocabulary_of(model)
     users = read_users(source, vocabulary, skip_unknown=skip_unknown).part(shard)
-    items, scores = lists_of(model, users, k, exclude_seen=exclude_seen, seed=seed, batch_size=batch_size)
+    items, scores = lists_of(index or model, users, k, exclude_seen=exclude_seen, seed=seed, batch_size=batch_size)
     table = list_table(users.ids, items, scores, vocabulary.item_ids)
     path = shard.file(output)
     write_parquet(table, path)
-    short = int(((items > 0).sum(1) < k).sum())
-    return Written(path, len(users), len(table), short, users.left_out, time.perf_counter() - start)
+    short, seconds = int(((items > 0).sum(1) < k).sum()), time.perf_counter() - start
+    recall = None
+    if index is not None and len(users):
+        some = np.unique(np.linspace(0, len(users) - 1, _COMPARED).astype(int))
+        recall = index.recall(torch.from_numpy(users.history.padded(some)), k, exclude_seen=exclude_seen, seed=seed)
+    return Written(path, len(users), len(table), short, users.left_out, seconds, recall)
 
 
 def vocabulary_of(model: Recommender) -> Vocabulary:
@@ -129,7 +138,13 @@ def vocabulary_of(model: Recommender) -> Vocabulary:
 
 
 def lists_of(
-    model: Recommender, users: Users, k: int, *, exclude_seen: bool = True, seed: int = 0, batch_size: int = 512
+    model: Recommender | ItemIndex,
+    users: Users,
+    k: int,
+    *,
+    exclude_seen: bool = True,
+    seed: int = 0,
+    batch_size: int = _ROWS_AT_ONCE,
 ) -> tuple[np.ndarray, np.ndarray]:
     """(users, k) item numbers, 0 where the candidates ran out, and their scores, in the order of the users; k: all
     items at most."""

@@ -22,7 +22,6 @@ from torch import nn
 from torch.nn.functional import pad
 
 from diffrec.data.batch import Batch
-from diffrec.diffusion.noise import RequestNoise
 from diffrec.errors import UsageError, check_numbers, check_sizes
 from diffrec.lists import last_items
 from diffrec.next_item import NextItemRecommender
@@ -30,7 +29,7 @@ from diffrec.nn.dropout import Dropout
 from diffrec.nn.positions import PositionsFromEnd
 from diffrec.nn.transformer import Transformer, TransformerBlock, check_heads, last_state
 from diffrec.spaces.embedding import EmbeddingSpace
-from diffrec.typing import Bool, Float, History, Scores, Tensor
+from diffrec.typing import Bool, Float, History, Tensor, Vectors
 
 
 class BERT4Rec(NextItemRecommender):
@@ -103,10 +102,10 @@ class BERT4Rec(NextItemRecommender):
         states = self.states(batch.history, hidden)
         return self.loss_of(self.head(states[hidden]), batch.history[hidden])
 
-    def score(self, history: History, *, noise: RequestNoise | None = None) -> Scores:
-        """What the slot behind the last item hides; nothing is sampled, `noise` is not used."""
+    def asking(self, history: History) -> Vectors:
+        """The state of the slot behind the last item, which hides what comes next."""
         assert self.max_history_length is not None
         slots = pad(last_items(history, self.max_history_length - 1), (0, 1))
         lengths = (slots > 0).sum(1)
         hidden = torch.arange(slots.shape[1], device=slots.device) == lengths[:, None]
-        return self.score_state(self.head(last_state(self.states(slots, hidden), lengths + 1)))
+        return self.head(last_state(self.states(slots, hidden), lengths + 1))

@@ -89,4 +89,4 @@ class HSTU(NextItemRecommender):
 
     def score(self, history: History, *, noise: RequestNoise | None = None, times: History | None = None) -> Scores:
         """Cosines of the last state with every item; nothing is sampled, `noise` is not used."""
-        return self.score_last(self.states(history, times), history)
+        return self.candidates.score(self.at_last(self.states(history, times), history))

@@ -39,6 +39,7 @@ from diffrec.nn.dropout import Dropout
 from diffrec.nn.positions import PositionsFromEnd
 from diffrec.nn.rule_table import RuleTable
 from diffrec.nn.transformer import CausalTransformer, last_state
+from diffrec.recommender import Recommender
 from diffrec.spaces.embedding import EmbeddingSpace
 from diffrec.typing import Float, History, Scores, Tensor
 
@@ -171,6 +172,8 @@ class RuleBridge(NextItemRecommender):
             known["prior"] = lambda part: self.rules.log_scores(rules, row[part], event[part], self.rule_floor)
             known["weight"] = self.rule_weight
         return cross_entropy_over_items(state, self.items.table.weight[1:], target - 1, **known) + error
+
+    query, keys = Recommender.query, Recommender.keys  # the rules' part of a score is no product
 
     def score(self, history: History, *, noise: RequestNoise | None = None) -> Scores:
         """Inner products of the predicted x0 with every item, plus w times the logarithm of the rules' score."""

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.functional import embedding, pad
 
 from diffrec.data.ragged import Ragged
+from diffrec.diffusion.noise import RequestNoise
 from diffrec.errors import check_numbers, check_sizes
 from diffrec.next_item import NextItemRecommender
 from diffrec.nn.cross_entropy import cross_entropy_over_items
@@ -91,6 +92,15 @@ class SASRecText(NextItemRecommender):
         """Cross-entropy over all items, or over those that training meets."""
         return cross_entropy_over_items(states, self.table()[self.met], torch.searchsorted(self.met, target - 1))
 
-    def score_state(self, state: Vectors) -> Scores:
-        """One state of each request compared with every item."""
-        return state @ self.table().T
+    def score(self, history: History, *, noise: RequestNoise | None = None) -> Scores:
+        """The last state compared with every item; nothing is sampled, `noise` is not used."""
+        return self.query(history) @ self.keys.T
+
+    def query(self, history: History, *, noise: RequestNoise | None = None) -> Vectors:
+        """The state at the last item."""
+        return self.asking(history)
+
+    @property
+    def keys(self) -> Float[Tensor, "items dim"]:
+        """`table`."""
+        return self.table()

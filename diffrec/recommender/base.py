@@ -86,6 +86,16 @@ class Recommender(pl.LightningModule):
         """(batch, N) scores; column j is item number j + 1. `noise` is for models that sample."""
         raise NotImplementedError
 
+    def query(self, history: History, *, noise: RequestNoise | None = None) -> Float[Tensor, "batch wide"]:
+        """What `keys` are multiplied with for the scores, where they are such products: `score` is
+        `query(history) @ keys.T`. UsageError where they are not, as here."""
+        raise UsageError(f"{type(self).__name__} does not compare one vector of a history with one of each item")
+
+    @property
+    def keys(self) -> Float[Tensor, "items wide"]:
+        """(N, wide) vectors of the items 1..N for `query`. UsageError as there."""
+        raise UsageError(f"{type(self).__name__} does not compare one vector of a history with one of each item")
+
     def training_loss(self, batch: Batch) -> Float[Tensor, ""]:
         """The loss of one batch."""
         raise NotImplementedError
@@ -178,7 +188,7 @@ class Recommender(pl.LightningModule):
         hidden = torch.cat(excluded, dim=1).split(rows)
         asked = zip(history.split(rows), noise.split(rows), strict=True)
         seconds = [None] * len(hidden) if times is None else times.split(rows)
-        with _evaluating(self), torch.inference_mode():
+        with evaluating(self), torch.inference_mode():
             scores = (self.checked_scores(h, n, t) for (h, n), t in zip(asked, seconds, strict=True))
             chunks = [top_k(part, out, k) for part, out in zip(scores, hidden, strict=True)]
         return Recommendations(torch.cat([c.items for c in chunks]), torch.cat([c.scores for c in chunks]))
@@ -186,6 +196,16 @@ class Recommender(pl.LightningModule):
     def checked_scores(self, history: History, noise: RequestNoise | None, times: History | None = None) -> Scores:
         """`score` on the window the model reads, with `times` for models that read them; non-finite scores are an
         error."""
+        return self._asked(self.score, history, noise, times)
+
+    def checked_query(self, history: History, noise: RequestNoise | None) -> Float[Tensor, "batch wide"]:
+        """`query` in the same way."""
+        return self._asked(self.query, history, noise, None)
+
+    def _asked(
+        self, question: Callable[..., Tensor], history: History, noise: RequestNoise | None, times: History | None
+    ) -> Tensor:
+        """The rows of an answer for the window the model reads."""
         if history.shape[1] == 0:
             history, times = nn.functional.pad(history, (0, 1)), None
         if self.max_history_length is not None:
@@ -193,10 +213,10 @@ class Recommender(pl.LightningModule):
             history = last_items(history, self.max_history_length)
         rows = self._repeated(len(history))
         read = {"times": times[rows]} if self.reads_times and times is not None else {}
-        scores = self.score(history[rows], noise=None if noise is None else noise.take(rows), **read)[: len(history)]
-        if not all_finite(scores):
+        answer = question(history[rows], noise=None if noise is None else noise.take(rows), **read)[: len(history)]
+        if not all_finite(answer):
             raise DiffrecError(f"{type(self).__name__} gave non-finite scores: the checkpoint is broken")
-        return scores
+        return answer
 
     def _repeated(self, count: int) -> Int[Tensor, " rows"]:
         """0..count-1, from the start again where a batch is smaller than `rows_at_least`."""
@@ -314,7 +334,7 @@ def count_parameters(model: Recommender) -> int:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Every module in evaluation mode, and each back in its own mode afterwards."""
     training = [module for module in model.modules() if module.training]  # none, where requests are answered
     if training:

@@ -207,18 +207,34 @@ class DiffusionRecommender(Recommender):
 
     def score(self, history: History, *, noise: RequestNoise | None = None) -> Scores:
         """Run the reverse loop and compare what comes out with every item; the mean over `num_samples` walks."""
+        return self._mean_of_walks(self.space.score, history, noise)
+
+    def query(self, history: History, *, noise: RequestNoise | None = None) -> Float[Tensor, "batch wide"]:
+        """What comes out of the reverse loop, the mean over `num_samples` walks, as the items are compared with it."""
+        if not isinstance(self.space, EmbeddingSpace):
+            return super().query(history, noise=noise)
+        return self._mean_of_walks(self.space.query, history, noise)
+
+    @property
+    def keys(self) -> Float[Tensor, "items wide"]:
+        return self.space.keys if isinstance(self.space, EmbeddingSpace) else super().keys
+
+    def _mean_of_walks(
+        self, read: Callable[[Tensor], Tensor], history: History, noise: RequestNoise | None
+    ) -> Float[Tensor, "batch wide"]:
+        """The mean of what is read of each x0."""
         noise = noise or RequestNoise.from_history(history)
         denoise = self.denoiser_for(history, noise)
-        scores = self._scores_of_a_walk(history, denoise, noise)
+        total = read(self._walked(history, denoise, noise))
         for _ in range(self.num_samples - 1):
-            scores = scores + self._scores_of_a_walk(history, denoise, noise)
-        return scores / self.num_samples if self.num_samples > 1 else scores
+            total = total + read(self._walked(history, denoise, noise))
+        return total / self.num_samples if self.num_samples > 1 else total
 
-    def _scores_of_a_walk(self, history: History, denoise: Denoise, noise: RequestNoise) -> Scores:
+    def _walked(self, history: History, denoise: Denoise, noise: RequestNoise) -> Tensor:
+        """The x0 at the end of one walk."""
         x = self.space.encode(history) if self.start == "history" else self.process.prior(self.space.shape, noise)
         draw = noise.normal if self.noisy_steps else None
-        x0 = sample(denoise, self.process, x, num_inference_steps=self.num_inference_steps, noise=draw)
-        return self.space.score(x0)
+        return sample(denoise, self.process, x, num_inference_steps=self.num_inference_steps, noise=draw)
 
     def denoiser_for(self, history: History, noise: RequestNoise) -> Denoise:
         """The denoiser for one request: the history is encoded here, once, not in every step."""

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 import torch
 from torch import nn
-from torch.nn.functional import normalize
+from torch.nn.functional import normalize, pad
 
 from diffrec.errors import UsageError, choose
 from diffrec.nn.artefacts import find_artefact, read_artefact
@@ -68,6 +68,20 @@ class EmbeddingSpace(nn.Module):
         if self.readout == "euclidean":
             return x0 @ items.T - items.square().sum(1) / 2
         return x0 @ items.T
+
+    def query(self, x0: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch wide"]:
+        """What the `keys` are multiplied with for the scores; "euclidean" has one more coordinate."""
+        if self.readout == "cosine":
+            return normalize(x0)
+        return pad(x0, (0, 1), value=1.0) if self.readout == "euclidean" else x0
+
+    @property
+    def keys(self) -> Float[Tensor, "items wide"]:
+        """(N, wide): `score` as one product, `query(x0) @ keys.T`, for an index of the items."""
+        items = self.vectors
+        if self.readout == "cosine":
+            return normalize(items)
+        return torch.cat([items, -items.square().sum(1, keepdim=True) / 2], 1) if self.readout == "euclidean" else items
 
     def _as_used(self, rows: Float[Tensor, "*shape dim"]) -> Float[Tensor, "*shape dim"]:
         return normalize(rows, dim=-1) if self.unit_norm else rows
