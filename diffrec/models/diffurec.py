@@ -6,6 +6,7 @@ github.com/WHUIR/DiffuRec (commit f6f70c9, MIT; nothing is taken from it).
 Differs from the original in:
 - padding is masked as padding: the original lets everybody attend to empty slots, as many as the window has room for,
   and blanks the scores of empty queries instead; `fidelity="original"` does so;
+- no dropout on what a block passes on, beside that inside of it; `fidelity="original"` has it;
 - padding is neither a candidate nor a class of the cross-entropy;
 - selection and metrics are those of the protocol; the original averages over batches and keeps the last epoch at
   which any of six metrics rose;

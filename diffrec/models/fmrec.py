@@ -7,7 +7,8 @@ Differs from the original in:
 - the flow is walked along its own velocity, (x_t - x0) / t, by a scheduler of diffusers, in any number of steps; the
   original measures every velocity from the first noise, so that its result is the mean of all outputs, from a time
   .001 past the noise: `fidelity="original"` does so;
-- padding is masked as padding, see `DiffuRec`, whose original shares the mask; so does `fidelity="original"`;
+- padding is masked as padding, and nothing is dropped behind a block, see `DiffuRec`, whose original shares both; so
+  does `fidelity="original"`;
 - padding is neither a candidate nor a class, here or in the decoder of the history;
 - selection and metrics are those of the protocol; the original averages over batches and keeps the last epoch at
   which any of six metrics rose;

@@ -20,7 +20,8 @@ class HistoryBlock(nn.Module):
     """Pre-norm and bidirectional: x + Drop(Attn(LN x)), then x + Drop(FFN(LN x)) with a tanh-GELU layer of 4 d.
 
     attend_padding: False leaves empty slots out; True is the mask of the original: they are read by all, and
-    themselves see every slot alike. An empty history reads its first, empty slot.
+    themselves see every slot alike; dropout behind the block too is the original's. An empty history reads its first,
+    empty slot.
     """
 
     def __init__(self, dim: int, num_heads: int, dropout: float, attend_padding: bool = False) -> None:
@@ -42,7 +43,8 @@ class HistoryBlock(nn.Module):
         else:
             visible = torch.cat([torch.ones_like(real[:, :1]), real[:, 1:]], dim=1)[:, None, None]
         x = x + self.attended(q, k, v, visible)
-        return x + self.fed(self.norm_feed(x))
+        x = x + self.fed(self.norm_feed(x))
+        return self.dropout(x) if self.attend_padding else x
 
     def heads(self, x: Float[Tensor, "batch slots dim"]) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, (batch, heads, slots, dim of a head) each."""

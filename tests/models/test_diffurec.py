@@ -117,6 +117,15 @@ def test_padding_is_read_by_the_original_only(history):
         assert torch.equal(model.score(history), before) != read
 
 
+@pytest.mark.parametrize(("fidelity", "dropped"), [("fixed", 0.0), ("original", 0.5)])
+def test_the_original_drops_what_a_block_passes_on_too(fidelity, dropped):
+    torch.manual_seed(0)
+    block = DiffuRec(21, **{**SMALL, "dropout": 0.5}, fidelity=fidelity).train().denoiser.blocks[0]
+    width = block.norm_feed.normalized_shape[0]
+    passed = block(torch.randn(50, 4, width), torch.ones(50, 4, dtype=torch.bool))
+    assert abs(float((passed == 0).float().mean()) - dropped) < 0.05
+
+
 def test_lambda_belongs_to_the_request(close):
     torch.manual_seed(0)
     model = DiffuRec(21, **SMALL, lambda_mean=0.5, lambda_std=0.5, num_inference_steps=1).eval()
