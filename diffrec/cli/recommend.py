@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 HELP = "recommend items for a history given by titles or ids, or for a file of users"
 _ONLY_HISTORY = ("explain", "json")
-_ONLY_FILE = ("output", "skip_unknown", "index")
+_ONLY_FILE = ("output", "skip_unknown", "index", "index_visited")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--index", nargs="?", const="auto", metavar="KIND",
         help="with --input: search the lists in an approximate index, for catalogues of millions, and tell how much of "
              "the exact lists it finds; KIND as faiss calls it, such as HNSW32 (needs the extra 'index')",
+    )  # fmt: skip
+    parser.add_argument(
+        "--index-visited", type=int, metavar="N",
+        help="with --index: how many of its lists are searched, or candidates of a graph kept (default 32)",
     )  # fmt: skip
     parser.add_argument("-k", type=int, default=10, help="how many items, or as many as there are (default 10)")
     parser.add_argument("--seed", type=int, default=0, help="of the sampling noise (default 0)")
@@ -74,6 +78,8 @@ def _check_which(args: argparse.Namespace) -> None:
     for name in _ONLY_HISTORY if args.input is not None else _ONLY_FILE:
         if getattr(args, name):
             raise UsageError(f"--{name.replace('_', '-')} belongs to {'--history' if args.input else '--input'}")
+    if args.index_visited is not None and args.index is None:
+        raise UsageError("--index-visited belongs to --index, which is not given")
     if args.output is not None:
         from diffrec.data.list_table import check_parquet_name
 
@@ -96,7 +102,8 @@ def _run_file(args: argparse.Namespace, model: Recommender, loading: float) -> i
     if args.index is not None:
         from diffrec.inference.index import ItemIndex
 
-        index = ItemIndex(model, None if args.index == "auto" else args.index)
+        visited = {} if args.index_visited is None else {"visited": args.index_visited}
+        index = ItemIndex(model, None if args.index == "auto" else args.index, **visited)
         building = time.perf_counter() - building
     written = recommend_file(
         model,

@@ -21,6 +21,7 @@ from diffrec.recommender import Recommender
 from diffrec.recommender.base import evaluating
 from diffrec.typing import History, Int, Tensor
 
+_MEMBERS = 39  # items a list has at least, below which faiss warns that its centre is badly placed
 _VISITED = 32  # lists of an inverted file, or candidates of a graph, that a search visits
 
 
@@ -28,8 +29,8 @@ class ItemIndex:
     """The items of a model, found by search. The model is not to change afterwards.
 
     kind: what faiss's `index_factory` calls it, such as "HNSW32" or "IVF4096,PQ16"; None: an inverted file with four
-    times the root of the number of items as lists. visited: how many lists of an inverted file a search visits, and how
-    many candidates of a graph it keeps (nprobe, efSearch).
+    times the root of the number of items as lists, fewer for a small catalogue. visited: how many lists of an inverted
+    file a search visits, and how many candidates of a graph it keeps (nprobe, efSearch).
 
     Raises UsageError for a model whose score is not one product of vectors, for a kind that faiss does not know, and
     without the extra.
@@ -38,7 +39,8 @@ class ItemIndex:
     def __init__(self, model: Recommender, kind: str | None = None, visited: int = _VISITED) -> None:
         check_sizes(visited=visited)
         self.model, self.num_items, self.keys = model, model.num_items, model.keys.detach().float().cpu()
-        self.kind = kind or f"IVF{max(1, 4 * math.isqrt(model.num_items))},Flat"
+        lists = min(4 * math.isqrt(model.num_items), model.num_items // _MEMBERS)
+        self.kind = kind or f"IVF{max(1, lists)},Flat"
         self._index = _built(self.kind, self.keys, visited)
 
     def recommend(

@@ -47,7 +47,7 @@ def test_an_index_that_looks_at_everything_gives_the_lists_of_the_model(readout,
 
 def test_recall_tells_what_a_narrow_search_misses(histories):
     model = SASRec(500, embedding_size=16, max_history_length=10).eval()
-    narrow, wide = (ItemIndex(model, visited=visited).recall(histories) for visited in (1, 60))
+    narrow, wide = (ItemIndex(model, "IVF40,Flat", visited).recall(histories) for visited in (1, 35))
     assert 0 < narrow < 0.9
     assert wide > 0.95
 
@@ -83,9 +83,11 @@ def test_a_file_of_users_through_an_index(tmp_path, capsys):
         "--output",
         str(tmp_path / "out.parquet"),
     ]
-    assert main([*command, "--index", "HNSW16"]) == 0
+    assert main([*command, "--index", "HNSW16", "--index-visited", "64"]) == 0
     assert "HNSW16 (made in " in (told := capsys.readouterr().out)
     assert "of the exact lists" in told
     assert pq.read_table(tmp_path / "out.parquet").num_rows == 20
+    assert main([*command, "--index-visited", "64"]) == 2
+    assert "--index-visited belongs to --index" in capsys.readouterr().err
     assert main(["recommend", str(entry), "--history", "1", "--index"]) == 2
     assert "--index belongs to --input" in capsys.readouterr().err
