@@ -70,6 +70,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     codes.add_argument("--seed", type=int, default=0)
     codes.add_argument("--rounds", type=int, default=25, help="of k-means")
     codes.add_argument("--epochs", type=int, default=500, help="of the RQ-VAE")
+    codes.add_argument("--hidden", type=_widths, default=(512, 256, 128), metavar="W,W", help="widths of the RQ-VAE's "
+                       "layers between vector and latent; 512,256,128")  # fmt: skip
+    codes.add_argument("--commitment", type=float, default=0.25, metavar="C",
+                       help="weight of the loss that draws the RQ-VAE's residuals to codes")  # fmt: skip
+    codes.add_argument("--unit-norm", action="store_true", help="RQ-VAE: latent vectors and first codes of length 1")
+    codes.add_argument("--estimator", default="straight-through",
+                       help="how gradients pass the RQ-VAE's codes: straight-through or rotation")  # fmt: skip
     codes.add_argument("--width", type=int, default=64, metavar="W", help="of collaborative vectors")
     codes.add_argument("--protocol", default="loo-full-masked@1", help="whose training sequences they come from")
     codes.add_argument("--device", default="cpu", help="where the RQ-VAE is trained, such as cuda")
@@ -96,6 +103,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _delimiter(text: str) -> str:
     return {"tab": "\t", "\\t": "\t", "space": " "}.get(text, text)
+
+
+def _widths(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
 
 
 def _console() -> Console:
@@ -264,7 +275,8 @@ def _tokenize(args: argparse.Namespace) -> int:
         how = Tokenizer(
             vectors=args.vectors or COLLABORATIVE, method=args.method, levels=args.levels, size=args.size,
             resolve=args.resolve, seed=args.seed, rounds=args.rounds, width=args.width, protocol=args.protocol,
-            training=Training(epochs=args.epochs, device=args.device),
+            training=Training(epochs=args.epochs, device=args.device), hidden=args.hidden,
+            commitment=args.commitment, unit_norm=args.unit_norm, estimator=args.estimator,
         )  # fmt: skip
         path, made = tokenize(args.name, how, args.called, force=args.force)
     name = f"{args.name}/{path.stem}"

@@ -46,7 +46,8 @@ class RQVAE(nn.Module):
     """Linear layers without bias, ReLU between them, and a stack of codebooks in the middle.
 
     hidden: widths between input and latent; commitment: weight of the loss that draws residuals to codes;
-    unit_norm: latent vectors and the codes of the first level have length 1; estimator: how gradients pass a level.
+    unit_norm: latent vectors and the codes of the first level have length 1; estimator: one of `Estimator`, how
+    gradients pass a level.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class RQVAE(nn.Module):
         size: int = 256,
         commitment: float = 0.25,
         unit_norm: bool = False,
-        estimator: Estimator = "straight-through",
+        estimator: str = "straight-through",
     ) -> None:
         super().__init__()
         check_sizes(width=width, latent=latent, levels=levels, size=size)

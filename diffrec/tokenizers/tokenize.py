@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -19,7 +19,7 @@ from diffrec.data.dataset import Dataset
 from diffrec.data.folders import read_table
 from diffrec.data.protocol import get_protocol
 from diffrec.data.sources import fetch, load_dataset
-from diffrec.errors import NotFoundError, UsageError, check_sizes, choose, near_match
+from diffrec.errors import NotFoundError, UsageError, check_numbers, check_sizes, choose, near_match
 from diffrec.nn.artefacts import (
     Artefact,
     artefact_path,
@@ -35,7 +35,7 @@ from diffrec.tokenizers.collisions import Resolution, resolved
 from diffrec.tokenizers.k_means import Points
 from diffrec.tokenizers.product import product_quantisation
 from diffrec.tokenizers.residual import residual_k_means
-from diffrec.tokenizers.rqvae import RQVAE, Training, tokens_of, trained
+from diffrec.tokenizers.rqvae import RQVAE, Estimator, Training, tokens_of, trained
 from diffrec.tokenizers.tokens import Codes, Tokens, lost_share, report_card
 
 Method = Literal["residual-k-means", "rq-vae", "pq", "opq"]
@@ -64,28 +64,49 @@ class Tokenizer:
     training: Training = field(default_factory=Training)
     width: int = 64
     protocol: str = "loo-full-masked@1"
+    hidden: tuple[int, ...] = (512, 256, 128)
+    commitment: float = 0.25
+    unit_norm: bool = False
+    estimator: str = "straight-through"
 
     def __post_init__(self) -> None:
         check_sizes(levels=self.levels, size=self.size, rounds=self.rounds, latent=self.latent, width=self.width)
         choose("method", self.method, get_args(Method))
         choose("resolution", self.resolve, get_args(Resolution))
+        choose("estimator", self.estimator, get_args(Estimator))
+        check_sizes(**{f"hidden[{place}]": width for place, width in enumerate(self.hidden)})
+        check_numbers(low=0.0, commitment=self.commitment)
 
     def name(self) -> str:
         """What the codes are called unless they are given another name."""
         source = Path(self.vectors).stem if self.vectors != COLLABORATIVE else "collaborative"
         return f"{self.method}-{self.levels}x{self.size}-{self.resolve}-{source}-seed{self.seed}"[:96]
 
+    def facts(self, origin: str) -> dict[str, Any]:
+        """What is kept of it; options that came later only where they are not at their default, as before them."""
+        later = {"hidden": list(self.hidden), "commitment": self.commitment, "unit_norm": self.unit_norm,
+                 "estimator": self.estimator}  # fmt: skip
+        kept = {name: value for name, value in asdict(self).items() if name not in later}
+        changed = {name: value for name, value in later.items() if getattr(self, name) != _DEFAULTS[name]}
+        return {**kept, **changed, "vectors": origin}
+
     def tokens(self, vectors: Points) -> Tokens:
         """The codes of vectors (N, width), before duplicates are told apart."""
         if self.method == "rq-vae":
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.seed)
-                model = RQVAE(vectors.shape[1], latent=self.latent, levels=self.levels, size=self.size)
+                model = RQVAE(
+                    vectors.shape[1], self.hidden, self.latent, self.levels, self.size,
+                    self.commitment, self.unit_norm, self.estimator,
+                )  # fmt: skip
             return tokens_of(trained(model, vectors, self.training, self.seed), vectors)
         if self.method == "residual-k-means":
             return residual_k_means(vectors, self.levels, self.size, self.rounds, self.seed)
         arguments = (vectors, self.levels, self.size, self.rounds, self.seed)
         return product_quantisation(*arguments, rotate=self.method == "opq")
+
+
+_DEFAULTS = {option.name: option.default for option in fields(Tokenizer)}
 
 
 def tokenize(dataset: str, how: Tokenizer, name: str | None = None, *, force: bool = False) -> tuple[Path, Artefact]:
@@ -96,8 +117,8 @@ def tokenize(dataset: str, how: Tokenizer, name: str | None = None, *, force: bo
     """
     source = load_dataset(dataset)
     path = artefact_path("codes", f"{dataset}/{check_name(how.name() if name is None else name)}")
-    vectors, origin = _vectors(source, how)
-    made = {**_of(source), "how": {**asdict(how), "vectors": origin}}
+    vectors, origin = vectors_of(source, how)
+    made = {**_of(source), "how": how.facts(origin)}
     if path.is_file() and not force:
         there = read_artefact(path)
         if all(there.facts.get(key) == value for key, value in made.items()):
@@ -183,7 +204,7 @@ def _of(source: Dataset) -> dict[str, str]:
     return {"dataset": source.name, "items_sha256": hash_of_texts(source.vocabulary.item_ids)}
 
 
-def _vectors(source: Dataset, how: Tokenizer) -> tuple[Points, str]:
+def vectors_of(source: Dataset, how: Tokenizer) -> tuple[Points, str]:
     """Vectors of the items 1..N in float64, and what they are."""
     if how.vectors == COLLABORATIVE:
         train = get_protocol(how.protocol).apply(source).train

@@ -142,6 +142,11 @@ def test_tokenize_makes_codes_and_lists_them(call):
     assert "mine" in call("tokenize", "synthetic", "--list")
     with pytest.raises(NotFoundError, match="no codes 'sid'; there are: none"):
         call("tokenize", "synthetic", "--published", "sid")
+    learned = ("--method", "rq-vae", "--epochs", "1", "--hidden", "16,8", "--commitment", "1", "--unit-norm")
+    made = json.loads(call(*words[:-1], "learned", *learned, "--estimator", "rotation", "--json"))
+    assert {name: made["how"][name] for name in ("hidden", "commitment", "unit_norm", "estimator")} == {
+        "hidden": [16, 8], "commitment": 1.0, "unit_norm": True, "estimator": "rotation",
+    }  # fmt: skip
 
 
 def test_names_are_printed_letter_by_letter(call, places):

@@ -62,6 +62,19 @@ def test_what_is_there_is_read(shop):
     assert tokenize("shop", small(seed=1), path.stem, force=True)[1].sha256 != made.sha256
 
 
+def test_options_of_the_rq_vae_change_codes_and_are_kept_where_they_are_not_the_default(shop):
+    how = small(method="rq-vae", training=Training(epochs=2))
+    plain = tokenize("shop", how, "plain")[1]
+    changes = {"hidden": [16, 8], "commitment": 1.0, "unit_norm": True, "estimator": "rotation"}
+    assert not changes.keys() & plain.facts["how"].keys()  # as in files from before there were such options
+    for name, value in changes.items():
+        changed = small(method="rq-vae", training=Training(epochs=2), **{name: (16, 8) if name == "hidden" else value})
+        made = tokenize("shop", changed, name.replace("_", "-"))[1]
+        assert made.facts["how"] == {**plain.facts["how"], name: value}
+        assert made.facts["card"]["lost"] != plain.facts["card"]["lost"]
+        assert tokenize("shop", changed, name.replace("_", "-"))[1].sha256 == made.sha256  # read, not refused
+
+
 def test_vectors_by_name_must_be_of_these_items(shop, tmp_path):
     vectors = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
     ids = load_dataset("shop").vocabulary.item_ids
@@ -109,6 +122,8 @@ def test_texts_that_are_no_codes_are_refused(shop):
         ({"method": "kmeans"}, "no method 'kmeans'; there are: opq, pq, residual-k-means, rq-vae"),
         ({"resolve": "extras"}, "no resolution 'extras'.*did you mean 'extra'"),
         ({"levels": 0}, "levels must be a whole number from 1"),
+        ({"estimator": "rotate"}, "no estimator 'rotate'; there are: rotation, straight-through"),
+        ({"hidden": (8, 0)}, r"hidden\[1\] must be a whole number from 1"),
     ],
 )
 def test_mistakes_are_named(changes, message):
