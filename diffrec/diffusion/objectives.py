@@ -36,20 +36,21 @@ class CleanSampleError(nn.Module):
 
 
 class SquaredCosineError(nn.Module):
-    """(1 - cos(target, output))^2, which does not see how long the vectors are."""
+    """(1 - cos(x_0, estimate of x_0))^2, which does not see how long the vectors are."""
 
     def __init__(self, process: GaussianProcess) -> None:
         super().__init__()
         self.process = process
 
     def forward(self, output: Float[Tensor, "batch dim"], noised: NoisedSample) -> Float[Tensor, " batch"]:
-        return (1 - cosine_similarity(self.process.target(noised), output, dim=1)).square()
+        return (1 - cosine_similarity(noised.x0, self.process.predicted_x0(output, noised), dim=1)).square()
 
 
 class SNRWeightedError(nn.Module):
     """The terms of the variational bound, as DiffRec trains them (eq. 10 and its epsilon form).
 
     x_0 prediction: mean (x_0 - output)^2 * (SNR_{t-1} - SNR_t), SNR = alpha_bar / (1 - alpha_bar);
+    v prediction: the same error of the x_0 that it stands for, which is sigma_t^2 mean (v - output)^2;
     epsilon prediction: mean (eps - output)^2 * (1 - alpha_bar_t) / ((1 - alpha_bar_{t-1})^2 alpha_t).
     At t = 0 the weight is 1, and for epsilon the term is the likelihood mean (x_0 - x0_hat)^2 / 2.
     """
@@ -65,7 +66,10 @@ class SNRWeightedError(nn.Module):
             later = (1 - alpha_bar[1:]) / ((1 - before).square() * (1 - betas[1:]))
         else:
             later = before / (1 - before) - alpha_bar[1:] / (1 - alpha_bar[1:])
-        self.register_buffer("weight", torch.cat([torch.ones(1, dtype=torch.float64), later]), persistent=False)
+        weight = torch.cat([torch.ones(1, dtype=torch.float64), later])
+        if process.prediction_type == "v_prediction":
+            weight = weight * (1 - alpha_bar)
+        self.register_buffer("weight", weight, persistent=False)
 
     def forward(self, output: Float[Tensor, "batch dim"], noised: NoisedSample) -> Float[Tensor, " batch"]:
         loss = mean_square(output, self.process.target(noised))

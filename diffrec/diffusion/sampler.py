@@ -119,8 +119,10 @@ def sample(
     with eta = 1.
     """
     steps = process.reverse_steps(num_inference_steps)
+    # coordinates keep a projection of the noise, and an x_0 that is worked out from eps or v holds all of it
+    exact = noise is None or getattr(process, "prediction_type", "sample") == "sample"
     with _full_precision(x.device.type):  # coordinates add up to vectors and need all their digits
-        compact = _compact(denoiser, x, noisy=noise is not None)
+        compact = _compact(denoiser, x, noisy=noise is not None) if exact else None
         if compact is not None:
             return compact.expand(_walk(compact, steps, compact.start, _draw(noise, compact, x)))
     return _walk(denoiser, steps, x, _draw(noise, None, x))

@@ -6,12 +6,16 @@ alpha_bar_t = prod_{s<=t} alpha_s is what is left of the signal's variance.
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import numpy as np
 from numpy.typing import NDArray
 
-from diffrec.errors import UsageError, is_whole
+from diffrec.errors import UsageError, choose, is_whole
 
 Betas = NDArray[np.float64]
+Schedule = Literal["linear", "cosine", "exponential", "truncated_linear"]
+VarianceSchedule = Literal["linear_variance", "linear", "cosine", "exponential", "truncated_linear"]
 Grid = tuple[NDArray[np.int64], NDArray[np.int64]]  # the visited steps, rising, and what the network is told there
 
 
@@ -59,6 +63,21 @@ def truncated_linear(num_train_timesteps: int) -> Betas:
     r = 1000 / num_train_timesteps
     end = 0.02 * r + 0.01
     return np.linspace(1e-4 * r + 0.01, end if end <= 1 else 1e-3 * r + 0.01, num_train_timesteps, dtype=np.float64)
+
+
+def betas_of(schedule: str, num_train_timesteps: int) -> Betas:
+    """The schedules that only need a number of steps, by name; NotFoundError for any other."""
+    schedules = {"linear": linear, "cosine": cosine, "exponential": exponential, "truncated_linear": truncated_linear}
+    return schedules[choose("schedule", schedule, schedules)](num_train_timesteps)
+
+
+def variances_of(
+    schedule: str, num_train_timesteps: int, scale: float, low: float, high: float, first_beta: float | None = None
+) -> Betas:
+    """ "linear_variance" with these numbers, or one of `betas_of`, which do not read them."""
+    if choose("schedule", schedule, get_args(VarianceSchedule)) == "linear_variance":
+        return linear_variance(num_train_timesteps, scale, low, high, first_beta)
+    return betas_of(schedule, num_train_timesteps)
 
 
 def rescaled_to_zero_snr(betas: Betas) -> Betas:

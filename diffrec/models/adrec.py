@@ -20,17 +20,18 @@ thousandth, so every result stands beside its twin without it (`state_weight=0`)
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import cast, get_args
 
 import torch
 from torch.nn.functional import pad
 
 from diffrec.data.batch import Batch
-from diffrec.diffusion.gaussian import GaussianProcess
+from diffrec.diffusion.gaussian import GaussianProcess, NoisedSample, PredictionType
 from diffrec.diffusion.noise import RequestNoise
 from diffrec.diffusion.objectives import MeanSquaredError
 from diffrec.diffusion.sampler import Denoise
-from diffrec.diffusion.schedules import truncated_linear
+from diffrec.diffusion.schedules import Schedule, betas_of
 from diffrec.diffusion.timesteps import UniformTimesteps
 from diffrec.errors import check_numbers, check_sizes, choose
 from diffrec.nn.cross_entropy import cross_entropy_over_items
@@ -48,7 +49,7 @@ class ADRec(EpochRates, DiffusionRecommender):
     encoder says; embedding_dropout: of the items of the history; dropout: in the blocks; regression: weight of the
     squared error beside the cross-entropy. pretraining_epochs: how many only train table and encoder, by cross-entropy;
     frozen_epochs: for how many after these the table rests; decay_epochs: over which the learning rate falls to 0, as
-    a cosine does.
+    a cosine does. schedule, prediction_type: the paper has "truncated_linear" and tells x_0, "sample".
     """
 
     examples = "next"
@@ -62,6 +63,8 @@ class ADRec(EpochRates, DiffusionRecommender):
         num_heads: int = 4,
         max_history_length: int = 50,
         num_train_timesteps: int = 32,
+        schedule: Schedule = "truncated_linear",
+        prediction_type: PredictionType = "sample",
         state_weight: float = 0.001,
         embedding_dropout: float = 0.3,
         dropout: float = 0.1,
@@ -84,7 +87,8 @@ class ADRec(EpochRates, DiffusionRecommender):
         check_numbers(low=0.0, state_weight=state_weight, regression=regression)
         check_heads(embedding_size, num_heads)
         original = choose("fidelity", fidelity, get_args(Fidelity)) == "original"
-        process = GaussianProcess(truncated_linear(num_train_timesteps), "sample", variance_type="fixed_large")
+        betas = betas_of(schedule, num_train_timesteps)
+        process = GaussianProcess(betas, prediction_type, variance_type="fixed_large")
         encoder = causal_blocks(embedding_size, encoder_blocks, num_heads, dropout, original)
         blocks = causal_blocks(embedding_size, num_blocks, num_heads, dropout, original)
         super().__init__(
@@ -122,18 +126,18 @@ class ADRec(EpochRates, DiffusionRecommender):
         slots = self.conditioner(history, lambda items: table[items])
         if self.current_epoch < self.pretraining_epochs:
             return cross_entropy_over_items(slots[..., :-1][real], table[1:], target[real] - 1)
-        outputs = self.denoiser(*self._noised(x0, real), slots)
+        noised = self._noised(x0, real)
+        outputs = self.denoiser(noised.x_t.view_as(x0), noised.t.view_as(real), slots)
+        estimates = cast(GaussianProcess, self.process).predicted_x0(outputs.flatten(0, 1), noised).view_as(x0)
         share = real / real.sum(1, keepdim=True).clamp(min=1)
-        error = ((outputs - x0).square().mean(2) * share).sum(1).mean()
-        return cross_entropy_over_items(outputs[real], table[1:], target[real] - 1) + self.regression * error
+        error = ((estimates - x0).square().mean(2) * share).sum(1).mean()
+        return cross_entropy_over_items(estimates[real], table[1:], target[real] - 1) + self.regression * error
 
-    def _noised(
-        self, x0: Float[Tensor, "batch slots dim"], real: Tensor
-    ) -> tuple[Float[Tensor, "batch slots dim"], Int[Tensor, "batch slots"]]:
-        """x_t and t of every position, each with a draw of its own; padding stays clean, at t = 0."""
+    def _noised(self, x0: Float[Tensor, "batch slots dim"], real: Tensor) -> NoisedSample:
+        """Every position as an example, each with a draw of its own; padding stays clean, at t = 0."""
         t = torch.where(real, self.timesteps.draw(real.numel(), x0.device).t.view_as(real), 0)
-        noised = self.process.corrupt(x0.flatten(0, 1), t.flatten()).x_t.view_as(x0)
-        return torch.where(real[..., None], noised, x0), t
+        noised = self.process.corrupt(x0.flatten(0, 1), t.flatten())
+        return replace(noised, x_t=torch.where(real.flatten()[:, None], noised.x_t, noised.x0))
 
     def _placed(self, items: Int[Tensor, "batch slots"], history: History) -> Int[Tensor, "batch window"]:
         """As they are; for the original with the padding of the history before them, up to the window."""

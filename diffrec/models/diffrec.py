@@ -17,11 +17,10 @@ every result stands beside its twin without noise (`num_train_timesteps=1, noise
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
-from diffrec.diffusion.gaussian import GaussianProcess
+from diffrec.diffusion.gaussian import GaussianProcess, PredictionType
 from diffrec.diffusion.objectives import MeanSquaredError, SNRWeightedError
-from diffrec.diffusion.schedules import linear_variance
+from diffrec.diffusion.schedules import VarianceSchedule, variances_of
 from diffrec.diffusion.timesteps import LossAwareTimesteps, UniformTimesteps
 from diffrec.errors import check_numbers, check_sizes
 from diffrec.nn.vector_mlp import VectorMLP
@@ -32,8 +31,9 @@ from diffrec.spaces.interaction import InteractionSpace
 class DiffRec(DiffusionRecommender):
     """Diffusion over interaction vectors (eqs. 1-10); recency=(w_min, w_max) makes it T-DiffRec.
 
-    dims: layer sizes of the decoder, mirrored in the encoder; noise_scale, noise_min, noise_max: the
-    variance 1 - alpha_bar rises from noise_scale*noise_min to noise_scale*noise_max over T steps;
+    dims: layer sizes of the decoder, mirrored in the encoder; schedule: "linear_variance" is the paper's, whose
+    variance 1 - alpha_bar rises from noise_scale*noise_min to noise_scale*noise_max over T steps, the others have
+    no such numbers; prediction_type: what the network tells, v being no choice of the paper;
     stochastic: add posterior noise in the reverse loop (the released settings do not).
     """
 
@@ -47,7 +47,8 @@ class DiffRec(DiffusionRecommender):
         noise_scale: float = 1e-4,
         noise_min: float = 5e-4,
         noise_max: float = 5e-3,
-        prediction_type: Literal["sample", "epsilon"] = "sample",
+        schedule: VarianceSchedule = "linear_variance",
+        prediction_type: PredictionType = "sample",
         reweight: bool = True,
         loss_aware_timesteps: bool = True,
         recency: tuple[float, float] | None = None,
@@ -63,7 +64,7 @@ class DiffRec(DiffusionRecommender):
         check_sizes(least=2, time_embedding_size=time_embedding_size)
         check_numbers(low=0.0, noise_scale=noise_scale, noise_min=noise_min, noise_max=noise_max)
         check_numbers(low=0.0, high=1.0, dropout=dropout)
-        betas = linear_variance(num_train_timesteps, noise_scale, noise_min, noise_max, first_beta=1e-5)
+        betas = variances_of(schedule, num_train_timesteps, noise_scale, noise_min, noise_max, first_beta=1e-5)
         process = GaussianProcess(betas, prediction_type)
         super().__init__(
             num_items,

@@ -22,9 +22,9 @@ from __future__ import annotations
 from typing import cast, get_args
 
 from diffrec.data.batch import Batch
-from diffrec.diffusion.gaussian import GaussianProcess
+from diffrec.diffusion.gaussian import GaussianProcess, PredictionType
 from diffrec.diffusion.objectives import MeanSquaredError
-from diffrec.diffusion.schedules import truncated_linear
+from diffrec.diffusion.schedules import Schedule, betas_of
 from diffrec.diffusion.timesteps import UniformTimesteps
 from diffrec.errors import check_numbers, check_sizes, choose
 from diffrec.nn.conditioner import SlotConditioner
@@ -40,7 +40,8 @@ class DiffuRec(EpochRates, DiffusionRecommender):
     """A transformer over the history and a thousandth of the noised target, trained by cross-entropy (eqs. 16-25).
 
     lambda_mean, lambda_std: of the share of the target; embedding_dropout: of the items of the history; dropout: in
-    the blocks; lr_decay_epochs: the learning rate falls to a tenth so often.
+    the blocks; lr_decay_epochs: the learning rate falls to a tenth so often. schedule, prediction_type: the paper has
+    "truncated_linear" and tells x_0, "sample".
     """
 
     examples = "prefix"
@@ -54,6 +55,8 @@ class DiffuRec(EpochRates, DiffusionRecommender):
         num_heads: int = 4,
         max_history_length: int = 50,
         num_train_timesteps: int = 32,
+        schedule: Schedule = "truncated_linear",
+        prediction_type: PredictionType = "sample",
         lambda_mean: float = 0.001,
         lambda_std: float = 0.001,
         embedding_dropout: float = 0.3,
@@ -72,7 +75,8 @@ class DiffuRec(EpochRates, DiffusionRecommender):
         check_numbers(low=0.0, lambda_mean=lambda_mean, lambda_std=lambda_std)
         check_heads(embedding_size, num_heads)
         original = choose("fidelity", fidelity, get_args(Fidelity)) == "original"
-        process = GaussianProcess(truncated_linear(num_train_timesteps), "sample", variance_type="fixed_large")
+        betas = betas_of(schedule, num_train_timesteps)
+        process = GaussianProcess(betas, prediction_type, variance_type="fixed_large")
         super().__init__(
             num_items,
             max_history_length,
@@ -106,7 +110,8 @@ class DiffuRec(EpochRates, DiffusionRecommender):
         noised = self.process.corrupt(self.space.encode(target), draw.t)
         assert self.conditioner is not None
         slots = self.conditioner.dropped(batch.history, self.space.encode)
-        return cross_entropy_over_items(self.denoiser(noised.x_t, draw.t, slots), table[1:], target - 1)
+        x0 = cast(GaussianProcess, self.process).predicted_x0(self.denoiser(noised.x_t, draw.t, slots), noised)
+        return cross_entropy_over_items(x0, table[1:], target - 1)
 
     def rate(self, epoch: int) -> float:
         """A tenth after every `lr_decay_epochs`."""

@@ -21,27 +21,26 @@ leaderboard has both rows. alpha_bar_{T-1} is .006 while sampling starts at N(0,
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from typing import cast
 
 from diffrec.data.ragged import Ragged
-from diffrec.diffusion.gaussian import GaussianProcess
+from diffrec.diffusion.gaussian import GaussianProcess, PredictionType
 from diffrec.diffusion.objectives import MeanSquaredError
-from diffrec.diffusion.schedules import Betas, cosine, exponential, linear, rescaled_to_zero_snr
+from diffrec.diffusion.schedules import Schedule, betas_of, rescaled_to_zero_snr
 from diffrec.diffusion.timesteps import UniformTimesteps
-from diffrec.errors import UsageError, check_numbers, check_sizes, choose
+from diffrec.errors import UsageError, check_numbers, check_sizes
 from diffrec.nn.concat_denoiser import ConcatDenoiser
 from diffrec.nn.conditioner import NullableConditioner
 from diffrec.nn.history_encoder import SelfAttentionEncoder
 from diffrec.recommender import DiffusionRecommender
 from diffrec.spaces.embedding import EmbeddingSpace, Readout, read_vectors
 
-Schedule = Literal["linear", "cosine", "exponential"]
-
 
 class DreamRec(DiffusionRecommender):
     """Guided diffusion over item embeddings (eqs. 5-11), one training example per prefix.
 
     schedule: "linear" (Zhihu), "cosine" (KuaiRec) or "exponential" (YooChoose) in the released settings;
+    prediction_type: what the network tells, of which the paper has x_0, "sample";
     guidance_scale: g = 1 + w; denoiser_layers: 1 (released) or 2; condition_dropout: how often training
     hides the history; zero_terminal_snr: nothing of the signal is left at T-1, where sampling starts;
     detach_target: the table learns from histories only, not from being the target; item_vectors: None learns the
@@ -58,6 +57,7 @@ class DreamRec(DiffusionRecommender):
         max_history_length: int = 10,
         num_train_timesteps: int = 500,
         schedule: Schedule = "linear",
+        prediction_type: PredictionType = "sample",
         guidance_scale: float = 3.0,
         condition_dropout: float = 0.1,
         dropout: float = 0.1,
@@ -79,8 +79,10 @@ class DreamRec(DiffusionRecommender):
             raise UsageError(f"embedding_size must be even and at least 4, got {embedding_size}")
         if denoiser_layers not in (1, 2):
             raise UsageError(f"denoiser_layers must be 1 or 2, got {denoiser_layers}")
+        if zero_terminal_snr and prediction_type == "epsilon":
+            raise UsageError("with zero_terminal_snr epsilon tells nothing of x_0 at T-1; take sample or v_prediction")
         betas = betas_of(schedule, num_train_timesteps)
-        process = GaussianProcess(rescaled_to_zero_snr(betas) if zero_terminal_snr else betas, "sample")
+        process = GaussianProcess(rescaled_to_zero_snr(betas) if zero_terminal_snr else betas, prediction_type)
         encoder = SelfAttentionEncoder(embedding_size, max_history_length, num_heads=1, dropout=dropout)
         table = {"frozen": item_vectors is not None, "learn_ids": learn_ids, "unit_norm": unit_norm}
         super().__init__(
@@ -106,9 +108,3 @@ class DreamRec(DiffusionRecommender):
         """The frozen table, where there is one."""
         if self.item_vectors is not None:
             cast(EmbeddingSpace, self.space).fill(read_vectors(self.item_vectors))
-
-
-def betas_of(schedule: str, num_train_timesteps: int) -> Betas:
-    """The three schedules of the paper by name; NotFoundError for any other."""
-    schedules = {"linear": linear, "cosine": cosine, "exponential": exponential}
-    return schedules[choose("schedule", schedule, schedules)](num_train_timesteps)

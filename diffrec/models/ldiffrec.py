@@ -30,9 +30,9 @@ from torch.nn.functional import log_softmax
 import diffrec
 from diffrec.data.batch import Batch
 from diffrec.data.ragged import Ragged
-from diffrec.diffusion.gaussian import GaussianProcess
+from diffrec.diffusion.gaussian import GaussianProcess, PredictionType
 from diffrec.diffusion.objectives import MeanSquaredError, SNRWeightedError
-from diffrec.diffusion.schedules import linear_variance
+from diffrec.diffusion.schedules import VarianceSchedule, variances_of
 from diffrec.diffusion.timesteps import LossAwareTimesteps, UniformTimesteps
 from diffrec.errors import UsageError, check_numbers, check_sizes
 from diffrec.nn.vector_mlp import VectorMLP
@@ -47,7 +47,8 @@ class LDiffRec(DiffusionRecommender):
 
     num_clusters: each has its own encoder; 1 is a plain autoencoder; item_vectors: what k-means groups, None for
     singular vectors of the training matrix, else a zoo entry by name or path whose model has item_embeddings (N, dim);
-    encoder_dims, decoder_dims, activation: see `LatentSpace`; dims: of the denoiser, see `VectorMLP`.
+    encoder_dims, decoder_dims, activation: see `LatentSpace`; dims: of the denoiser, see `VectorMLP`; schedule,
+    prediction_type: as in `DiffRec`.
     diffusion_weight: lambda, which falls linearly to nothing over diffusion_weight_epochs but not below
     diffusion_weight_floor (0 epochs: it does not fall); the divergence weighs 1 / kl_batches more with every
     batch, up to kl_weight (0 batches: kl_weight from the start).
@@ -73,6 +74,8 @@ class LDiffRec(DiffusionRecommender):
         noise_scale: float = 0.5,
         noise_min: float = 1e-3,
         noise_max: float = 5e-3,
+        schedule: VarianceSchedule = "linear_variance",
+        prediction_type: PredictionType = "sample",
         reweight: bool = True,
         loss_aware_timesteps: bool = True,
         recency: tuple[float, float] | None = None,
@@ -95,7 +98,8 @@ class LDiffRec(DiffusionRecommender):
         check_numbers(low=0.0, high=1.0, dropout=dropout, autoencoder_dropout=autoencoder_dropout)
         check_numbers(low=0.0, diffusion_weight=diffusion_weight, diffusion_weight_floor=diffusion_weight_floor)
         check_numbers(low=0.0, kl_weight=kl_weight, autoencoder_lr=autoencoder_lr)
-        process = GaussianProcess(linear_variance(num_train_timesteps, noise_scale, noise_min, noise_max))
+        betas = variances_of(schedule, num_train_timesteps, noise_scale, noise_min, noise_max)
+        process = GaussianProcess(betas, prediction_type)
         space = LatentSpace(
             num_items, num_clusters, encoder_dims, decoder_dims, activation, autoencoder_dropout, recency
         )
@@ -152,9 +156,10 @@ class LDiffRec(DiffusionRecommender):
         posterior = space.posterior(x)
         draw = self.timesteps.draw(len(x), x.device)
         noised = self.process.corrupt(posterior.sample(), draw.t)
-        z0 = self.denoiser(noised.x_t, draw.t)
-        loss = self.objective(z0, noised)
+        output = self.denoiser(noised.x_t, draw.t)
+        loss = self.objective(output, noised)
         self.timesteps.update(draw.t, loss.detach())
+        z0 = cast(GaussianProcess, self.process).predicted_x0(output, noised)
         bound = multinomial_loss(space.score(z0), x).mean() + self.gamma() * posterior.divergence().mean()
         return self._weighted((loss * draw.weight).mean(), bound)
 

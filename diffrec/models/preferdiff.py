@@ -30,9 +30,9 @@ from torch.nn.functional import logsigmoid
 
 from diffrec.data.batch import Batch
 from diffrec.data.ragged import Ragged
-from diffrec.diffusion.gaussian import GaussianProcess
+from diffrec.diffusion.gaussian import GaussianProcess, PredictionType
 from diffrec.diffusion.objectives import SquaredCosineError
-from diffrec.diffusion.schedules import linear, preferdiff_grid, trailing_grid
+from diffrec.diffusion.schedules import Schedule, betas_of, preferdiff_grid, trailing_grid
 from diffrec.diffusion.timesteps import UniformTimesteps
 from diffrec.errors import UsageError, check_numbers, check_sizes, choose
 from diffrec.nn.concat_denoiser import ConcatDenoiser
@@ -49,7 +49,8 @@ class PreferDiff(DiffusionRecommender):
     item_vectors: None learns the table; else the path of a safetensors file, see `read_vectors`, whose whitened
     vectors are a frozen one (it is read when training starts); learn_ids, unit_norm, readout: see `EmbeddingSpace`.
     reconstruction_weight: lambda, of the error of the target, the rest being that of the preference; sharpness: gamma,
-    of the preference; guidance_scale: g = 1 + w; condition_dropout: how often training hides the history.
+    of the preference; guidance_scale: g = 1 + w; condition_dropout: how often training hides the history; schedule,
+    prediction_type: the paper has "linear" and tells x_0, "sample", which is what both losses compare in any case.
     """
 
     examples = "prefix"
@@ -61,6 +62,8 @@ class PreferDiff(DiffusionRecommender):
         max_history_length: int = 10,
         num_heads: int = 2,
         num_train_timesteps: int = 2000,
+        schedule: Schedule = "linear",
+        prediction_type: PredictionType = "sample",
         reconstruction_weight: float = 0.4,
         sharpness: float = 5.0,
         guidance_scale: float = 3.0,
@@ -85,7 +88,7 @@ class PreferDiff(DiffusionRecommender):
             raise UsageError(f"embedding_size must be {needed}, got {embedding_size}")
         original = choose("fidelity", fidelity, get_args(Fidelity)) == "original"
         grid = preferdiff_grid if original else trailing_grid
-        process = GaussianProcess(linear(num_train_timesteps), "sample", eta=0.0, grid=grid)
+        process = GaussianProcess(betas_of(schedule, num_train_timesteps), prediction_type, eta=0.0, grid=grid)
         encoder = SelfAttentionEncoder(embedding_size, max_history_length, num_heads, dropout, double_residual=True)
         for layer in encoder.modules():
             if isinstance(layer, nn.Linear):

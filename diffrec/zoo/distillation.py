@@ -82,6 +82,8 @@ class Distillation(Callback):
             why = f"{other} is {asked.get(other)}, there {told.get(other)}" if other else "they are different classes"
             kinds = f"a {type(student).__name__} for a {type(teacher).__name__}"
             raise UsageError(f"{self.name} cannot teach this model, {kinds}: {why}")
+        if getattr(student.process, "prediction_type", "sample") != "sample":
+            raise UsageError("a student tells where the walk of its teacher ends; give it prediction_type sample")
         student.load_state_dict(teacher.state_dict())
         teacher.num_inference_steps = self.num_teacher_steps or teacher.num_inference_steps
         self.frozen = [p for p in cast(torch.nn.Module, student.space).parameters() if p.requires_grad]

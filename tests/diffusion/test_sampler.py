@@ -70,10 +70,12 @@ def test_the_network_is_told_the_visited_timesteps():
     assert seen == [39, 32, 26, 19, 12, 6]
 
 
-def test_noise_in_the_hidden_width_has_the_same_distribution():
-    """The projected noise W_1 eps is drawn directly; means and spreads over many draws must agree."""
+@pytest.mark.parametrize("prediction_type", ["sample", "epsilon", "v_prediction"])
+def test_noise_in_the_hidden_width_has_the_same_distribution(prediction_type):
+    """The projected noise W_1 eps is drawn directly, or all of it where x_0 holds it; means and spreads over many draws
+    must agree."""
     model, x = network(dims=(6,), dim=9), torch.zeros(1, 9)
-    process = GaussianProcess(linear(6, 0.05, 0.4))
+    process = GaussianProcess(linear(6, 0.05, 0.4), prediction_type)
     many = x.expand(20_000, 9)
     with torch.no_grad():
         keys = torch.arange(20_000)

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from diffrec.diffusion.schedules import betas_of
 from diffrec.errors import NotFoundError, UsageError
 from diffrec.models import (
     BPRMF,
@@ -35,7 +36,6 @@ from diffrec.models import (
     SASRecSS,
     SASRecText,
 )
-from diffrec.models.dreamrec import betas_of
 
 SIZES = {
     BERT4Rec: ["num_items", "embedding_size", "num_blocks", "num_heads", "max_history_length"],
@@ -206,6 +206,7 @@ def test_unknown_words_name_the_nearest():
             (DreamRec, {"readout": "cosinus"}),
             (PreferDiff, {"fidelity": "origin"}),
             (DiffRec, {"prediction_type": "epsilom"}),
+            (DiffRec, {"schedule": "linear_variances"}),
             (GRU4Rec, {"loss": "bpr_max"}),
             (SequentialRules, {"normalisation": "cosine"}),
             (ItemKNN, {"neighbours_of": "histories"}),
@@ -221,9 +222,10 @@ def test_unknown_words_name_the_nearest():
         "NotFoundError no readout 'cosinus'",
         "NotFoundError no fidelity 'origin'",
         "NotFoundError no prediction type 'epsilom'",
+        "NotFoundError no schedule 'linear_variances'",
         "NotFoundError no loss 'bpr_max'",
         "NotFoundError no normalisation 'cosine'",
         "NotFoundError no kind of neighbours_of 'histories'",
     ]
-    near = [line.split("did you mean ")[1] for line in lines[:5]]
-    assert near == ["'cosine'?", "'cosine'?", "'original'?", "'epsilon'?", "'bpr-max'?"]
+    near = [line.split("did you mean ")[1] for line in lines[:6]]
+    assert near == ["'cosine'?", "'cosine'?", "'original'?", "'epsilon'?", "'linear_variance'?", "'bpr-max'?"]

@@ -149,5 +149,7 @@ def test_who_cannot_teach(data, entry, tmp_path):
         taught(make(DreamRec, embedding_size=4), path, data)
     with pytest.raises(UsageError, match="a PreferDiff for a DreamRec"):
         taught(make(PreferDiff), path, data)
+    with pytest.raises(UsageError, match="give it prediction_type sample"):
+        taught(make(DreamRec, prediction_type="epsilon"), path, data)
     with pytest.raises(UsageError, match="num_teacher_steps must be"):
         Distillation(path, 0)
