@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -15,15 +16,16 @@ from diffrec.bench.render import markdown
 from diffrec.bench.result import read_results
 from diffrec.cli.leaderboard import make_tables
 from diffrec.cli.main import main
+from diffrec.cli.zoo_refresh import known_of
 from diffrec.cli.zoo_verify import ELSEWHERE
 from diffrec.data.protocol import get_protocol
 from diffrec.errors import NotFoundError
 from diffrec.zoo import load
-from diffrec.zoo.card import unknown
 from diffrec.zoo.config import Config, Measured
 from diffrec.zoo.entry import CARD, CONFIG, METRICS, WEIGHTS, Entry
+from diffrec.zoo.headings import unknown
 from diffrec.zoo.index import Listing, read_index
-from diffrec.zoo.saving import LARGEST_LOSS, loss
+from diffrec.zoo.saving import LARGEST_LOSS, loss, outdated
 from diffrec.zoo.table import filled as zoo_filled
 from diffrec.zoo.verifying import verify
 
@@ -90,13 +92,21 @@ def test_every_entry_of_the_zoo_says_what_the_leaderboard_says(name):
 
 @pytest.mark.parametrize("name", sorted(read_index(ROOT / "zoo")))
 def test_every_entry_of_the_zoo_is_what_it_says(name):
-    """Bytes, weights, card and golden lists: what `diffrec zoo verify` looks at, and nothing may be left open."""
+    """Bytes, weights, card and golden lists: what `diffrec zoo verify` looks at, and nothing may be left open or be
+    older than code and records: `diffrec zoo refresh` writes what fails here."""
     entry = Entry.open(ROOT / "zoo" / name)
     verified = verify(entry)
     assert verified.model.vocabulary is not None
     assert verified.lists == 16
     assert unknown(entry.read(CARD).decode()) == []
     assert verified.measured.evaluation is not None
+    benchmark = verified.measured.benchmark
+    assert benchmark is not None
+    assert benchmark.ms_per_user
+    assert benchmark.popular_lists
+    known = replace(known_of(entry, verified.model, results()), dataset=None)  # which not every machine has
+    assert outdated(entry, verified.model, known) == []
+    assert len(entry.read(CARD).decode().splitlines()) <= 150
     graph = verified.model.state_dict().get("process.filter.graph.table", torch.empty(0)).numel()  # of GiffCF
     assert entry.files[WEIGHTS].size < 5 * (verified.config.parameters + graph) + 12 * verified.model.num_items * 64
 

@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 HELP = "list pretrained models with their metrics; show, download, check, build and publish them"
 
 
-_COSTS = {"params": "learnt numbers", "size": "bytes", "calls": "network evaluations per request"}
+_COSTS = {
+    "params": "learnt numbers",
+    "size": "bytes",
+    "calls": "network evaluations per request",
+    "ms": "milliseconds per user",
+}
 _CONDITION = re.compile(r"([a-z_]\w*(?:@\d+)?)\s*(>=|<=|>|<|=)\s*([-+.0-9eE]+)")
 _COMPARE = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt, "=": operator.eq}
 DEFAULT_METRIC = "ndcg@10"
@@ -126,7 +131,7 @@ def _wanted(row: Listing, args: argparse.Namespace) -> bool:
 
 def _value(row: Listing, key: str) -> float | None:
     """A metric or a cost of a row."""
-    costs = {"params": row.parameters, "size": row.size, "calls": row.denoiser_calls}
+    costs = {"params": row.parameters, "size": row.size, "calls": row.denoiser_calls, "ms": row.ms_per_user.get("1")}
     value = costs[key] if key in _COSTS else row.metrics.get(key)
     return None if value is None else float(value)
 
@@ -163,10 +168,17 @@ def _print_table(rows: dict[str, Listing], metric: str) -> None:
     for (dataset, protocol), group in groupby(rows.items(), lambda named: (named[1].dataset, named[1].protocol)):
         heading = f"dataset {dataset}, protocol {protocol}" if protocol else f"dataset {dataset}, not measured"
         console.print(Text(printable(heading if dataset else "dataset not stated")))
-        console.print(_table(dict(group), metric, width, here))
+        shown = dict(group)
+        if terms := next((row.terms for row in shown.values() if row.terms), None):
+            console.print(Text(f"terms of the data: {printable(terms)}"), overflow="ellipsis", no_wrap=True)
+        console.print(_table(shown, metric, width, here))
     if not rows:
         console.print("no model fits, or the zoo is empty; 'diffrec zoo index' lists the folders in zoo/")
+    licences = sorted({row.licence for row in rows.values() if row.licence})
+    if licences:
+        console.print(Text(f"licence of the models: {printable(', '.join(licences))}; the data has terms of its own"))
     console.print("params: learnt numbers; calls: network evaluations per request")
+    console.print("ms: for the list of one user, on a CPU, or on an accelerator where marked *")
     console.print("here: on this machine, else 'diffrec zoo download' where a mirror is set")
 
 
@@ -174,16 +186,24 @@ def _table(rows: dict[str, Listing], metric: str, width: int, here: Mapping[str,
     from rich.table import Table
     from rich.text import Text
 
-    from diffrec.zoo.table import short
+    from diffrec.zoo.table import milliseconds, short
 
-    table = Table(box=None, padding=(0, 1, 0, 1))
+    table = Table(box=None, padding=(0, 0, 0, 1))
     table.add_column("name", overflow="fold", min_width=min(width, 30))
-    for title, least in ((metric.upper(), 6), ("params", 6), ("size", 6), ("calls", 5), ("here", 4)):
+    for title, least in ((metric.upper(), 6), ("params", 6), ("size", 6), ("calls", 5), ("ms", 5), ("here", 4)):
         table.add_column(title, justify="right", no_wrap=True, min_width=least)
     for name, row in rows.items():
         value = f"{row.metrics[metric]:.4f}" if metric in row.metrics else "-"
         calls, size = str(row.denoiser_calls), f"{short(row.size)}B"
-        cells = (name, value, short(row.parameters), size, calls, "yes" if here[name] else "no")
+        cells = (
+            name,
+            value,
+            short(row.parameters),
+            size,
+            calls,
+            milliseconds(row) or "-",
+            "yes" if here[name] else "no",
+        )
         table.add_row(*map(Text, cells))
     return table
 

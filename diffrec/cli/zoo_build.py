@@ -15,7 +15,9 @@ from diffrec.cli.printable import print_line
 from diffrec.errors import NotFoundError, UsageError, check_sizes, near_match
 
 if TYPE_CHECKING:
+    from diffrec.bench.result import Result
     from diffrec.bench.suite import Cell, Suite
+    from diffrec.zoo.benchmark import Benchmark
     from diffrec.zoo.config import Measured
     from diffrec.zoo.entry import Entry
 
@@ -36,6 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                              "them)")  # fmt: skip
     parser.add_argument("--output", type=Path, default=Path("runs/zoo"), metavar="DIR",
                         help="where the entry goes, and below 'runs' its checkpoints (default: runs/zoo)")  # fmt: skip
+    parser.add_argument("--results", type=Path, metavar="DIR",
+                        help="records that say how the row does with other seeds, its controls and popularity "
+                             "(default: benchmarks/results)")  # fmt: skip
     parser.add_argument("--replace", action="store_true", help="put it into the zoo, in the place of the one there")
     parser.add_argument("--quiet", action="store_true", help="no progress")
 
@@ -57,7 +62,8 @@ def run(args: argparse.Namespace) -> int:
     progress = training_progress()
     with _threads(there):
         trained = run_cell(cell, args.output / "runs", None if args.quiet else progress)
-        built = Entry.open(save_entry(trained, args.output / args.name, args.dtype or dtype))
+        benchmark = _benchmark(trained.result, args.name, args.results, there)
+        built = Entry.open(save_entry(trained, args.output / args.name, args.dtype or dtype, benchmark))
     metric, seconds = trained.result.headline, trained.result.train_seconds
     print_line(f"{built.folder}: {metric} {_measured(built).metrics[metric]:.4f}, trained in {seconds:.0f} s")
     code = 0 if there is None else _compare(there, built)
@@ -69,6 +75,20 @@ def run(args: argparse.Namespace) -> int:
         write_folder(zoo_dir() / args.name, {**built.read_all(), MANIFEST: (built.folder / MANIFEST).read_bytes()})
         return write_index()
     return code
+
+
+def _benchmark(result: Result, name: str, results: Path | None, there: Entry | None) -> Benchmark | None:
+    """What records say of the row, else what the entry that is there and comes from the same run says of it."""
+    from diffrec.bench.result import read_results
+    from diffrec.cli.entries import recorded
+    from diffrec.paths import resource_dir
+
+    folder = results or resource_dir("benchmarks") / "results"
+    beside = (folder / result.suite / result.dataset).glob("*/seed*.json")
+    found = recorded(read_results(folder, sorted(beside)), result.suite, result.seed, name, result.metrics)
+    if found is None and there is not None and recipe_of(there) == (result.suite, result.seed):
+        return _measured(there).benchmark
+    return found
 
 
 def find_cell(name: str, suite: str | None, seed: int | None) -> Cell:

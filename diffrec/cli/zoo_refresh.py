@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffrec.cli.entries import facts_of
+from diffrec.cli.entries import facts_of, recorded
 from diffrec.cli.printable import print_line
+from diffrec.errors import DiffrecError
 
 if TYPE_CHECKING:
     from diffrec.bench.result import Result
-    from diffrec.zoo.config import Evaluation, Training
+    from diffrec.data.dataset import Dataset
+    from diffrec.recommender import Recommender
     from diffrec.zoo.entry import Entry
+    from diffrec.zoo.saving import Known
 
 HELP = "write entries of the zoo again as they are written today (golden lists, card, types), weights and metrics kept"
 
@@ -25,28 +29,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="round the weights to it, measured with and without and refused where it costs "
                              "accuracy")  # fmt: skip
     parser.add_argument("--results", type=Path, metavar="DIR",
-                        help="records that say what was measured on what (default: benchmarks/results)")  # fmt: skip
+                        help="records that say what was measured on what, and beside it (default: "
+                             "benchmarks/results)")  # fmt: skip
+    parser.add_argument("--check", action="store_true",
+                        help="write nothing: exit code 1 where a card, a configuration or metrics.json would be "
+                             "another one")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
-    """Refresh the entries and the list of the zoo."""
+    """Refresh the entries and the list of the zoo, or say which of them are behind."""
     from diffrec.bench.result import read_results
     from diffrec.cli.zoo import write_index
+    from diffrec.errors import UsageError
     from diffrec.paths import resource_dir
     from diffrec.zoo.entry import Entry
     from diffrec.zoo.index import read_index, zoo_dir
-    from diffrec.zoo.saving import refresh
+    from diffrec.zoo.loading import load
+    from diffrec.zoo.saving import outdated, refresh
 
-    root = zoo_dir()
+    if args.check and args.dtype:
+        raise UsageError("--check writes nothing, so it does not go with --dtype")
+    root, code = zoo_dir(), 0
     results = read_results(args.results or resource_dir("benchmarks") / "results")
     for name in args.names or [name for name in read_index(root) if (root / name).is_dir()]:
         entry = Entry.open(root / name)
-        changed = refresh(entry, *_facts(entry, results))
+        model = load(entry.folder, offline=True)
+        known = known_of(entry, model, results)
+        if args.check:
+            behind = outdated(entry, model, known)
+            code = 1 if behind else code
+            print_line(f"{name}: {' and '.join(behind)} would be written anew" if behind else f"{name}: up to date")
+            continue
+        changed = refresh(entry, known)
         if args.dtype:
             changed = _narrow(Entry.open(root / name), args.dtype) or changed
         size = sum(file.size for file in Entry.open(root / name).files.values())
         print_line(f"{name}: {'written again' if changed else 'as it was'}, {size:,} bytes")
-    return write_index()
+    return code if args.check else write_index()
 
 
 def _narrow(entry: Entry, dtype: str) -> bool:
@@ -67,14 +86,30 @@ def _narrow(entry: Entry, dtype: str) -> bool:
     return narrow(entry, dtype, metrics, float32, evaluation)
 
 
-def _facts(entry: Entry, results: Sequence[Result]) -> tuple[Training | None, Evaluation | None]:
-    """Training and evaluation of the record with these weights and metrics, nothing where there is none."""
+def known_of(entry: Entry, model: Recommender, results: Sequence[Result]) -> Known:
+    """What records and the dataset say of an entry: training and evaluation from the record with these weights and
+    metrics, the rest from that of its suite and seed. model: as loaded from the entry."""
     from diffrec.bench.provenance import weights_sha256
-    from diffrec.zoo.config import Measured
-    from diffrec.zoo.entry import METRICS
-    from diffrec.zoo.loading import load
+    from diffrec.cli.zoo_build import recipe_of
+    from diffrec.zoo.config import Config, Measured
+    from diffrec.zoo.entry import CONFIG, METRICS
+    from diffrec.zoo.saving import Known
 
-    weights = weights_sha256(load(entry.folder, offline=True))
-    metrics = Measured.parse(entry.read(METRICS), str(entry.folder / METRICS)).metrics
-    found = (result for result in results if result.weights_sha256 == weights and result.metrics == metrics)
-    return next((facts_of(result, entry.folder.name) for result in found), (None, None))
+    name, weights = entry.folder.name, weights_sha256(model)
+    measured = Measured.parse(entry.read(METRICS), str(entry.folder / METRICS))
+    of = Config.parse(entry.read(CONFIG), str(entry.folder / CONFIG)).dataset
+    same = (result for result in results if result.weights_sha256 == weights and result.metrics == measured.metrics)
+    training, evaluation = next((facts_of(result, name) for result in same), (None, None))
+    benchmark = recorded(results, *recipe_of(entry), name, measured.float32 or measured.metrics)
+    return Known(training, evaluation, benchmark, None if of is None else _dataset(of.name))
+
+
+@cache
+def _dataset(name: str) -> Dataset | None:
+    """The dataset of that name, if it is on this machine."""
+    from diffrec.cli.submit import local_dataset
+
+    try:
+        return local_dataset(name)
+    except DiffrecError:
+        return None

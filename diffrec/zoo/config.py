@@ -10,6 +10,7 @@ from typing import Any
 from diffrec.errors import IntegrityError
 from diffrec.plugins import by_class
 from diffrec.strict_json import from_json, numbers, record, short, to_json
+from diffrec.zoo.benchmark import Benchmark
 from diffrec.zoo.entry import SCHEMA_VERSION, check_version
 
 DTYPES = ("float16",)  # of the file, for weights that are float32 in the model
@@ -110,16 +111,22 @@ class Evaluation:
 @dataclass(frozen=True)
 class Measured:
     """metrics: name -> mean over test users under the protocol of the entry; training: how it came about; evaluation:
-    how they were measured, None where that is not known; float32: what they were before the weights were rounded."""
+    how they were measured, None where that is not known; float32: what they were before the weights were rounded;
+    benchmark: what is known beside, None for a model that comes from no suite."""
 
     metrics: Mapping[str, float]
     training: Training
     evaluation: Evaluation | None = None
     float32: Mapping[str, float] | None = None
+    benchmark: Benchmark | None = None
 
     def to_bytes(self) -> bytes:
         """The content of metrics.json."""
-        known = {"evaluation": self.evaluation and vars(self.evaluation), "float32": self.float32}
+        known = {
+            "evaluation": self.evaluation and vars(self.evaluation),
+            "float32": self.float32,
+            "benchmark": self.benchmark and self.benchmark.plain(),
+        }
         return to_json(
             {
                 "schema_version": SCHEMA_VERSION,
@@ -133,17 +140,18 @@ class Measured:
     def parse(cls, data: bytes, where: str) -> Measured:
         """From the content of metrics.json; IntegrityError where it is not one."""
         kinds = {"schema_version": int, "metrics": dict, "training": dict, "evaluation": (dict, _NONE),
-                 "float32": (dict, _NONE)}  # fmt: skip
-        fields = record(_with(from_json(data, where), evaluation=None, float32=None), where, kinds)
+                 "float32": (dict, _NONE), "benchmark": (dict, _NONE)}  # fmt: skip
+        fields = record(_with(from_json(data, where), evaluation=None, float32=None, benchmark=None), where, kinds)
         check_version(fields["schema_version"], where)
         kinds = {"command": (str, _NONE), "seed": (int, _NONE), "epochs": (int, _NONE), "seconds": (int, float, _NONE)}
         training = Training(**record(fields["training"], f"{where}: training", kinds))
-        evaluation, float32 = fields["evaluation"], fields["float32"]
+        evaluation, float32, benchmark = fields["evaluation"], fields["float32"], fields["benchmark"]
         return cls(
             numbers(fields["metrics"], where),
             training,
             None if evaluation is None else Evaluation.parse(evaluation, f"{where}: evaluation"),
             None if float32 is None else numbers(float32, where),
+            None if benchmark is None else Benchmark.parse(benchmark, f"{where}: benchmark"),
         )
 
 

@@ -3,7 +3,7 @@
 model.safetensors  the weights
 config.json        class, constructor arguments, dataset, protocol
 vocabulary.json    item ids, and titles where the data's terms allow
-metrics.json       what was measured and on what, and how the model was trained
+metrics.json       what was measured and on what, how others do there (`zoo.benchmark`), how the model was trained
 golden.json        lists for fixed histories (`zoo.golden`); entries from before there was one do without
 card.md            the same for people
 manifest.json      size and sha256 of the six above; its own sha256 is the revision of the entry

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from diffrec.errors import IntegrityError
@@ -13,6 +13,7 @@ from diffrec.strict_json import from_json, numbers, record, short, to_json
 from diffrec.zoo.cache import ZooCache
 from diffrec.zoo.config import Config, Measured
 from diffrec.zoo.entry import (
+    CARD,
     CONFIG,
     MANIFEST,
     METRICS,
@@ -24,14 +25,21 @@ from diffrec.zoo.entry import (
     parse_files,
     read_file,
 )
+from diffrec.zoo.headings import DATA, LICENCE, TERMS, fact, sections
 
 _LARGEST = 1 << 24
 _NONE = type(None)
+_ABSENT = {"dataset_sha256": None, "licence": None, "terms": None, "ms_per_user": {}, "device": None}  # in old lists
 
 
 @dataclass(frozen=True)
 class Listing:
-    """One row of the zoo; revision: sha256 of the entry's manifest; metrics: name -> value under `protocol`."""
+    """One row of the zoo.
+
+    revision: sha256 of the entry's manifest; metrics: name -> value under `protocol`; dataset_sha256: of its content;
+    licence: of the weights; terms: of the data; ms_per_user: milliseconds for ten items by batch size, empty where not
+    measured, on `device`: `cpu`, or the accelerator by name.
+    """
 
     revision: str
     files: Mapping[str, FileRecord]
@@ -41,6 +49,11 @@ class Listing:
     parameters: int
     denoiser_calls: int
     metrics: Mapping[str, float]
+    dataset_sha256: str | None = None
+    licence: str | None = None
+    terms: str | None = None
+    ms_per_user: Mapping[str, float] = field(default_factory=dict)
+    device: str | None = None
 
     @property
     def size(self) -> int:
@@ -52,6 +65,8 @@ class Listing:
         """The row of an entry, all of whose files are checked."""
         contents = entry.read_all()
         config = Config.parse(contents[CONFIG], str(entry.folder / CONFIG))
+        measured = Measured.parse(contents[METRICS], str(entry.folder / METRICS))
+        timed = measured.benchmark if measured.benchmark and measured.benchmark.ms_per_user else None
         return cls(
             revision=entry.revision,
             files=entry.files,
@@ -60,16 +75,23 @@ class Listing:
             protocol=config.protocol,
             parameters=config.parameters,
             denoiser_calls=config.denoiser_calls,
-            metrics=Measured.parse(contents[METRICS], str(entry.folder / METRICS)).metrics,
+            metrics=measured.metrics,
+            dataset_sha256=config.dataset and config.dataset.sha256,
+            licence=LICENCE,
+            terms=fact(sections(contents[CARD].decode(errors="replace")).get(DATA, ""), TERMS),
+            ms_per_user=timed.ms_per_user if timed else {},
+            device=timed and timed.device,
         )
 
     @classmethod
     def parse(cls, value: object, where: str) -> Listing:
         """From its JSON form; IntegrityError where it is not one."""
-        kinds = {"revision": str, "files": dict, "class_path": str, "dataset": (str, _NONE), "protocol": (str, _NONE),
-                 "parameters": int, "denoiser_calls": int, "metrics": dict}  # fmt: skip
-        fields = record(value, where, kinds)
+        maybe = dict.fromkeys(("dataset", "protocol", "dataset_sha256", "licence", "terms", "device"), (str, _NONE))
+        kinds = {"revision": str, "files": dict, "class_path": str, "parameters": int, "denoiser_calls": int,
+                 "metrics": dict, "ms_per_user": dict, **maybe}  # fmt: skip
+        fields = record({**_ABSENT, **value} if isinstance(value, dict) else value, where, kinds)
         fields["files"] = parse_files(fields["files"], where)
+        fields["ms_per_user"] = numbers(fields["ms_per_user"], where)
         fields["metrics"] = numbers(fields["metrics"], where)
         return cls(**fields)
 

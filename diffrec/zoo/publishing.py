@@ -15,9 +15,9 @@ import yaml
 from diffrec.data.fetching import network_is_forbidden
 from diffrec.errors import NetworkError, UsageError
 from diffrec.files import write_folder
-from diffrec.zoo.card import unknown
 from diffrec.zoo.config import Config, Measured
 from diffrec.zoo.entry import CARD, CONFIG, MANIFEST, METRICS, Entry, is_name, read_file
+from diffrec.zoo.headings import unknown
 from diffrec.zoo.loading import load
 from diffrec.zoo.mirrors import OWNER, hub_endpoint, hub_is_offline, hub_token
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
@@ -19,7 +19,8 @@ from diffrec.recommender import Recommender, count_parameters
 from diffrec.training.checkpoint_io import non_finite
 from diffrec.typing import Tensor
 from diffrec.zoo.arguments import plain
-from diffrec.zoo.card import DATA, about_data, card, sections
+from diffrec.zoo.benchmark import Benchmark
+from diffrec.zoo.card import about_data, card
 from diffrec.zoo.config import DTYPES, Config, Evaluation, Measured, TrainedOn, Training
 from diffrec.zoo.entry import (
     CARD,
@@ -34,6 +35,7 @@ from diffrec.zoo.entry import (
     manifest_bytes,
 )
 from diffrec.zoo.golden import Golden
+from diffrec.zoo.headings import DATA, sections
 from diffrec.zoo.loading import load, model_class, narrower, parse_vocabulary, vocabulary_bytes
 from diffrec.zoo.sampling import sampling_of, set_sampling
 
@@ -54,12 +56,13 @@ def save(
     overwrite: bool = False,
     dtype: str | None = None,
     float32: Mapping[str, float] | None = None,
+    benchmark: Benchmark | None = None,
 ) -> Path:
     """Write `model` as a zoo entry and return its folder; it appears whole, loaded back once, or not at all.
 
     metrics: name -> value under `protocol`; training: any of command, seed, epochs, seconds; evaluation: on what the
-    metrics were measured; include_titles: only where the terms of the dataset allow to pass its titles on; overwrite:
-    replace an entry. Nothing of the time or place of saving gets into it.
+    metrics were measured; benchmark: how others do there; include_titles: only where the terms of the dataset allow to
+    pass its titles on; overwrite: replace an entry. Nothing of the time or place of saving gets into it.
     dtype: "float16" halves the file. `metrics` are then those of `rounded(model, dtype)`, and `float32` those of the
     model itself: where they say that rounding costs LARGEST_LOSS or more, nothing is saved.
     Raises UsageError for a model or facts that cannot be kept, DiffrecError where writing fails; an older
@@ -72,7 +75,8 @@ def save(
     if dataset is not None and dataset.num_items != model.num_items:
         raise UsageError(f"the model knows {model.num_items} items, {dataset.name} has {dataset.num_items}")
     config = _config(model, dataset, protocol, dtype)
-    measured = Measured(_finite(metrics or {}), _training(training or {}), evaluation, float32 and _finite(float32))
+    exact = float32 and _finite(float32)
+    measured = Measured(_finite(metrics or {}), _training(training or {}), evaluation, exact, benchmark)
     _check_loss(measured, protocol, dtype)
     model = model if dtype is None else rounded(model, dtype)
     vocabulary = model.vocabulary if dataset is None else dataset.vocabulary
@@ -116,15 +120,48 @@ def _check_loss(measured: Measured, protocol: str | None, dtype: str | None) -> 
         raise UsageError(f"{dtype} costs too much: {told}; less than {LARGEST_LOSS:.1%} is allowed")
 
 
-def refresh(entry: Entry, training: Training | None = None, evaluation: Evaluation | None = None) -> bool:
-    """Write an entry again as `save` writes it today, with its weights, metrics, item ids and words about its data.
+@dataclass(frozen=True)
+class Known:
+    """What is known of an entry today, None where that is no more than it says itself; dataset: what it was learnt
+    from, if that is at hand."""
 
-    training, evaluation: what is known of them now, where that is more than the entry says. Returns whether a byte
-    changed. Raises IntegrityError for an entry that `load` refuses.
+    training: Training | None = None
+    evaluation: Evaluation | None = None
+    benchmark: Benchmark | None = None
+    dataset: Dataset | None = None
+
+
+def refresh(entry: Entry, known: Known | None = None) -> bool:
+    """Write an entry again as `save` writes it today, with its weights, metrics and item ids.
+
+    Words about its data stay where the dataset is not at hand. Returns whether a byte changed. Raises IntegrityError
+    for an entry that `load` refuses.
     """
+    model = load(entry.folder, offline=True)
+    return _write_again(entry, model, *_today(entry, model, known or Known()), golden=_still_golden(entry, model))
+
+
+def outdated(entry: Entry, model: Recommender, known: Known | None = None) -> list[str]:
+    """The files of an entry that `refresh` would write otherwise: configuration, metrics and card, which are the same
+    on every machine. model: as loaded from the entry."""
+    texts = _texts(entry.folder.name, model, *_today(entry, model, known or Known()))
+    return [name for name, data in texts.items() if entry.read(name) != data]
+
+
+def _today(entry: Entry, model: Recommender, known: Known) -> tuple[Config, Measured, str]:
+    """Configuration with the arguments that the class has by now, facts, and words about the data."""
     config, old = _config_and_measured(entry)
-    measured = replace(old, training=training or old.training, evaluation=evaluation or old.evaluation)
-    return _write_again(entry, load(entry.folder, offline=True), config, measured)
+    measured = replace(
+        old,
+        training=known.training or old.training,
+        evaluation=known.evaluation or old.evaluation,
+        benchmark=known.benchmark or old.benchmark,
+    )
+    dataset = known.dataset
+    if dataset is not None and config.dataset != TrainedOn(dataset.name, dataset.sha256):
+        dataset = None  # another one of that name
+    data = _about_its_data(entry) if dataset is None else about_data(dataset)
+    return replace(config, init=plain(model.init_args)), measured, data
 
 
 def narrow(
@@ -138,7 +175,8 @@ def narrow(
     config, old = _config_and_measured(entry)
     measured = replace(old, metrics=_finite(metrics), float32=_finite(float32), evaluation=evaluation)
     _check_loss(measured, config.protocol, dtype)
-    return _write_again(entry, rounded(load(entry.folder, offline=True), dtype), replace(config, dtype=dtype), measured)
+    model = rounded(load(entry.folder, offline=True), dtype)
+    return _write_again(entry, model, replace(config, dtype=dtype), measured, _about_its_data(entry))
 
 
 def _config_and_measured(entry: Entry) -> tuple[Config, Measured]:
@@ -146,28 +184,58 @@ def _config_and_measured(entry: Entry) -> tuple[Config, Measured]:
     return config, Measured.parse(entry.read(METRICS), str(entry.folder / METRICS))
 
 
-def _write_again(entry: Entry, model: Recommender, config: Config, measured: Measured) -> bool:
-    """Whether a byte changed; item ids and words about the data stay."""
-    data = sections(entry.read(CARD).decode()).get(DATA, about_data(None))
-    _write(entry.folder, model, config, measured, entry.read(VOCABULARY), data)
+def _about_its_data(entry: Entry) -> str:
+    return sections(entry.read(CARD).decode()).get(DATA, about_data(None))
+
+
+def _still_golden(entry: Entry, model: Recommender) -> bytes | None:
+    """The lists of an entry, where they are those of its model but for how another machine rounds; None otherwise."""
+    if GOLDEN not in entry.files:
+        return None
+    data, now = entry.read(GOLDEN), Golden.of(model)
+    golden = Golden.parse(data, model.vocabulary, model.num_items, str(entry.folder / GOLDEN))
+    asked = [(one.histories, one.seed, one.sampling) for one in (golden, now)]
+    return data if asked[0] == asked[1] and not golden.differences(model) else None
+
+
+def _write_again(
+    entry: Entry, model: Recommender, config: Config, measured: Measured, data: str, golden: bytes | None = None
+) -> bool:
+    """Whether a byte changed; item ids stay, and `golden` if that is given."""
+    _write(entry.folder, model, config, measured, entry.read(VOCABULARY), data, golden)
     return Entry.open(entry.folder).revision != entry.revision
 
 
-def _write(folder: Path, model: Recommender, config: Config, measured: Measured, vocabulary: bytes, data: str) -> None:
+def _write(
+    folder: Path,
+    model: Recommender,
+    config: Config,
+    measured: Measured,
+    vocabulary: bytes,
+    data: str,
+    golden: bytes | None = None,
+) -> None:
     """Write all files of an entry; it appears whole, loaded back once, or not at all.
 
-    vocabulary: the content of vocabulary.json; data: that section of the card.
+    vocabulary, golden: contents of vocabulary.json and golden.json, None for new lists; data: that section of the card.
     """
-    weights, golden = _weights(model, config.dtype), Golden.of(model)
     contents = {
-        WEIGHTS: weights,
-        CONFIG: config.to_bytes(),
+        WEIGHTS: _weights(model, config.dtype),
         VOCABULARY: vocabulary,
-        METRICS: measured.to_bytes(),
-        GOLDEN: golden.to_bytes(parse_vocabulary(vocabulary, VOCABULARY, None)),
-        CARD: card(folder.name, model, config, measured, golden, data).encode(),
+        GOLDEN: golden or Golden.of(model).to_bytes(parse_vocabulary(vocabulary, VOCABULARY, None)),
+        **_texts(folder.name, model, config, measured, data),
     }
+    contents = {name: contents[name] for name in FILES}
     write_folder(folder, {**contents, MANIFEST: manifest_bytes(contents)}, check=load)
+
+
+def _texts(name: str, model: Recommender, config: Config, measured: Measured, data: str) -> dict[str, bytes]:
+    """The files that hold no number of this machine."""
+    return {
+        CONFIG: config.to_bytes(),
+        METRICS: measured.to_bytes(),
+        CARD: card(name, model, config, measured, data).encode(),
+    }
 
 
 def _check_place(folder: Path, overwrite: bool) -> None:

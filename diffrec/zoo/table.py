@@ -31,17 +31,24 @@ def table(rows: Mapping[str, Listing]) -> str:
     """Markdown, a line an entry, best first under each protocol."""
     shown = [metric for metric in _METRICS if any(metric in row.metrics for row in rows.values())]
     head = ["name", "protocol", *(metric.replace("ndcg", "NDCG").replace("recall", "Recall") for metric in shown),
-            "calls", "params", "size"]  # fmt: skip
+            "calls", "ms", "params", "size"]  # fmt: skip
     lines = [head, ["---", "---", *["---:"] * (len(head) - 2)]]
     for name, row in sorted(rows.items(), key=lambda named: _place(*named)):
         metrics = [f"{row.metrics[m]:.4f}".lstrip("0") if m in row.metrics else "" for m in shown]
-        cost = [str(row.denoiser_calls), short(row.parameters), f"{short(row.size)}B"]
+        cost = [str(row.denoiser_calls), milliseconds(row), short(row.parameters), f"{short(row.size)}B"]
         lines.append([f"`{name}`", row.protocol or "", *metrics, *cost])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _place(name: str, row: Listing) -> tuple[str, float, str]:
     return row.protocol or "", -row.metrics.get(_METRICS[0], float("-inf")), name
+
+
+def milliseconds(row: Listing) -> str:
+    """For the list of one user, with a star where an accelerator made it; empty where not measured."""
+    if (ms := row.ms_per_user.get("1")) is None:
+        return ""
+    return (f"{ms:#.2g}" if ms < 9.95 else f"{ms:.0f}") + "*" * (row.device != "cpu")
 
 
 def short(count: int) -> str:

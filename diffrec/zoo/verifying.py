@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from diffrec.errors import IntegrityError
 from diffrec.recommender import Recommender
-from diffrec.zoo.card import missing
 from diffrec.zoo.config import Config, Measured
 from diffrec.zoo.entry import CARD, CONFIG, GOLDEN, METRICS, Entry
 from diffrec.zoo.golden import Golden
+from diffrec.zoo.headings import missing
 from diffrec.zoo.loading import load
 
 

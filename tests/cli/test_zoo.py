@@ -61,10 +61,13 @@ def test_the_table_is_sorted_inside_dataset_and_protocol(root, capsys):
     assert names(out) == ["popularity.alone", "ease.synthetic", "popularity.synthetic", "ease.synthetic.unmasked"]
     lines = [line.split() for line in out.splitlines()]
     masked = lines.index(["dataset", "synthetic,", "protocol", "loo-full-masked@1"])
-    assert lines[masked + 1] == ["name", "NDCG@10", "params", "size", "calls", "here"]
-    assert lines[masked + 2][:3] == ["ease.synthetic", "0.2000", "10.1k"]
-    assert lines[masked + 3][:2] == ["popularity.synthetic", "0.1000"]
-    assert lines[masked + 4] == ["dataset", "synthetic,", "protocol", "loo-full-unmasked@1"]
+    assert lines[masked + 1][:4] == ["terms", "of", "the", "data:"]
+    assert lines[masked + 2] == ["name", "NDCG@10", "params", "size", "calls", "ms", "here"]
+    assert lines[masked + 3][:3] == ["ease.synthetic", "0.2000", "10.1k"]
+    assert lines[masked + 4][:2] == ["popularity.synthetic", "0.1000"]
+    assert lines[masked + 4][-3:] == ["1", "-", "yes"]
+    assert "licence of the models: Apache-2.0" in out
+    assert lines[masked + 5] == ["dataset", "synthetic,", "protocol", "loo-full-unmasked@1"]
     assert max(map(len, out.splitlines())) <= 80
 
 
@@ -136,6 +139,9 @@ def test_refresh_writes_what_save_writes_today(root, capsys):
     before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
     refresh = ["refresh", "--results", str(root / "no-records")]
     assert output(capsys, *refresh).count(": as it was, ") == 4
+    assert output(capsys, *refresh, "--check").count(": up to date\n") == 4
+    with pytest.raises(UsageError, match="--check writes nothing"):
+        output(capsys, *refresh, "--check", "--dtype", "float16")
     (root / "ease.synthetic" / "golden.json").unlink()
     names = [name for name in FILES if name != "golden.json"]
     contents = {name: (root / "ease.synthetic" / name).read_bytes() for name in names}
@@ -212,7 +218,7 @@ def test_refresh_rounds_the_weights_where_that_costs_little(root, measured, caps
     stated = json.loads((folder / "metrics.json").read_text())
     assert stated["float32"].keys() == stated["metrics"].keys()
     assert stated["evaluation"]["processor"] != "an abacus"
-    assert "Weights are stored in float16" in (folder / "card.md").read_text()
+    assert "weights in float16" in (folder / "card.md").read_text()
     out = output(capsys, "verify", "dreamrec.synthetic", "--evaluate")
     assert "dreamrec.synthetic: ok, " in out
     assert "within 1e-06, as on the machine that measured" in out
@@ -292,7 +298,7 @@ def test_the_table_of_the_readme_follows_the_list(root, capsys):
     text = table.filled("before\n<!-- zoo -->\nold\n<!-- end of zoo -->\nafter", rows)
     lines = text.splitlines()
     assert (lines[0], lines[1], lines[-2], lines[-1]) == ("before", "<!-- zoo -->", "<!-- end of zoo -->", "after")
-    assert "| `ease.synthetic` | loo-full-masked@1 | .2000 | .3000 | 1 | 10.1k |" in text
+    assert "| `ease.synthetic` | loo-full-masked@1 | .2000 | .3000 | 1 |  | 10.1k |" in text
     assert [line.split("`")[1] for line in lines if "`" in line] == names(output(capsys, "list"))
     assert table.filled("nothing to fill", rows) == "nothing to fill"
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from diffrec.bench.evaluate import mean_metrics
+from diffrec.bench.result import read_result
 from diffrec.cli import zoo_build
 from diffrec.cli.main import main
 from diffrec.data.protocol import get_protocol
@@ -92,6 +95,34 @@ def test_another_entry_is_told_file_by_file(built, tmp_path, monkeypatch, capsys
     assert contents(built / "zoo" / NAME) == there
 
 
+def test_build_and_refresh_say_the_same_of_the_row(built, tmp_path, monkeypatch, capsys):
+    quick = Path(__file__).parents[2] / "benchmarks" / "results" / "quick"
+    metrics, place = read_index(built / "zoo")[NAME].metrics, ("tiny", "synthetic", synthetic().sha256)
+    there = dict(zip(("suite", "dataset", "dataset_sha256"), place, strict=True))
+    of = {"sasrec": {"metrics": dict(metrics)}, "popularity": {}}
+    files = [quick / "ml-100k" / model / "seed0.json" for model in of]
+    own, popularity = (replace(read_result(file), **there, **of[file.parent.name]) for file in files)
+    records = [replace(own, seed=3), replace(own, seed=4, metrics=dict.fromkeys(metrics, 0.5)), popularity]
+    records += [replace(own, seed=3, model="sasrec-other", role="control", control_of="sasrec")]
+    monkeypatch.setattr("diffrec.bench.result.read_results", lambda *where: records)
+    (tmp_path / "zoo").mkdir()
+    assert build(tmp_path / "zoo", tmp_path / "one", "--replace") == 0
+    entry = tmp_path / "zoo" / NAME
+    said = json.loads((entry / "metrics.json").read_text())["benchmark"]
+    assert (said["row"]["seeds"], list(said["controls"]), said["popularity"]["seeds"]) == (2, ["sasrec-other"], 1)
+    assert said["ms_per_user"] == own.ms_per_user
+    monkeypatch.setattr("diffrec.zoo.index.resource_dir", lambda name: tmp_path / "zoo")
+    capsys.readouterr()
+    assert main(["zoo", "refresh"]) == 0
+    assert f"{NAME}: as it was, " in capsys.readouterr().out
+    records[:] = [replace(own, seed=3), replace(own, seed=4), replace(own, seed=5)]
+    assert main(["zoo", "refresh", "--check"]) == 1
+    assert capsys.readouterr().out == f"{NAME}: metrics.json and card.md would be written anew\n"
+    records.clear()  # on a machine without records, an entry keeps what it was told
+    assert main(["zoo", "refresh", "--check"]) == 0
+    assert build(tmp_path / "zoo", tmp_path / "two") == 0
+
+
 def test_an_entry_knows_its_recipe(built, monkeypatch):
     monkeypatch.setattr("diffrec.zoo.index.resource_dir", lambda name: built / "zoo")
     asked = []
@@ -147,8 +178,8 @@ def test_half_precision_is_measured_and_stated(built, tmp_path, capsys):
     again = mean_metrics(model, protocol.apply(dataset).test, protocol.cutoffs, 3, 1)
     assert again == pytest.approx(measured["metrics"], abs=1e-6)
     card = (tmp_path / name / "card.md").read_text()
-    assert "Weights are stored in float16, and the values are theirs." in card
-    assert f"| ndcg@10 | {measured['metrics']['ndcg@10']:.4f} | {measured['float32']['ndcg@10']:.4f} |" in card
+    assert f"weights in float16 | 1 | {measured['metrics']['ndcg@10']:.4f} |" in card
+    assert f"in float32 | 1 | {measured['float32']['ndcg@10']:.4f} |" in card
     assert not refresh(Entry.open(tmp_path / name))
 
 

@@ -24,7 +24,7 @@ def zoo(entry, popularity, dataset):
     return entry.parent
 
 
-def test_the_list_says_what_the_entries_say(zoo):
+def test_the_list_says_what_the_entries_say(zoo, dataset):
     rows = read_index(zoo)
     assert list(rows) == ["popularity.synthetic", "tiny.synthetic"]
     row = rows["tiny.synthetic"]
@@ -33,6 +33,17 @@ def test_the_list_says_what_the_entries_say(zoo):
     assert (row.dataset, row.protocol, row.denoiser_calls) == ("synthetic", "loo-full-masked@1", 1)
     assert row.parameters == 101 * 4 + (4 * 2 + 2) + (4 * 3 + 3)
     assert row.metrics == {"ndcg@10": 0.25, "recall@10": 0.5}
+    assert (row.dataset_sha256, row.terms, row.licence) == (dataset.sha256, dataset.info.licence, "Apache-2.0")
+    assert (row.ms_per_user, row.device) == ({}, None)
+    assert rebuild_index(zoo) == rows
+
+
+def test_a_list_from_before_there_were_terms_is_read(zoo):
+    rows, manifest = read_index(zoo), json.loads((zoo / MANIFEST).read_text())
+    for name in ("dataset_sha256", "licence", "terms", "ms_per_user", "device"):
+        del manifest["entries"]["tiny.synthetic"][name]
+    (zoo / MANIFEST).write_text(json.dumps(manifest))
+    assert read_index(zoo)["tiny.synthetic"].terms is None
     assert rebuild_index(zoo) == rows
 
 
@@ -75,6 +86,7 @@ HOSTILE = {
     "an extra key": lambda m: m["entries"]["tiny.synthetic"].update(url="http://example.org"),
     "a metric that is text": lambda m: m["entries"]["tiny.synthetic"]["metrics"].update({"ndcg@10": "1"}),
     "a metric that is True": lambda m: m["entries"]["tiny.synthetic"]["metrics"].update({"ndcg@10": True}),
+    "a time that is text": lambda m: m["entries"]["tiny.synthetic"].update(ms_per_user={"1": "fast"}),
     "an extra file": lambda m: m["entries"]["tiny.synthetic"]["files"].update(
         {"x.py": {"size": 1, "sha256": "0" * 64}}
     ),

@@ -16,8 +16,12 @@ from diffrec.baselines import Popularity
 from diffrec.errors import DiffrecError, IntegrityError, NotFoundError, UsageError
 from diffrec.recommender import Recommender
 from diffrec.zoo import load, save
+from diffrec.zoo.benchmark import Benchmark, Score
 from diffrec.zoo.config import Config, Evaluation, Measured
-from diffrec.zoo.entry import FILES, MANIFEST
+from diffrec.zoo.entry import FILES, MANIFEST, Entry
+from diffrec.zoo.headings import unknown
+from diffrec.zoo.index import Listing
+from diffrec.zoo.saving import Known, outdated, refresh
 
 
 def contents(folder):
@@ -48,14 +52,76 @@ def test_the_card_tells_what_somebody_must_know(entry, dataset):
     card = (entry / "card.md").read_text()
     headings = [line.removeprefix("## ") for line in card.splitlines() if line.startswith("## ")]
     assert headings == [
-        "What it is", "Paper", "Data and terms", "Training", "Protocol", "Metrics", "Evidence", "Steps", "Limits",
-        "Licence",
+        "What it is", "Paper", "Data and terms", "Training", "Protocol", "Metrics", "Popular items", "Steps",
+        "Evidence", "Limits", "Licence",
     ]  # fmt: skip
     for fact in (
         'diffrec.load("tiny.synthetic")', "The mean of item vectors", "Tiny: a model for tests.", dataset.info.licence,
-        dataset.sha256, "diffrec fit", "seed: 3", "loo-full-masked@1", "| ndcg@10 | 0.2500 |", "last 5 items",
+        dataset.sha256, "diffrec fit", "seed: 3", "loo-full-masked@1", "| this model, seed 3 | 1 | 0.2500 |",
+        "| ndcg | 0.2500 |", "last 5 items",
+        "no other seeds and no controls are known", "was not measured",
     ):  # fmt: skip
         assert fact in card
+    assert unknown(card) == []
+
+
+BENCHMARK = Benchmark(
+    suite="quick",
+    headline="ndcg@10",
+    row=Score(3, 0.24, 0.015),
+    controls={"tiny-noise-off": Score(1, 0.2, None, "noise 0, not 1")},
+    popularity=Score(1, 0.05),
+    sd={"ndcg@10": 0.015},
+    draw_sd=0.004,
+    lists={"coverage": 0.5, "gini": 0.75, "novelty": 9.25, "popularity": 30.0},
+    popular_lists={"coverage": 0.1, "gini": 0.9, "novelty": 6.5, "popularity": 45.0},
+    counts={"items": 100, "train_interactions": 1500, "test_users": 80, "test_targets": 80, "cold_test_targets": 4},
+    ms_per_user={"1": 12.3, "512": 0.25},
+    device="A GPU",
+    processor="an abacus",
+    threads=2,
+)
+
+
+def test_the_card_tells_what_records_say_of_the_row(tiny, dataset, tmp_path):
+    metrics = {"ndcg@10": 0.25, "recall@10": 0.5, "hit_rate@10": 0.5}
+    folder = save(tiny, tmp_path / "tiny.synthetic", dataset=dataset, protocol="loo-full-masked@1", metrics=metrics,
+                  benchmark=BENCHMARK)  # fmt: skip
+    assert Measured.parse((folder / "metrics.json").read_bytes(), "x").benchmark == BENCHMARK
+    card = (folder / "card.md").read_text()
+    assert max(map(len, card.splitlines())) <= 120
+    text = " ".join(card.split())
+    for fact in (
+        "| its row in the suite quick | 3 | 0.2400 ± 0.0150 |",
+        "| control tiny-noise-off: noise 0, not 1 | 1 | 0.2000 |",
+        "| popularity, the same list for everybody | 1 | 0.0500 |",
+        "± is the standard deviation over seeds; over draws of the sampling noise it is 0.0040.",
+        "| ndcg | 0.2500 ± 0.0150 |", "| hit_rate, recall | 0.5000 |",
+        "(coverage) | 50.0 % | 10.0 % |", "(Gini) | 0.750 | 0.900 |", "of a shown item | 30.0 | 45.0 |",
+        "15.0 training interactions on average, a shown one 2.0 times as many, and 3.0 times in",
+        "takes 12 ms alone and 0.25 ms a user in a batch of 512 (medians), on A GPU (an abacus), 2 threads.",
+        "4 (5.0 %) have no training interaction", "80 test users with 80 true items",
+    ):  # fmt: skip
+        assert fact in text
+    row = Listing.of(Entry.open(folder))
+    assert (row.ms_per_user, row.device, row.licence) == (BENCHMARK.ms_per_user, "A GPU", "Apache-2.0")
+    assert (row.dataset_sha256, row.terms) == (dataset.sha256, dataset.info.licence)
+
+
+def test_a_card_is_behind_until_it_is_refreshed(entry, tiny, dataset):
+    assert outdated(Entry.open(entry), tiny) == []
+    assert outdated(Entry.open(entry), tiny, Known(dataset=dataset)) == []
+    known = Known(benchmark=BENCHMARK)
+    assert outdated(Entry.open(entry), tiny, known) == ["metrics.json", "card.md"]
+    weights = (entry / "model.safetensors").read_bytes()
+    assert refresh(Entry.open(entry), known)
+    assert outdated(Entry.open(entry), tiny, known) == outdated(Entry.open(entry), tiny) == []
+    assert (entry / "model.safetensors").read_bytes() == weights
+    type(tiny).__doc__, before = "Another model.", type(tiny).__doc__
+    try:
+        assert outdated(Entry.open(entry), tiny) == ["card.md"]
+    finally:
+        type(tiny).__doc__ = before
 
 
 def test_the_same_model_and_facts_give_the_same_bytes(tiny, dataset, tmp_path):
@@ -110,6 +176,27 @@ def test_a_hostile_account_of_measuring_is_refused(case, tiny, tmp_path):
         Measured.parse(json.dumps(measured).encode(), "x")
     with pytest.raises(IntegrityError, match="must be a number"):
         Measured.parse(json.dumps({**measured, "evaluation": None, "float32": {"ndcg@10": "1"}}).encode(), "x")
+
+
+HOSTILE_BENCHMARKS = {
+    "no row": {"row": None},
+    "no run": {"row": {"seeds": 0, "mean": 0.1, "sd": None, "about": ""}},
+    "a mean that is text": {"popularity": {"seeds": 1, "mean": "1", "sd": None, "about": ""}},
+    "a control that is a list": {"controls": {"x": []}},
+    "a control without seeds": {"controls": {"x": {"mean": 0.1, "sd": None, "about": ""}}},
+    "half a user": {"counts": {"test_users": 0.5}},
+    "fewer than no user": {"counts": {"test_users": -1}},
+    "a batch that is none": {"ms_per_user": {"a": 1.0}},
+    "time that runs backwards": {"ms_per_user": {"1": -1.0}},
+    "spread that is True": {"sd": {"ndcg@10": True}},
+    "an extra key": {"host": "example.org"},
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE_BENCHMARKS)
+def test_a_hostile_benchmark_is_refused(case):
+    with pytest.raises(IntegrityError, match="x"):
+        Benchmark.parse(BENCHMARK.plain() | HOSTILE_BENCHMARKS[case], "x")
 
 
 @pytest.mark.parametrize("dtype", ["float8", "float32", 16, True, ["float16"]])
