@@ -1,7 +1,7 @@
 """The report cards of our tokenizers beside those of the codes that came with a dataset.
 
 diffrec data embed s3rec_beauty --encoder tf-idf --width 64 --as tf-idf-64
-python benchmarks/tokenizers.py s3rec_beauty --text s3rec_beauty/tf-idf-64 --output benchmarks/tokenizers.json
+python benchmarks/semantic_ids.py s3rec_beauty --text s3rec_beauty/tf-idf-64 --output benchmarks/semantic_ids.json
 
 Ours are made of collaborative vectors and of vectors of texts, once for each seed, and the first seed again: the sha256
 of the codes says whether a seed decides them, and whether another gives others. `before` and `after` are report cards
