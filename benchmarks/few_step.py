@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from diffrec.bench.evaluate import evaluate, per_user
-from diffrec.bench.probes import Subject
+from diffrec.bench.subject import Subject
 from diffrec.bench.tradeoff import Setting, own_setting, sampling
 from diffrec.cli.subjects import subject_of
 from diffrec.recommender import DiffusionRecommender

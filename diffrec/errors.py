@@ -59,12 +59,21 @@ def is_whole(value: object) -> TypeGuard[int]:
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
-def check_numbers(low: float = -math.inf, high: float = math.inf, **numbers: float) -> None:
-    """UsageError, by its name, for a number that is not finite or not in low <= number < high."""
+def check_numbers(
+    low: float = -math.inf,
+    high: float = math.inf,
+    *,
+    above: float = -math.inf,
+    most: float = math.inf,
+    **numbers: float,
+) -> None:
+    """UsageError, by its name, for a number that is not finite, or not in low <= number < high and
+    above < number <= most."""
     for name, number in numbers.items():
         real = isinstance(number, Real) and not isinstance(number, bool)
-        if not (real and math.isfinite(number) and low <= number < high):
-            ends = f" from {low:g}" * (low > -math.inf) + f" to below {high:g}" * (high < math.inf)
+        if not (real and math.isfinite(number) and low <= number < high and above < number <= most):
+            ends = f" from {low:g}" * (low > -math.inf) + f" above {above:g}" * (above > -math.inf)
+            ends += f" to below {high:g}" * (high < math.inf) + f" up to {most:g}" * (most < math.inf)
             raise UsageError(f"{name} must be a finite number{ends}, got {number!r}")
 
 

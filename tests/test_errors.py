@@ -54,6 +54,10 @@ def test_numbers(unchecked_types):
         check_numbers(low=0.0, high=1.0, dropout=0.5, drop=1.0)
     with pytest.raises(UsageError, match=r"^lr must be a finite number from 0, got -0\.1$"):
         check_numbers(low=0.0, lr=-0.1)
+    check_numbers(above=0.0, most=1.0, decay=1.0)
+    for decay in (0.0, 1.5):
+        with pytest.raises(UsageError, match=f"^decay must be a finite number above 0 up to 1, got {decay}$"):
+            check_numbers(above=0.0, most=1.0, decay=decay)
     for other, seen in (("3", "'3'"), (True, "True"), (None, "None")):
         with pytest.raises(UsageError, match=f"^lr must be a finite number, got {seen}$"):
             check_numbers(lr=other)

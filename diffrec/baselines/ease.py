@@ -8,7 +8,7 @@ from scipy.linalg import get_lapack_funcs
 
 from diffrec.baselines.history import ItemToItem, seen_matrix
 from diffrec.data.ragged import Ragged
-from diffrec.errors import DiffrecError, UsageError
+from diffrec.errors import DiffrecError, check_numbers
 from diffrec.nn.memory import refuse_without_memory
 from diffrec.typing import Float
 
@@ -29,8 +29,7 @@ class EASE(ItemToItem):
 
     def __init__(self, num_items: int, regularization: float = 300.0, decay: float = 1.0) -> None:
         super().__init__(num_items, decay)
-        if regularization <= 0:
-            raise UsageError(f"regularization must be positive, got {regularization}")
+        check_numbers(above=0.0, regularization=regularization)
         self.regularization = regularization
 
     def solve(self, sequences: Ragged) -> None:

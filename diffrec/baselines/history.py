@@ -9,7 +9,7 @@ from torch.nn.functional import embedding_bag
 
 from diffrec.data.ragged import Ragged
 from diffrec.diffusion.noise import RequestNoise
-from diffrec.errors import UsageError
+from diffrec.errors import check_numbers
 from diffrec.recommender import ClosedFormRecommender
 from diffrec.typing import Bool, Float, History, Scores
 
@@ -61,8 +61,7 @@ class ItemToItem(ClosedFormRecommender):
 
     def __init__(self, num_items: int, decay: float) -> None:
         super().__init__(num_items)
-        if not 0 < decay <= 1:
-            raise UsageError(f"decay must lie in (0, 1], got {decay}")
+        check_numbers(above=0.0, most=1.0, decay=decay)
         self.decay = decay
         self.register_buffer("table", torch.empty(0, 0))
         self.register_buffer("indptr", torch.zeros(num_items + 1, dtype=torch.int32))

@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 from diffrec.baselines.history import last_occurrences, seen_matrix
 from diffrec.data.ragged import Ragged
 from diffrec.diffusion.noise import RequestNoise
-from diffrec.errors import DiffrecError, UsageError, check_numbers, check_sizes
+from diffrec.errors import DiffrecError, check_numbers, check_sizes
 from diffrec.recommender import ClosedFormRecommender, Recommender
 from diffrec.typing import Float, History, Int, Scores, Tensor
 
@@ -56,10 +56,8 @@ class IALS(ClosedFormRecommender):
     ) -> None:
         super().__init__(num_items)
         check_sizes(embedding_size=embedding_size, epochs=epochs)
-        check_numbers(low=0.0, nu=nu, alpha0=alpha0, regularization=regularization, init_std=init_std)
-        if not (alpha0 and regularization and init_std):
-            seen = f"{alpha0}, {regularization} and {init_std}"
-            raise UsageError(f"alpha0, regularization and init_std must be positive, got {seen}")
+        check_numbers(low=0.0, nu=nu)
+        check_numbers(above=0.0, alpha0=alpha0, regularization=regularization, init_std=init_std)
         check_sizes(0, seed=seed)
         self.embedding_size, self.epochs, self.init_std, self.seed = embedding_size, epochs, init_std, seed
         self.alpha0, self.regularization, self.nu = alpha0, regularization, nu

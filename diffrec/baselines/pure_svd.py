@@ -10,7 +10,7 @@ from torch.nn.functional import embedding_bag
 from diffrec.baselines.history import item_weights, seen_matrix
 from diffrec.data.ragged import Ragged
 from diffrec.diffusion.noise import RequestNoise
-from diffrec.errors import UsageError, check_sizes, choose
+from diffrec.errors import check_numbers, check_sizes, choose
 from diffrec.nn.singular_vectors import leading, normalised
 from diffrec.recommender import ClosedFormRecommender, Recommender
 from diffrec.typing import History, Scores
@@ -40,8 +40,7 @@ class PureSVD(ClosedFormRecommender):
         super().__init__(num_items)
         check_sizes(rank=rank)
         choose("normalisation", normalisation, get_args(Normalisation))
-        if not 0 < decay <= 1:
-            raise UsageError(f"decay must lie in (0, 1], got {decay}")
+        check_numbers(above=0.0, most=1.0, decay=decay)
         self.rank, self.decay = rank, decay
         self.normalisation: Normalisation = normalisation
         self.register_buffer("vectors", torch.zeros(num_items, 1))

@@ -9,7 +9,7 @@ import scipy.sparse as sp
 from diffrec.baselines.history import ItemToItem, event_weights
 from diffrec.data.ragged import Ragged
 from diffrec.data.rules import count_rules
-from diffrec.errors import UsageError, choose
+from diffrec.errors import check_sizes, choose
 from diffrec.typing import Float, History, Tensor
 
 Normalisation = Literal["raw", "p", "cos"]
@@ -30,8 +30,7 @@ class SequentialRules(ItemToItem):
         self, num_items: int, window: int = 10, normalisation: Normalisation = "raw", decay: float = 0.5
     ) -> None:
         super().__init__(num_items, decay)
-        if window < 1:
-            raise UsageError(f"window must be at least 1, got {window}")
+        check_sizes(window=window)
         choose("normalisation", normalisation, get_args(Normalisation))
         self.window = window
         self.normalisation: Normalisation = normalisation

@@ -13,7 +13,7 @@ from diffrec.baselines.ease import count_together
 from diffrec.baselines.history import ItemToItem
 from diffrec.data.neighbours import strongest_per_row
 from diffrec.data.ragged import Ragged
-from diffrec.errors import UsageError, check_numbers, check_sizes
+from diffrec.errors import check_numbers, check_sizes
 from diffrec.nn.memory import refuse_without_memory
 from diffrec.typing import Float, Int, Tensor
 
@@ -45,9 +45,8 @@ class SLIM(ItemToItem):
         decay: float = 1.0,
     ) -> None:
         super().__init__(num_items, decay)
-        check_numbers(low=0.0, l1=l1, l2=l2, tolerance=tolerance)
-        if not (l2 and tolerance):
-            raise UsageError(f"l2 and tolerance must be positive, got {l2} and {tolerance}")
+        check_numbers(low=0.0, l1=l1)
+        check_numbers(above=0.0, l2=l2, tolerance=tolerance)
         check_sizes(max_iterations=max_iterations, neighbours=1 if neighbours is None else neighbours)
         self.l1, self.l2, self.neighbours = l1, l2, neighbours
         self.max_iterations, self.tolerance = max_iterations, tolerance

@@ -90,9 +90,9 @@ class Table:
         return f"{self.suite} · {self.dataset} · {self.protocol}"
 
 
-def leaderboard(results: Iterable[Result], sort: str | None = None) -> list[Table]:
+def leaderboard(results: Iterable[Result]) -> list[Table]:
     """One table for each (suite, dataset, protocol), by name."""
-    return [table(group, sort) for group in comparable(results)]
+    return [table(group) for group in comparable(results)]
 
 
 def comparable(results: Iterable[Result]) -> list[list[Result]]:

@@ -75,13 +75,13 @@ def check_split(dataset: Dataset, protocol: str) -> None:
             raise DiffrecError(f"{protocol} gives away its {part} targets: with others, {_listed(changed)} change")
 
 
-def walks_for(protocol: str, num_users: int = 40, num_items: int = 30, seed: int = 0) -> Dataset:
+def walks_for(protocol: str, num_users: int = 40, num_items: int = 30) -> Dataset:
     """Generated walks in the first form that the protocol takes.
 
     These are: whole; train, validation and test files of the same users; sequences of some users and every
     prefix of those of others. Raises UsageError where the protocol takes none of them.
     """
-    whole = synthetic(num_users, num_items, seed, mean_length=9.0)
+    whole = synthetic(num_users, num_items, mean_length=9.0)
     for dataset in (whole, _as_files(whole), _as_prefixes(whole)):
         try:
             get_protocol(protocol).apply(dataset)

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from diffrec.bench.evaluate import Evaluation, evaluate, per_user
-from diffrec.bench.probes import Subject
 from diffrec.bench.provenance import code_version, device_name
+from diffrec.bench.subject import Subject
 from diffrec.data.splits import Cases
 from diffrec.diffusion.gaussian import GaussianProcess
 from diffrec.diffusion.schedulers import with_settings

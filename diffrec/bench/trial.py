@@ -15,7 +15,7 @@ from diffrec.bench.result import sha256_of
 from diffrec.bench.search import Settings
 from diffrec.bench.searches import SEED, Places, Search
 from diffrec.bench.suite import SuiteDataset
-from diffrec.bench.training import Progress, training
+from diffrec.bench.training import training
 from diffrec.bench.tuning import Trial
 from diffrec.data.datamodule import InteractionDataModule
 from diffrec.errors import DiffrecError
@@ -23,25 +23,20 @@ from diffrec.recommender import ClosedFormRecommender, Recommender
 from diffrec.training.build import build
 
 
-def run_trial(
-    search: Search, settings: Settings, places: Places, solver: Solver, progress: Progress | None = None
-) -> Trial:
+def run_trial(search: Search, settings: Settings, places: Places, solver: Solver) -> Trial:
     """Train with these settings and validate; an error of the model is a trial without a value."""
     started = time.perf_counter()
     value, error = None, None
     try:
-        if solver.solves(search):
-            value = solver.value(search, settings)
-        else:
-            value = _trained_value(search, settings, places, progress)
+        value = solver.value(search, settings) if solver.solves(search) else _trained_value(search, settings, places)
     except DiffrecError as refused:
         error = str(refused).partition("\n")[0]
     return Trial(dict(settings), value, round(time.perf_counter() - started, 2), error)
 
 
-def _trained_value(search: Search, settings: Settings, places: Places, progress: Progress | None) -> float:
+def _trained_value(search: Search, settings: Settings, places: Places) -> float:
     family = search.folder(places) / sha256_of(settings)[:12]
-    with training(search.model.configs, search.overrides(settings), family, SEED, progress) as fitted:
+    with training(search.model.configs, search.overrides(settings), family, SEED) as fitted:
         if fitted.result.best is not None and fitted.result.metric == f"valid/{search.protocol.headline}":
             return fitted.result.best
         return _headline(fitted.run.model, fitted.run.data, search)

@@ -12,7 +12,6 @@ from diffrec.bench.lock import holding
 from diffrec.bench.search import Settings
 from diffrec.bench.searches import Places, Search, finish, finished, keep, kept
 from diffrec.bench.study import check_installed, run_study
-from diffrec.bench.training import Progress
 from diffrec.bench.trial import Solver, run_trial
 from diffrec.bench.tuning import Trial, Tuning
 from diffrec.errors import DiffrecError
@@ -20,7 +19,7 @@ from diffrec.errors import DiffrecError
 Report = Callable[[str], None]
 
 
-def tune(asked: Sequence[Search], places: Places, report: Report, progress: Progress | None = None) -> list[Tuning]:
+def tune(asked: Sequence[Search], places: Places, report: Report) -> list[Tuning]:
     """Do all searches that are not finished, and return the tunings in the order of `asked`.
 
     Several processes may call this at once: each takes what nobody is at, and then helps with the rest.
@@ -29,7 +28,7 @@ def tune(asked: Sequence[Search], places: Places, report: Report, progress: Prog
         check_installed()
     for wait in (False, True):
         for group in _groups([search for search in asked if finished(search, places) is None]):
-            _do(group, places, report, progress, wait)
+            _do(group, places, report, wait)
     found = [finished(search, places) for search in asked]
     if missing := [search for search, tuning in zip(asked, found, strict=True) if tuning is None]:
         raise DiffrecError(f"not finished: {', '.join(map(str, missing))}")
@@ -46,24 +45,24 @@ def _groups(open_searches: Sequence[Search]) -> list[list[Search]]:
     return list(groups.values())
 
 
-def _do(group: Sequence[Search], places: Places, report: Report, progress: Progress | None, join: bool) -> None:
+def _do(group: Sequence[Search], places: Places, report: Report, join: bool) -> None:
     """join: take part in, or wait for, what another process is at."""
     first = group[0]
     with holding(first.folder(places) / "search.lock", wait=join and first.every) as mine:
         if first.every and mine:
-            _try_all(group, places, report, progress)
+            _try_all(group, places, report)
         elif not first.every and (mine or join):
-            _try_some(first, places, report, progress)
+            _try_some(first, places, report)
 
 
-def _try_all(group: Sequence[Search], places: Places, report: Report, progress: Progress | None) -> None:
+def _try_all(group: Sequence[Search], places: Places, report: Report) -> None:
     """All settings of some searches, those that share a solved model one after another."""
     solver = Solver()
     done = {search: kept(search, places) for search in group}
     tried = {search: [trial.settings for trial in trials] for search, trials in done.items()}
     left = [(search, s) for search in group for s in search.space.points() if s not in tried[search]]
     for search, settings in sorted(left, key=lambda pair: solver.order(*pair)):
-        trial = run_trial(search, settings, places, solver, progress)
+        trial = run_trial(search, settings, places, solver)
         done[search].append(trial)
         keep(search, done[search], places)
         report(_line(search, trial, done[search]))
@@ -71,12 +70,12 @@ def _try_all(group: Sequence[Search], places: Places, report: Report, progress: 
         finish(search, done[search], places)
 
 
-def _try_some(search: Search, places: Places, report: Report, progress: Progress | None) -> None:
+def _try_some(search: Search, places: Places, report: Report) -> None:
     """The trials of a study."""
     solver = Solver()
 
     def run(settings: Settings) -> Trial:
-        return run_trial(search, settings, places, solver, progress)
+        return run_trial(search, settings, places, solver)
 
     trials = run_study(search, search.folder(places), run, lambda trial, so_far: report(_line(search, trial, so_far)))
     with holding(search.folder(places) / "study.lock", wait=True):

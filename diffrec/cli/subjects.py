@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from diffrec.errors import IntegrityError, UsageError
 
 if TYPE_CHECKING:
-    from diffrec.bench.probes import Subject
+    from diffrec.bench.subject import Subject
     from diffrec.zoo.entry import Entry
 
 
@@ -28,7 +28,7 @@ def subject_of_entry(
 
     Raises UsageError where neither says which, IntegrityError where the entry's own dataset has changed.
     """
-    from diffrec.bench.probes import Subject
+    from diffrec.bench.subject import Subject
     from diffrec.data.protocol import get_protocol
     from diffrec.data.sources import load_dataset
     from diffrec.zoo import load
@@ -58,7 +58,7 @@ def subject_of_checkpoint(
     path: Path, dataset: str | None, protocol: str | None, seed: int | None, batch_size: int
 ) -> Subject:
     """The model of a run with these weights, on its own dataset and protocol unless others were asked for."""
-    from diffrec.bench.probes import Subject
+    from diffrec.bench.subject import Subject
     from diffrec.training.build import build
     from diffrec.training.checkpoint_io import load_weights, read_checkpoint
     from diffrec.training.progress import hush_lightning

@@ -11,6 +11,8 @@ from diffrec.data.dataset import Dataset, Interactions
 from diffrec.data.ragged import Ragged
 from diffrec.errors import UsageError
 
+_LONGEST_HISTORY = 10  # items, of the protocols that keep whole users out
+
 
 @dataclass(frozen=True, eq=False)
 class Cases:
@@ -134,11 +136,11 @@ def _last_since(part: Interactions, before: Ragged, until: Ragged, num_items: in
     return Cases(history, asked.last(1), history, rows, part.user_ids[rows], unavailable)
 
 
-def by_user(dataset: Dataset, valid: float = 0.1, test: float = 0.1, seed: int = 0, max_history: int = 10) -> Split:
+def by_user(dataset: Dataset, valid: float = 0.1, test: float = 0.1, seed: int = 0) -> Split:
     """Whole users for training, others for validation and test: predict the last item of each.
 
     Published `train` / `valid` / `test` files of different users are used where the dataset has them; otherwise
-    users with 3 or more items are drawn by `seed`. Histories are cut to the last `max_history` items.
+    users with 3 or more items are drawn by `seed`. Histories are cut to the last ten items.
     """
     if "all" in dataset.parts:
         kept = whole(dataset, minimum=3)
@@ -154,29 +156,29 @@ def by_user(dataset: Dataset, valid: float = 0.1, test: float = 0.1, seed: int =
                 f"{dataset.name} has {alone} rows in valid and test without a history, as prefixes of sequences have; "
                 f"use prefix-811@1"
             )
-    return _asked_for_the_last_item(parts, max_history)
+    return _asked_for_the_last_item(parts)
 
 
-def every_prefix(dataset: Dataset, max_history: int = 10) -> Split:
+def every_prefix(dataset: Dataset) -> Split:
     """Whole sequences for training; each row of the published `valid` and `test` is a prefix and the item after it.
 
-    The empty prefixes are asked too. Histories are cut to the last `max_history` items.
+    The empty prefixes are asked too. Histories are cut to the last ten items.
     """
     parts = _published(dataset)
     if dataset.aligned or not all((part.items.lengths == 1).any() for part in parts[1:]):
         raise UsageError(f"{dataset.name} does not hold the prefixes of sequences: no empty history is asked")
-    return _asked_for_the_last_item(parts, max_history)
+    return _asked_for_the_last_item(parts)
 
 
-def _asked_for_the_last_item(parts: Sequence[Interactions], max_history: int) -> Split:
+def _asked_for_the_last_item(parts: Sequence[Interactions]) -> Split:
     """Train on the first part; the last item of every row of the other two is asked."""
     train, valid, test = parts
     first_test = len(train) + len(valid)
-    return Split(train.items, _last_items(valid, max_history, len(train)), _last_items(test, max_history, first_test))
+    return Split(train.items, _last_items(valid, len(train)), _last_items(test, first_test))
 
 
-def _last_items(part: Interactions, max_history: int, first_key: int) -> Cases:
-    history = part.items.drop_last(1).last(max_history)
+def _last_items(part: Interactions, first_key: int) -> Cases:
+    history = part.items.drop_last(1).last(_LONGEST_HISTORY)
     return Cases(history, part.items.last(1), history, np.arange(len(part)) + first_key, part.user_ids)
 
 
@@ -209,12 +211,12 @@ def fixed_files(dataset: Dataset, history_with_valid: bool = False, train_on_val
     )
 
 
-def random_files(dataset: Dataset, valid: float = 0.1, seed: int = 0, train_on_valid: bool = False) -> Split:
+def random_files(dataset: Dataset, seed: int = 0, train_on_valid: bool = False) -> Split:
     """The publisher's aligned random train and test items of each user: all of train is the history at test.
 
     Validation is the published hold-out where the dataset has one. Those of LightGCN++ for Gowalla and Yelp2018
     are a part of the published train: a tenth of all items of a user, test included, rounded down (for 99.97
-    and 99.64 % of the users). Without one, `valid` of every training row is drawn by `seed`, rounded up or down
+    and 99.64 % of the users). Without one, a tenth of every training row is drawn by `seed`, rounded up or down
     by lot, but never all of it. Either way a model trains without the hold-out, which is masked at test, unless
     `train_on_valid`.
     """
@@ -222,7 +224,7 @@ def random_files(dataset: Dataset, valid: float = 0.1, seed: int = 0, train_on_v
         return fixed_files(dataset, history_with_valid=True, train_on_valid=train_on_valid)
     train, _ = _published(dataset, ("train", "test"))
     rng, lengths = np.random.default_rng(seed), train.items.lengths
-    sizes = np.minimum((lengths * valid + rng.random(len(lengths))).astype(np.int64), np.maximum(lengths - 1, 0))
+    sizes = np.minimum((lengths * 0.1 + rng.random(len(lengths))).astype(np.int64), np.maximum(lengths - 1, 0))
     held_out = _drawn(train.items, sizes, rng)
     parts = {"train": _filtered(train, ~held_out), "valid": _filtered(train, held_out)}
     whole = replace(dataset, parts={**dataset.parts, **parts})

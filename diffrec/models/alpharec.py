@@ -20,8 +20,9 @@ from diffrec.data.batch import Batch
 from diffrec.data.datamodule import distinct_pairs
 from diffrec.data.ragged import Ragged
 from diffrec.diffusion.noise import RequestNoise
-from diffrec.errors import UsageError, check_numbers, check_sizes
+from diffrec.errors import check_numbers, check_sizes
 from diffrec.nn.bipartite_graph import BipartiteGraph
+from diffrec.nn.derived import Derived
 from diffrec.nn.item_sets import first_occurrences
 from diffrec.nn.sampled_losses import sampled_softmax, uniform_negatives
 from diffrec.recommender import Recommender
@@ -60,8 +61,7 @@ class AlphaRec(Recommender):
         check_sizes(vector_size=vector_size, embedding_size=embedding_size, num_layers=num_layers)
         check_sizes(num_negatives=num_negatives, hidden_size=1 if hidden_size is None else hidden_size)
         check_numbers(low=0.0, lr=lr, weight_decay=weight_decay)
-        if not temperature > 0:
-            raise UsageError(f"temperature must be above 0, got {temperature}")
+        check_numbers(above=0.0, temperature=temperature)
         self.item_vectors, self.whiten = item_vectors, whiten
         self.register_buffer("vectors", torch.zeros(num_items, vector_size))
         if hidden_size is None:
@@ -72,7 +72,7 @@ class AlphaRec(Recommender):
         self.graph, self.num_layers = BipartiteGraph(num_items), num_layers
         self.num_negatives, self.temperature = num_negatives, temperature
         self.lr, self.weight_decay = lr, weight_decay
-        self._tables: tuple[tuple[tuple[int, int], ...], Tables] | None = None
+        self._tables: Derived[Tables] = Derived()
 
     def prepare(self, sequences: Ragged) -> None:
         """The frozen vectors and the graph."""
@@ -90,7 +90,7 @@ class AlphaRec(Recommender):
 
     def training_loss(self, batch: Batch) -> Float[Tensor, ""]:
         """InfoNCE of one item of each user, after a propagation of everything."""
-        self._tables = None  # a fused optimiser is about to change the weights without raising `_version`
+        self._tables.forget()  # the weights are about to change
         assert batch.key is not None
         final = normalize(self.graph.mean_of_layers(self.table(), self.num_layers), dim=1)
         items = final[len(final) - self.num_items :]
@@ -111,15 +111,12 @@ class AlphaRec(Recommender):
 
         A user's layer k is the sum over its items of layer k - 1, divided by the roots of both degrees.
         """
-        tensors = (*self.parameters(), self.vectors, self.graph.neighbours)
-        version = tuple((tensor._version, tensor.data_ptr()) for tensor in tensors)
-        if self._tables is None or self._tables[0] != version:
-            with torch.inference_mode(False), torch.no_grad():  # kept beyond a call, so no inference tensors
-                layers, roots = self.graph.layers(self.table(), self.num_layers), self.graph.degrees.sqrt()
-                items = normalize((sum(layers) * roots)[-self.num_items :], dim=1)
-                below = pad(sum(layers[:-1])[-self.num_items :], (0, 0, 1, 0))  # pyright: ignore[reportIndexIssue]
-            self._tables = (version, (items, below))
-        return self._tables[1]
+        return self._tables.of((*self.parameters(), self.vectors, self.graph.neighbours), self._made)
+
+    def _made(self) -> Tables:
+        layers, roots = self.graph.layers(self.table(), self.num_layers), self.graph.degrees.sqrt()
+        items = normalize((sum(layers) * roots)[-self.num_items :], dim=1)
+        return items, pad(sum(layers[:-1])[-self.num_items :], (0, 0, 1, 0))  # pyright: ignore[reportIndexIssue]
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=True)

@@ -22,12 +22,12 @@ from torch import nn
 from torch.nn.functional import pad
 
 from diffrec.data.batch import Batch
-from diffrec.errors import UsageError, check_numbers, check_sizes
+from diffrec.errors import check_numbers, check_sizes
 from diffrec.lists import last_items
 from diffrec.next_item import NextItemRecommender
 from diffrec.nn.dropout import Dropout
 from diffrec.nn.positions import PositionsFromEnd
-from diffrec.nn.transformer import Transformer, TransformerBlock, check_heads, last_state
+from diffrec.nn.transformer import Transformer, TransformerBlock, check_blocks, last_state
 from diffrec.spaces.embedding import EmbeddingSpace
 from diffrec.typing import Bool, Float, History, Tensor, Vectors
 
@@ -58,11 +58,9 @@ class BERT4Rec(NextItemRecommender):
     ) -> None:
         super().__init__(num_items, max_history_length, lr, weight_decay)
         check_sizes(2, max_history_length=max_history_length)
-        check_sizes(embedding_size=embedding_size, num_blocks=num_blocks, num_heads=num_heads)
-        check_numbers(low=0.0, high=1.0, mask_share=mask_share, dropout=dropout)
-        check_heads(embedding_size, num_heads)
-        if not 0 <= last_share <= 1:
-            raise UsageError(f"last_share must lie in 0..1, got {last_share}")
+        check_blocks(embedding_size, num_blocks, num_heads, dropout)
+        check_numbers(low=0.0, high=1.0, mask_share=mask_share)
+        check_numbers(low=0.0, most=1.0, last_share=last_share)
         self.items = EmbeddingSpace(num_items, embedding_size, init_std=0.02)
         self.hidden = nn.Parameter(0.02 * torch.randn(embedding_size))
         self.position = PositionsFromEnd(max_history_length, embedding_size)

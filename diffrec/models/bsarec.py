@@ -17,12 +17,12 @@ from __future__ import annotations
 from torch import nn
 
 from diffrec.data.batch import Batch
-from diffrec.errors import UsageError, check_numbers, check_sizes
+from diffrec.errors import check_numbers, check_sizes
 from diffrec.next_item import NextItemRecommender
 from diffrec.nn.dropout import Dropout
 from diffrec.nn.frequency import FrequencyBlock
 from diffrec.nn.positions import PositionsFromEnd
-from diffrec.nn.transformer import Transformer, check_heads, last_state
+from diffrec.nn.transformer import Transformer, check_blocks, last_state
 from diffrec.spaces.embedding import EmbeddingSpace
 from diffrec.typing import Float, History, Tensor
 
@@ -52,11 +52,10 @@ class BSARec(NextItemRecommender):
         weight_decay: float = 1e-4,
     ) -> None:
         super().__init__(num_items, max_history_length, lr, weight_decay)
-        check_sizes(embedding_size=embedding_size, num_blocks=num_blocks, num_heads=num_heads, frequencies=frequencies)
-        check_numbers(low=0.0, high=1.0, dropout=dropout, attention_dropout=attention_dropout)
-        check_heads(embedding_size, num_heads)
-        if not 0 <= filter_share <= 1:
-            raise UsageError(f"filter_share must lie in 0..1, got {filter_share}")
+        check_blocks(embedding_size, num_blocks, num_heads, dropout)
+        check_sizes(frequencies=frequencies)
+        check_numbers(low=0.0, high=1.0, attention_dropout=attention_dropout)
+        check_numbers(low=0.0, most=1.0, filter_share=filter_share)
         self.items = EmbeddingSpace(num_items, embedding_size, init_std=0.02)
         self.position = PositionsFromEnd(max_history_length, embedding_size)
         self.norm, self.dropout = nn.LayerNorm(embedding_size), Dropout(dropout)

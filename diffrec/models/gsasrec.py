@@ -14,12 +14,12 @@ Differs from the original in:
 
 from __future__ import annotations
 
-from diffrec.errors import UsageError, check_numbers, check_sizes
+from diffrec.errors import check_numbers, check_sizes
 from diffrec.next_item import NextItemRecommender
 from diffrec.nn.dropout import Dropout
 from diffrec.nn.positions import PositionsFromEnd
 from diffrec.nn.sampled_losses import generalised_binary_cross_entropy, uniform_negatives
-from diffrec.nn.transformer import PublishedTransformer, check_heads
+from diffrec.nn.transformer import PublishedTransformer, check_blocks
 from diffrec.spaces.embedding import EmbeddingSpace
 from diffrec.typing import Float, History, Int, Tensor
 
@@ -46,12 +46,9 @@ class GSASRec(NextItemRecommender):
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(num_items, max_history_length, lr, weight_decay)
-        check_sizes(embedding_size=embedding_size, num_blocks=num_blocks, num_heads=num_heads)
+        check_blocks(embedding_size, num_blocks, num_heads, dropout)
         check_sizes(num_negatives=num_negatives)
-        check_numbers(low=0.0, high=1.0, dropout=dropout)
-        check_heads(embedding_size, num_heads)
-        if not 0 <= calibration <= 1:
-            raise UsageError(f"calibration must lie in 0..1, got {calibration}")
+        check_numbers(low=0.0, most=1.0, calibration=calibration)
         self.items = EmbeddingSpace(num_items, embedding_size, init_std=0.02)
         self.outputs = None if tied else EmbeddingSpace(num_items, embedding_size, init_std=0.02)
         self.position = PositionsFromEnd(max_history_length, embedding_size)

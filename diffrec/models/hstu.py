@@ -20,7 +20,7 @@ from torch.nn.functional import normalize
 
 from diffrec.data.batch import Batch
 from diffrec.diffusion.noise import RequestNoise
-from diffrec.errors import UsageError, check_numbers, check_sizes
+from diffrec.errors import check_numbers, check_sizes
 from diffrec.next_item import NextItemRecommender
 from diffrec.nn.dropout import Dropout
 from diffrec.nn.hstu import HSTUBlock, time_buckets
@@ -57,8 +57,7 @@ class HSTU(NextItemRecommender):
         check_sizes(embedding_size=embedding_size, num_blocks=num_blocks, num_heads=num_heads, head_size=head_size)
         check_sizes(num_negatives=num_negatives)
         check_numbers(low=0.0, high=1.0, embedding_dropout=embedding_dropout, dropout=dropout)
-        if not temperature > 0:
-            raise UsageError(f"temperature must be above 0, got {temperature}")
+        check_numbers(above=0.0, temperature=temperature)
         self.items = EmbeddingSpace(num_items, embedding_size, init_std=0.02, readout="cosine")
         self.position = nn.Parameter(embedding_size**-0.5 * torch.randn(max_history_length, embedding_size))
         self.dropout = Dropout(embedding_dropout)

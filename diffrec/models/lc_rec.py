@@ -38,7 +38,6 @@ from diffrec.nn.transformer import check_heads
 from diffrec.recommender import LrSchedule
 from diffrec.typing import Float, History, Int, Scores, Tensor
 
-_NO_CODE = -100  # what cross_entropy leaves out
 _ROWS_AT_ONCE = 1 << 11  # beams that are written at a time: each keeps its keys and values
 
 
@@ -146,8 +145,7 @@ class LCRec(CodedRecommender):
         read = torch.cat([start, self.tokens(self.item_codes.tokens(items)).flatten(1, 2)[:, :-1]], dim=1)
         states = self.body(inputs_embeds=read, use_cache=False).last_hidden_state[:, start.shape[1] - 1 :]
         states = states.unflatten(1, (items.shape[1], -1))[:, 1:]
-        codes = self.item_codes.codes[(batch.target - 1).clamp(min=0)]
-        codes = codes.masked_fill((batch.target == 0)[..., None], _NO_CODE)
+        codes = self.item_codes.targets(batch.target)
         return cross_entropy(level_logits(states, self.tokens.weight).flatten(0, 2), codes.flatten())
 
     def beams(self, history: History) -> tuple[Int[Tensor, "batch found"], Float[Tensor, "batch found"]]:
@@ -165,8 +163,7 @@ class LCRec(CodedRecommender):
                 state = writing.read(x)[:, None]
             else:
                 state = writing.write(self.tokens(1 + (level - 1) * codes.size + taken), parents)
-            table = self.tokens.weight[1 + level * codes.size : 1 + (level + 1) * codes.size]
-            return log_softmax(state @ table.T, dim=-1)
+            return log_softmax(state @ codes.of_level(self.tokens.weight, level).T, dim=-1)
 
         return beam_search(codes.trie, self.num_beams, len(history), step)
 

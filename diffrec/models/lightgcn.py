@@ -24,6 +24,7 @@ from diffrec.diffusion.noise import RequestNoise
 from diffrec.errors import check_numbers, check_sizes
 from diffrec.nn.bipartite_graph import BipartiteGraph
 from diffrec.nn.bpr import bpr_loss, half_squares
+from diffrec.nn.derived import Derived
 from diffrec.nn.item_sets import first_occurrences
 from diffrec.nn.known_users import KnownUsers
 from diffrec.nn.unseen_items import UnseenItems
@@ -58,7 +59,7 @@ class LightGCN(Recommender):
         self.items = EmbeddingSpace(num_items, embedding_size, init_std)
         self.unseen, self.graph = UnseenItems(num_items), BipartiteGraph(num_items)
         self.num_layers, self.lr, self.weight_decay = num_layers, lr, weight_decay
-        self._tables: tuple[tuple[tuple[int, int], ...], Propagated] | None = None
+        self._tables: Derived[Propagated] = Derived()
 
     def prepare(self, sequences: Ragged) -> None:
         """Learns the graph: the rows of the user table, and what each of them has."""
@@ -69,11 +70,11 @@ class LightGCN(Recommender):
 
     def training_loss(self, batch: Batch) -> Float[Tensor, ""]:
         """One item of each user against one that the user does not have, after a propagation of everything."""
-        self._tables = None  # a fused optimiser is about to change the weights without raising `_version`
+        self._tables.forget()  # the weights are about to change
         assert batch.key is not None
         items = self.users.weight.shape[0] - 1 + torch.stack([batch.target[:, 0], self.unseen.draw(batch.key)])
         chosen = torch.cat([batch.key[None], items])
-        table = torch.cat([self.users.weight, self.items.table.weight[1:]])
+        table = self._table()
         first, final = table[chosen], self.graph.mean_of_layers(table, self.num_layers)[chosen]
         return bpr_loss(*final) + self.weight_decay * half_squares(*first)
 
@@ -90,13 +91,11 @@ class LightGCN(Recommender):
     def _propagated(self) -> Propagated:
         """Computed once per state of the weights, not once per call."""
         tensors = (self.users.weight, self.items.table.weight, self.graph.neighbours)
-        version = tuple((tensor._version, tensor.data_ptr()) for tensor in tensors)
-        if self._tables is None or self._tables[0] != version:
-            with torch.inference_mode(False), torch.no_grad():  # kept beyond a call, so no inference tensors
-                table = torch.cat([self.users.weight, self.items.table.weight[1:]])
-                tables = Propagated(self.graph, table, self.num_layers)
-            self._tables = (version, tables)
-        return self._tables[1]
+        return self._tables.of(tensors, lambda: Propagated(self.graph, self._table(), self.num_layers))
+
+    def _table(self) -> Float[Tensor, "nodes dim"]:
+        """Layer 0 of the users, and of the items behind them."""
+        return torch.cat([self.users.weight, self.items.table.weight[1:]])
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), lr=self.lr, fused=True)

@@ -41,7 +41,7 @@ from diffrec.nn.item_codes import level_logits
 from diffrec.nn.masked_codes import Hidden, by_confidence, hidden_loss, hide_by_item, hide_exactly, hide_share
 from diffrec.nn.positions import PositionsFromEnd
 from diffrec.nn.shared_memory import Memory, beside_memory, memory_of
-from diffrec.nn.transformer import Transformer, TransformerBlock, check_heads
+from diffrec.nn.transformer import Transformer, TransformerBlock, check_blocks
 from diffrec.recommender import LrSchedule
 from diffrec.typing import Bool, Fidelity, Float, History, Int, Scores, Tensor
 
@@ -96,11 +96,9 @@ class MaskGR(CodedRecommender):
         check_sizes(2, max_history_length=max_history_length)
         schedule = (lr, weight_decay, warmup_steps, lr_schedule)
         super().__init__(num_items, max_history_length, codes, num_levels, codebook_size, *schedule)
-        check_sizes(embedding_size=embedding_size, num_blocks=num_blocks, num_heads=num_heads, feed_size=feed_size)
-        check_sizes(num_beams=num_beams)
-        check_numbers(low=0.0, high=1.0, dropout=dropout)
+        check_blocks(embedding_size, num_blocks, num_heads, dropout)
+        check_sizes(feed_size=feed_size, num_beams=num_beams)
         check_numbers(low=0.0, history_weight=history_weight)
-        check_heads(embedding_size, num_heads)
         self.masking = choose("masking", masking, get_args(Masking))
         self.order = choose("order", order, get_args(Order))
         self.original = choose("fidelity", fidelity, get_args(Fidelity)) == "original"
@@ -255,8 +253,7 @@ class MaskGR(CodedRecommender):
 
         memory: what `remember` gave, unless `reread`.
         """
-        offsets = 1 + self.item_codes.size * torch.arange(codes.shape[2], device=codes.device)
-        tokens, hidden = codes.clamp(min=0) + offsets, codes < 0
+        tokens, hidden = self.item_codes.tokens_of(codes.clamp(min=0)), codes < 0
         if self.reread:
             slots = pad(history, (0, 1)).repeat_interleave(codes.shape[1], dim=0)
             rows, last = torch.arange(len(slots), device=slots.device), (slots > 0).sum(1)

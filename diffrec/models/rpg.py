@@ -20,10 +20,10 @@ from torch.nn.functional import cross_entropy, log_softmax, normalize, silu
 from diffrec.coded_items import CodedRecommender
 from diffrec.data.batch import Batch
 from diffrec.diffusion.noise import RequestNoise
-from diffrec.errors import UsageError, check_numbers, check_sizes
+from diffrec.errors import check_numbers
 from diffrec.nn.dropout import Dropout
 from diffrec.nn.positions import PositionsFromEnd
-from diffrec.nn.transformer import CausalTransformer, check_heads, last_state
+from diffrec.nn.transformer import CausalTransformer, check_blocks, last_state
 from diffrec.recommender import LrSchedule
 from diffrec.typing import Float, History, Scores, Tensor
 
@@ -56,11 +56,8 @@ class RPG(CodedRecommender):
     ) -> None:
         schedule = (lr, weight_decay, warmup_steps, lr_schedule)
         super().__init__(num_items, max_history_length, codes, num_levels, codebook_size, *schedule)
-        check_sizes(embedding_size=embedding_size, num_blocks=num_blocks, num_heads=num_heads)
-        check_numbers(low=0.0, high=1.0, dropout=dropout)
-        check_heads(embedding_size, num_heads)
-        if not temperature > 0:
-            raise UsageError(f"temperature must be above 0, got {temperature}")
+        check_blocks(embedding_size, num_blocks, num_heads, dropout)
+        check_numbers(above=0.0, temperature=temperature)
         dim = embedding_size
         self.tokens = self.token_table(dim)
         self.position, self.dropout = PositionsFromEnd(max_history_length, dim), Dropout(dropout)

@@ -91,9 +91,7 @@ class RuleBridge(NextItemRecommender):
         check_sizes(least=0, num_draws=num_draws)
         check_numbers(low=0.0, high=1.0, dropout=dropout)
         check_numbers(low=0.0, regression=regression, rule_weight=rule_weight)
-        for name, value in {"late": late, "rule_floor": rule_floor, "rule_decay": rule_decay}.items():
-            if not 0 < value < float("inf"):
-                raise UsageError(f"{name} must be a positive number, got {value}")
+        check_numbers(above=0.0, late=late, rule_floor=rule_floor, rule_decay=rule_decay)
         if embedding_size < 4 or embedding_size % 2 or embedding_size % num_heads:
             wanted = "an even multiple of num_heads and at least 4"
             raise UsageError(f"embedding_size must be {wanted}, got {embedding_size} and {num_heads} heads")

@@ -17,20 +17,24 @@ negative may be an item of the user's own.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 
-from diffrec.errors import check_numbers, check_sizes
+from diffrec.errors import check_sizes
 from diffrec.next_item import NextItemRecommender
 from diffrec.nn.dropout import Dropout
 from diffrec.nn.positions import PositionsFromEnd
 from diffrec.nn.sampled_losses import binary_cross_entropy, sampled_softmax, uniform_negatives
-from diffrec.nn.transformer import CausalTransformer, PublishedTransformer, check_heads
+from diffrec.nn.transformer import CausalTransformer, PublishedTransformer, check_blocks
 from diffrec.spaces.embedding import EmbeddingSpace
 from diffrec.typing import Float, History, Int, Tensor
 
 
 class SASRec(NextItemRecommender):
     """A causal transformer over the history; the score is the inner product with the item table."""
+
+    blocks: ClassVar[type[CausalTransformer | PublishedTransformer]] = CausalTransformer
 
     def __init__(
         self,
@@ -44,12 +48,10 @@ class SASRec(NextItemRecommender):
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(num_items, max_history_length, lr, weight_decay)
-        check_sizes(embedding_size=embedding_size, num_blocks=num_blocks, num_heads=num_heads)
-        check_numbers(low=0.0, high=1.0, dropout=dropout)
-        check_heads(embedding_size, num_heads)
+        check_blocks(embedding_size, num_blocks, num_heads, dropout)
         self.items = EmbeddingSpace(num_items, embedding_size, init_std=0.02)
         self.position = PositionsFromEnd(max_history_length, embedding_size)
-        self.transformer = CausalTransformer(embedding_size, num_blocks, num_heads, dropout)
+        self.transformer = self.blocks(embedding_size, num_blocks, num_heads, dropout)
         self.dropout = Dropout(dropout)
 
     def states(self, history: History) -> Float[Tensor, "batch length dim"]:
@@ -83,8 +85,10 @@ class SASRecSS(SASRec):
         return sampled_softmax(*uniform_negatives(*self.compared(states), target - 1, self.num_negatives))
 
 
-class SASRecBCE(NextItemRecommender):
+class SASRecBCE(SASRec):
     """SASRec as published: blocks of its own form, each target against one negative."""
+
+    blocks = PublishedTransformer
 
     def __init__(
         self,
@@ -97,14 +101,9 @@ class SASRecBCE(NextItemRecommender):
         lr: float = 1e-3,
         weight_decay: float = 0.0,
     ) -> None:
-        super().__init__(num_items, max_history_length, lr, weight_decay)
-        check_sizes(embedding_size=embedding_size, num_blocks=num_blocks, num_heads=num_heads)
-        check_numbers(low=0.0, high=1.0, dropout=dropout)
-        check_heads(embedding_size, num_heads)
-        self.items = EmbeddingSpace(num_items, embedding_size, init_std=0.02)
-        self.position = PositionsFromEnd(max_history_length, embedding_size)
-        self.transformer = PublishedTransformer(embedding_size, num_blocks, num_heads, dropout)
-        self.dropout = Dropout(dropout)
+        super().__init__(
+            num_items, embedding_size, num_blocks, num_heads, max_history_length, dropout, lr, weight_decay
+        )
 
     def states(self, history: History) -> Float[Tensor, "batch length dim"]:
         """The state after every item."""

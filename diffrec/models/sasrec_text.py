@@ -13,12 +13,12 @@ from torch.nn.functional import embedding, pad
 
 from diffrec.data.ragged import Ragged
 from diffrec.diffusion.noise import RequestNoise
-from diffrec.errors import check_numbers, check_sizes
+from diffrec.errors import check_sizes
 from diffrec.next_item import NextItemRecommender
 from diffrec.nn.cross_entropy import cross_entropy_over_items
 from diffrec.nn.dropout import Dropout
 from diffrec.nn.positions import PositionsFromEnd
-from diffrec.nn.transformer import CausalTransformer, check_heads
+from diffrec.nn.transformer import CausalTransformer, check_blocks
 from diffrec.spaces.embedding import EmbeddingSpace
 from diffrec.tokenizers.collaborative import item_features
 from diffrec.typing import Float, History, Int, Scores, Tensor, Vectors
@@ -52,9 +52,8 @@ class SASRecText(NextItemRecommender):
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(num_items, max_history_length, lr, weight_decay)
-        check_sizes(vector_size=vector_size, embedding_size=embedding_size, num_blocks=num_blocks, num_heads=num_heads)
-        check_numbers(low=0.0, high=1.0, dropout=dropout)
-        check_heads(embedding_size, num_heads)
+        check_blocks(embedding_size, num_blocks, num_heads, dropout)
+        check_sizes(vector_size=vector_size)
         self.item_vectors, self.unmet_negatives = item_vectors, unmet_negatives
         self.register_buffer("met", torch.arange(num_items), persistent=False)  # columns of the logits of training
         self.register_buffer("vectors", torch.zeros(num_items, vector_size))

@@ -97,8 +97,7 @@ class TIGER(CodedRecommender):
 
     def logits(self, state: Float[Tensor, "*shape dim"], level: int) -> Float[Tensor, "*shape size"]:
         """Of the codes of one level."""
-        size = self.item_codes.size
-        return state @ self.tokens.weight[1 + level * size : 1 + (level + 1) * size].T
+        return state @ self.item_codes.of_level(self.tokens.weight, level).T
 
     def training_loss(self, batch: Batch) -> Float[Tensor, ""]:
         """The mean cross-entropy of the codes of the target, each behind those before it."""

@@ -30,8 +30,6 @@ from diffrec.nn.transformer import Transformer, TransformerBlock
 from diffrec.recommender import LrSchedule
 from diffrec.typing import Bool, Float, History, Int, Scores, Tensor
 
-_NO_CODE = -100  # what cross_entropy leaves out
-
 
 class TIGERDecoder(CodedRecommender):
     """A causal transformer that writes the codes of the next item behind those of the history.
@@ -97,8 +95,7 @@ class TIGERDecoder(CodedRecommender):
         """The mean cross-entropy of the codes of every item behind the first."""
         items = torch.cat([batch.history[:, :1], batch.target], dim=1)
         states = self.transformer(self.embedded(items, items > 0)).unflatten(1, (items.shape[1], -1))[:, 1:]
-        codes = self.item_codes.codes[(batch.target - 1).clamp(min=0)]
-        codes = codes.masked_fill((batch.target == 0)[..., None], _NO_CODE)
+        codes = self.item_codes.targets(batch.target)
         return cross_entropy(level_logits(states, self.tokens.weight).flatten(0, 2), codes.flatten())
 
     def beams(self, history: History) -> tuple[Int[Tensor, "batch found"], Float[Tensor, "batch found"]]:
@@ -112,8 +109,7 @@ class TIGERDecoder(CodedRecommender):
         def step(level: int, codes: Tensor, parents: Tensor) -> Tensor:
             rows = last if level == 0 else 1 + (level - 1) * size + codes
             state = writing.step(self.tokens(rows) + self.place[level] + self.position.weight[-1], parents)
-            table = self.tokens.weight[1 + level * size : 1 + (level + 1) * size]
-            return log_softmax(state @ table.T, dim=-1)
+            return log_softmax(state @ self.item_codes.of_level(self.tokens.weight, level).T, dim=-1)
 
         return beam_search(self.item_codes.trie, self.num_beams, len(history), step)
 

@@ -50,10 +50,10 @@ class _TakenAlike(Function):
 class RelativeBias(nn.Module):
     """position[query - key], and with times time[bucket], (batch or 1, length, length); for keys up to the query."""
 
-    def __init__(self, window: int, with_times: bool, init_std: float = 0.02) -> None:
+    def __init__(self, window: int, with_times: bool) -> None:
         super().__init__()
-        self.position = nn.Parameter(init_std * torch.randn(window))
-        self.time = nn.Parameter(init_std * torch.randn(_BUCKETS)) if with_times else None
+        self.position = nn.Parameter(0.02 * torch.randn(window))
+        self.time = nn.Parameter(0.02 * torch.randn(_BUCKETS)) if with_times else None
 
     def forward(self, length: int, buckets: Int[Tensor, "batch length length"] | None) -> Float[Tensor, "b q k"]:
         slots = torch.arange(length, device=self.position.device)

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 import torch
 
 from diffrec.errors import UsageError, check_sizes
+from diffrec.nn.derived import Derived
 from diffrec.nn.fitted_shape import FittedShape
 from diffrec.typing import Bool, Float, Int, Tensor
 
 Beams = Int[Tensor, "batch beams"]
+
+_NO_CODE = -100  # what `cross_entropy` leaves out
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +76,7 @@ class ItemCodes(FittedShape):
         check_sizes(num_items=num_items, levels=levels, size=size)
         self.levels, self.size = levels, size
         self.register_buffer("codes", torch.zeros(num_items, levels, dtype=torch.int64))
-        self._trie: tuple[tuple[object, ...], Trie] | None = None
+        self._trie: Derived[Trie] = Derived()
 
     def fill(self, codes: Int[Tensor, "items levels"]) -> None:
         """Take these codes; UsageError where they are not of these items, levels and size."""
@@ -85,19 +88,29 @@ class ItemCodes(FittedShape):
 
     def tokens(self, items: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape levels"]:
         """Rows of a table of tokens: 1 + level * size + code, and 0 for padding."""
-        offsets = 1 + self.size * torch.arange(self.levels, device=items.device)
-        return (self.codes[(items - 1).clamp(min=0)] + offsets) * (items > 0)[..., None]
+        return self.tokens_of(self.codes[(items - 1).clamp(min=0)]) * (items > 0)[..., None]
+
+    def tokens_of(self, codes: Int[Tensor, "*shape levels"]) -> Int[Tensor, "*shape levels"]:
+        """The same rows for codes of all levels."""
+        return 1 + self.size * torch.arange(self.levels, device=codes.device) + codes
+
+    def of_level(self, table: Float[Tensor, "padding_and_tokens dim"], level: int) -> Float[Tensor, "size dim"]:
+        """The rows of a table of tokens that belong to the codes of a level."""
+        return table[1 + level * self.size : 1 + (level + 1) * self.size]
+
+    def targets(self, items: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape levels"]:
+        """The codes, and for padding a number that `cross_entropy` leaves out."""
+        return self.codes[(items - 1).clamp(min=0)].masked_fill((items == 0)[..., None], _NO_CODE)
 
     @property
     def trie(self) -> Trie:
         """That of the codes as they are; it is made anew after they have changed."""
-        state = (self.codes.data_ptr(), self.codes._version, self.codes.device)
-        if self._trie is None or self._trie[0] != state:
-            if not 0 <= int(self.codes.min()) <= int(self.codes.max()) < self.size:
-                raise UsageError(f"codes must lie from 0 to below {self.size}")
-            with torch.inference_mode(False):  # it is used in training too
-                self._trie = (state, Trie.of(self.codes))
-        return self._trie[1]
+        return self._trie.of((self.codes,), self._made)
+
+    def _made(self) -> Trie:
+        if not 0 <= int(self.codes.min()) <= int(self.codes.max()) < self.size:
+            raise UsageError(f"codes must lie from 0 to below {self.size}")
+        return Trie.of(self.codes)
 
     def item_scores(
         self, leaves: Int[Tensor, "batch found"], scores: Float[Tensor, "batch found"]

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from diffrec.errors import UsageError
+from diffrec.errors import UsageError, check_numbers, check_sizes
 from diffrec.nn.dropout import Dropout
 from diffrec.typing import Bool, Float, Tensor
 
@@ -19,6 +19,13 @@ def check_heads(embedding_size: int, num_heads: int) -> None:
     """UsageError where the width cannot be shared out among the heads."""
     if embedding_size % num_heads:
         raise UsageError(f"embedding_size must be a multiple of num_heads, got {embedding_size} and {num_heads}")
+
+
+def check_blocks(embedding_size: int, num_blocks: int, num_heads: int, dropout: float) -> None:
+    """UsageError, by its name, for an argument of which no blocks can be made."""
+    check_sizes(embedding_size=embedding_size, num_blocks=num_blocks, num_heads=num_heads)
+    check_numbers(low=0.0, high=1.0, dropout=dropout)
+    check_heads(embedding_size, num_heads)
 
 
 def attention(
@@ -134,10 +141,8 @@ class CausalTransformer(Transformer):
 class PublishedTransformer(Transformer):
     """`PublishedBlock`s, then a norm."""
 
-    def __init__(self, dim: int, num_blocks: int, num_heads: int, dropout: float, init_std: float = 0.02) -> None:
-        super().__init__(
-            [PublishedBlock(dim, num_heads, dropout) for _ in range(num_blocks)], nn.LayerNorm(dim), init_std
-        )
+    def __init__(self, dim: int, num_blocks: int, num_heads: int, dropout: float) -> None:
+        super().__init__([PublishedBlock(dim, num_heads, dropout) for _ in range(num_blocks)], nn.LayerNorm(dim))
 
 
 def last_state(states: Slots, lengths: torch.Tensor) -> Float[Tensor, "batch dim"]:

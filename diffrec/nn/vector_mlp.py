@@ -10,6 +10,7 @@ from typing import cast
 import torch
 from torch import nn
 
+from diffrec.nn.derived import Derived
 from diffrec.nn.dropout import Dropout
 from diffrec.nn.time_embedding import cosine_sine
 from diffrec.nn.wide_linear import wide_linear
@@ -39,7 +40,7 @@ class VectorMLP(nn.Module):
         layers = [nn.Linear(a, b) for a, b in pairwise(sizes)]
         self.layers = nn.ModuleList(layers)
         self.dropout = Dropout(dropout)
-        self._products: tuple[tuple[int, ...], CatalogueProducts] | None = None
+        self._products: Derived[CatalogueProducts] = Derived()
         for layer in (self.time, *layers):
             nn.init.xavier_normal_(layer.weight)
             nn.init.normal_(layer.bias, std=0.001)
@@ -57,7 +58,7 @@ class VectorMLP(nn.Module):
     def forward(self, x_t: Float[Tensor, "batch dim"], t: Int[Tensor, "#batch"]) -> Float[Tensor, "batch dim"]:
         """t: (batch,), or (1,) where the whole batch is at one step."""
         if torch.is_grad_enabled():
-            self._products = None  # a fused optimiser is about to change the weights without raising `_version`
+            self._products.forget()  # the weights are about to change
         if self.normalise:
             x_t = nn.functional.normalize(x_t)
         time = self.time_vector(t).expand(len(x_t), -1)
@@ -81,14 +82,7 @@ class VectorMLP(nn.Module):
 
     def catalogue_products(self) -> CatalogueProducts:
         """Computed once per state of the weights, not once per call."""
-        version = tuple(number for parameter in self.parameters() for number in _version(parameter))
-        if self._products is None or self._products[0] != version:
-            self._products = (version, CatalogueProducts(self))
-        return self._products[1]
-
-
-def _version(parameter: Tensor) -> tuple[int, int]:
-    return parameter._version, parameter.data_ptr()
+        return self._products.of(self.parameters(), lambda: CatalogueProducts(self))
 
 
 class CatalogueProducts:
@@ -102,14 +96,13 @@ class CatalogueProducts:
     def __init__(self, network: VectorMLP) -> None:
         self._first, _ = network.first_weights()
         last = network.last
-        with torch.inference_mode(False), torch.no_grad():  # kept beyond a call, so no inference tensors
-            product = (self._first @ last.weight).T.contiguous()  # laid out as the loop multiplies it
-            bias = self._first @ last.bias - product.sum(0)
-            self.product = torch.cat([4 * product, 2 * bias[None]])
-            self.hidden = [
-                ((4 * layer.weight).T.contiguous(), 2 * (layer.bias - layer.weight.sum(1)))
-                for layer in cast("list[nn.Linear]", network.layers[1:-1])
-            ]
+        product = (self._first @ last.weight).T.contiguous()  # laid out as the loop multiplies it
+        bias = self._first @ last.bias - product.sum(0)
+        self.product = torch.cat([4 * product, 2 * bias[None]])
+        self.hidden = [
+            ((4 * layer.weight).T.contiguous(), 2 * (layer.bias - layer.weight.sum(1)))
+            for layer in cast("list[nn.Linear]", network.layers[1:-1])
+        ]
 
     @cached_property
     def noise_factor(self) -> Float[Tensor, "hidden hidden"]:

@@ -77,10 +77,10 @@ def fitted(name: str, data: InteractionDataModule, epochs: int = 2, validate: bo
     return model.eval()
 
 
-def requests(lengths: np.ndarray, highest: int = NUM_ITEMS) -> torch.Tensor:
+def requests(lengths: np.ndarray) -> torch.Tensor:
     """Users that training never met: random items, repeats included, right-padded."""
     rng = np.random.default_rng(7)
-    items = rng.integers(1, highest + 1, (len(lengths), int(lengths.max())))
+    items = rng.integers(1, NUM_ITEMS + 1, (len(lengths), int(lengths.max())))
     return torch.from_numpy(np.where(np.arange(items.shape[1]) < lengths[:, None], items, 0))
 
 

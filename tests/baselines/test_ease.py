@@ -78,5 +78,5 @@ def test_a_singular_matrix_is_an_error():
 
 
 def test_regularization_must_be_positive():
-    with pytest.raises(UsageError, match="regularization must be positive"):
+    with pytest.raises(UsageError, match="regularization must be a finite number above 0, got"):
         EASE(2, 0.0)

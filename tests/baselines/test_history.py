@@ -106,5 +106,5 @@ def test_keeping_another_matrix_forgets_the_first():
 
 @pytest.mark.parametrize("decay", [0.0, -0.5, 1.01])
 def test_decay_outside_its_range_is_refused(decay):
-    with pytest.raises(UsageError, match=r"decay must lie in \(0, 1\]"):
+    with pytest.raises(UsageError, match="decay must be a finite number above 0 up to 1, got"):
         ItemToItem(5, decay=decay)

@@ -53,7 +53,7 @@ def test_normalised_rules_and_scores_against_loops(closed_forms, normalisation):
 
 
 def test_a_window_shorter_than_a_sequence_and_an_empty_one(closed_forms):
-    with pytest.raises(UsageError, match="window must be at least 1, got 0"):
+    with pytest.raises(UsageError, match="window must be a whole number from 1, got 0"):
         SequentialRules(13, window=0)
     sequences = closed_forms.sequences.take(np.array([0]))
     assert count_rules(sequences.drop_last(100), 13, 10).nnz == 0

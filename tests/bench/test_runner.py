@@ -247,7 +247,7 @@ def test_a_cell_that_fails_is_recorded_and_the_others_go_on(suite_file, folders)
     assert names(outcomes, error=None) == ["synthetic popularity seed 0"]
     failed = [o for o in outcomes if o.error is not None]
     assert len(failed) == 2
-    assert "regularization must be positive, got -1.0" in (failed[0].error or "")
+    assert "regularization must be a finite number above 0, got -1.0" in (failed[0].error or "")
     log = folders.failures.read_text()
     assert "tiny synthetic markov seed 1" in log
     assert "Traceback" in log

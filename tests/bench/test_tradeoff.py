@@ -10,7 +10,7 @@ import torch
 from diffrec.baselines import Popularity
 from diffrec.bench.evaluate import evaluate
 from diffrec.bench.plots import tradeoff_chart
-from diffrec.bench.probes import Subject
+from diffrec.bench.subject import Subject
 from diffrec.bench.tradeoff import FLOW_SAMPLERS, SAMPLERS, Setting, frontier, own_setting, sampling, tradeoff
 from diffrec.data.protocol import get_protocol
 from diffrec.data.synthetic import synthetic

@@ -71,7 +71,7 @@ def test_a_failed_cell_makes_the_exit_code_1_and_the_others_go_on(bench, tmp_pat
     out, err = capsys.readouterr()
     assert "[1/2] synthetic popularity seed 0: FAILED: " in out
     assert "failed: synthetic popularity seed 0: " in err
-    assert "regularization must be positive, got 0.0" in err
+    assert "regularization must be a finite number above 0, got 0.0" in err
     assert f"1 of 2 failed; tracebacks are in {tmp_path / 'runs' / 'failures.log'}" in err
     assert seeds(tmp_path) == [("markov", 0)]
 

@@ -68,5 +68,5 @@ def test_it_beats_popularity_on_walks(ndcg, walks, popular):
 
 
 def test_mistakes_are_named():
-    with pytest.raises(UsageError, match="temperature must be above 0, got 0"):
+    with pytest.raises(UsageError, match="temperature must be a finite number above 0, got 0"):
         model(temperature=0.0)

@@ -58,5 +58,5 @@ def test_the_loss_is_that_of_the_scores_of_the_targets():
 
 
 def test_mistakes_are_named():
-    with pytest.raises(UsageError, match="temperature must be above 0, got 0"):
+    with pytest.raises(UsageError, match="temperature must be a finite number above 0, got 0"):
         model(temperature=0.0)
