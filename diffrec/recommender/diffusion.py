@@ -147,7 +147,9 @@ class DiffusionRecommender(Recommender):
         noisy = changed.get("stochastic", self.stochastic) and changed.get("eta", self.eta) != 0
         if changed.get("num_samples", 1) != 1 and not (noisy or self.start == "noise"):
             name = type(self).__name__
-            raise UsageError(f"{name} draws no noise as it is set, so samples are all the same; leave num_samples out")
+            raise UsageError(
+                f"{name} draws no noise as it is set, so samples are the same; DDPMScheduler or eta has noise"
+            )
         return changed
 
     def _scheduler_called(self, name: str, eta: float | None) -> dict[str, Any]:

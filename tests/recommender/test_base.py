@@ -227,7 +227,7 @@ def test_ddpm_and_ddim_are_a_choice():
         (DreamRec, {"num_samples": 0}, "num_samples must be a whole number from 1, got 0"),
         (DreamRec, {"scheduler": "DDPMScheduler", "eta": 0.0}, r"is DDIMScheduler with eta 1, got eta 0\.0"),
         (DreamRec, {"scheduler": "HeunDiscreteScheduler", "eta": 0.0}, "eta belongs to DDIM.*, got it with Heun"),
-        (DiffRec, {"num_samples": 2}, "DiffRec draws no noise as it is set, so samples are all the same"),
+        (DiffRec, {"num_samples": 2}, "DiffRec draws no noise as it is set, so samples are the same; DDPMScheduler"),
         (FMRec, {"eta": 0.0}, "FMRec has no eta, so leave it out; it has: num_inference_steps, scheduler, num_samples"),
         (FMRec, {"scheduler": "DDPMScheduler"}, "DDIMScheduler cannot be used: .*FlowMatchEulerDiscreteScheduler"),
         (partial(FMRec, fidelity="original"), {"scheduler": "FlowMatchHeunDiscreteScheduler"}, "has no scheduler"),
