@@ -6,7 +6,6 @@ They are asked after selection and choose nothing; to pick a number of steps, sa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -319,7 +318,7 @@ def steps(subject: Subject, grid: Sequence[int] | None = None) -> tuple[Steps, .
     for number in numbers:
         model.process.num_steps(number)
     cases = subject.split.test
-    with _taking(model, numbers[0]):
+    with model.sampling(num_inference_steps=numbers[0]):
         subject.evaluate(cases.take(np.arange(min(len(cases), subject.batch_size))))  # what is slow the first time
     return tuple(_point(subject, model, number, number == own) for number in numbers)
 
@@ -333,18 +332,9 @@ def _one_two_five(below: int) -> Iterator[int]:
 
 
 def _point(subject: Subject, model: DiffusionRecommender, number: int, chosen: bool) -> Steps:
-    with _taking(model, number):
+    with model.sampling(num_inference_steps=number):
         asked, calls = subject.evaluate(subject.split.test), model.denoiser_calls
     return Steps(number, chosen, calls, model.guidance_scale, asked.metrics, asked.ms_per_user)
-
-
-@contextmanager
-def _taking(model: DiffusionRecommender, num_inference_steps: int) -> Iterator[None]:
-    own, model.num_inference_steps = model.num_inference_steps, num_inference_steps
-    try:
-        yield
-    finally:
-        model.num_inference_steps = own
 
 
 PROBES: Mapping[str, Callable[[Subject], object]] = {

@@ -19,6 +19,7 @@ from diffrec.diffusion.gaussian import GaussianProcess
 from diffrec.diffusion.schedulers import with_settings
 from diffrec.errors import UsageError, check_numbers, check_sizes, choose
 from diffrec.recommender import DiffusionRecommender, Recommender
+from diffrec.recommender.sampling import restored
 
 STEPS = (1, 4, 16)  # beside the number that the model itself takes
 FEW_STEPS = (1, 2, 4, 8, 16)  # of a model with steps of its own, which takes few
@@ -249,8 +250,7 @@ def sampling(model: Recommender, setting: Setting) -> Iterator[None]:
     names = [name for name in ("num_inference_steps", "guidance_scale", "stochastic") if hasattr(model, name)]
     there = samplers_of(model)
     names += ["scheduler"] * bool(there) + ["eta"] * (there is SAMPLERS)
-    before = {name: getattr(model, name) for name in names}
-    try:
+    with restored(model, names):
         if (sampler := there.get(setting.sampler)) is not None and isinstance(model, DiffusionRecommender):
             assert model.scheduler is not None
             if type(model.scheduler).__name__ != sampler.scheduler:  # its own keeps its settings
@@ -262,6 +262,3 @@ def sampling(model: Recommender, setting: Setting) -> Iterator[None]:
             if value is not None:
                 setattr(model, name, value)
         yield
-    finally:
-        for name, value in before.items():
-            setattr(model, name, value)

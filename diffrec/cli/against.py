@@ -60,13 +60,12 @@ def _header(metric: str) -> tuple[str, ...]:
 
 
 def _tables(row: str, found: Found) -> None:
-    from rich.console import Console
     from rich.table import Table as Grid
     from rich.text import Text
 
-    from diffrec.cli.printable import printable
+    from diffrec.cli.printable import page_console, printable
 
-    console = Console(width=80, highlight=False)  # a narrow terminal breaks lines; rich would cut numbers
+    console = page_console()
     for first, metric, pairs in found:
         grid = Grid(box=None, padding=(0, 1, 0, 0), pad_edge=False)
         for number, name in enumerate(_header(metric)):

@@ -180,14 +180,13 @@ def _write(results: Sequence[Result], tables: Sequence[Table], folder: Path) -> 
 
 
 def _print_tables(tables: Sequence[Table]) -> None:
-    from rich.console import Console
     from rich.table import Table as Grid
     from rich.text import Text
 
     from diffrec.bench.render import LEGEND, caption, cells, header
-    from diffrec.cli.printable import printable
+    from diffrec.cli.printable import page_console, printable
 
-    console = Console(width=80, highlight=False)  # a narrow terminal breaks lines; rich would cut numbers
+    console = page_console()
     for table in tables:
         grid = Grid(box=None, padding=(0, 1, 0, 0), pad_edge=False)
         for number, name in enumerate(header(table)):

@@ -24,6 +24,13 @@ def table_console() -> Console:
     return Console(width=max(80, Console().width), highlight=False, emoji=False)
 
 
+def page_console() -> Console:
+    """80 columns whatever the terminal: a narrow terminal breaks lines, where rich would cut numbers."""
+    from rich.console import Console
+
+    return Console(width=80, highlight=False)
+
+
 def print_line(line: str) -> None:
     """One line on stdout, at once."""
     sys.stdout.write(f"{line}\n")

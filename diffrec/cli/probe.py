@@ -95,13 +95,12 @@ def _json(name: str, entry: Entry, report: Report) -> str:
 
 
 def _print_tables(name: str, report: Report) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    from diffrec.cli.printable import printable
+    from diffrec.cli.printable import page_console, printable
 
-    console = Console(width=80, highlight=False)  # a narrow terminal breaks lines; rich would cut numbers
+    console = page_console()
     about = f"{report.dataset}, {report.protocol}, {report.test_cases:,} test cases, seed {report.seed}"
     console.print(Text(printable(f"{name} · {about}"), style="bold"))
     console.print(Text("These are the test cases: good for understanding, not for choosing.\n", style="dim"))

@@ -108,14 +108,13 @@ def _tell(setting: Setting) -> None:
 
 
 def _print_table(result: Tradeoff) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from diffrec.bench.render import metric_name
-    from diffrec.cli.printable import printable
+    from diffrec.cli.printable import page_console, printable
 
-    console = Console(width=80, highlight=False)  # a narrow terminal breaks lines; rich would cut numbers
+    console = page_console()
     about = f"{result.dataset}, {result.protocol}, {result.cases:,} {result.split} cases, seed {result.seed}"
     console.print(Text(printable(f"{result.model} · {about}"), style="bold"))
     grid = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)

@@ -22,6 +22,7 @@ from diffrec.lists import Recommendations, last_items, right_padded, top_k
 from diffrec.metrics.functional import all_finite
 from diffrec.metrics.ranking import RankingMetrics
 from diffrec.recommender.histories import checked_items, numbers_of
+from diffrec.recommender.sampling import SamplingSettings
 from diffrec.typing import Float, History, Int, Scores, Tensor
 
 _SCORES_AT_ONCE = 1 << 26  # scores held by one chunk of `recommend`: 256 MiB of float32
@@ -42,7 +43,7 @@ def _remember_arguments(init: Callable[..., None]) -> Callable[..., None]:
     return remembering
 
 
-class Recommender(pl.LightningModule):
+class Recommender(SamplingSettings, pl.LightningModule):
     """A model that ranks all items for a history, for users seen in training or not.
 
     num_items: N, so that item numbers are 1..N; max_history_length: how many of the last items the
@@ -53,7 +54,6 @@ class Recommender(pl.LightningModule):
     """
 
     examples: ClassVar[Examples] = "next"
-    sampling_settings: ClassVar[tuple[str, ...]] = ()  # attributes that may change after training; an entry keeps them
     similar_lengths: ClassVar[bool] = False  # whether batches hold histories of similar length; "next" always do
     reads_times: ClassVar[bool] = False  # whether `score` takes `times`, (batch, length) seconds aligned with history
     taught: Callable[[Batch], Tensor] | None = None  # what training minimises instead of its own loss
@@ -113,24 +113,9 @@ class Recommender(pl.LightningModule):
         return None
 
     @property
-    def denoiser_calls(self) -> int:
-        """Network evaluations per request; 1 for anything that does not iterate."""
-        return 1
-
-    @property
-    def num_steps(self) -> int | None:
-        """How many steps a request takes as `num_inference_steps` is set, None where there are none to choose."""
-        return None
-
-    @property
     def cannot_start_from_another(self) -> str:
         """Why weights learnt on other data mean nothing to this model, "" where they do."""
         return ""
-
-    @property
-    def uses_noise(self) -> bool:
-        """Whether lists depend on `noise`, so that several draws of it differ."""
-        return False
 
     # what everybody gets
 
@@ -158,7 +143,7 @@ class Recommender(pl.LightningModule):
         Raises UsageError for what is no history and for settings that the model has not, NotFoundError for an unknown
         title or id, DiffrecError where scores are not finite.
         """
-        with self._sampling(num_inference_steps, guidance_scale):
+        with self.sampling(num_inference_steps=num_inference_steps, guidance_scale=guidance_scale):
             numbers = history if isinstance(history, Tensor) else numbers_of(history, self.vocabulary)
             return self._recommend(numbers, k, exclude_seen, exclude, noise, seed, times)
 
@@ -221,66 +206,6 @@ class Recommender(pl.LightningModule):
     def _repeated(self, count: int) -> Int[Tensor, " rows"]:
         """0..count-1, from the start again where a batch is smaller than `rows_at_least`."""
         return torch.arange(max(count, self.rows_at_least) if count else 0, device=self.device) % max(count, 1)
-
-    def set_sampling(
-        self,
-        *,
-        num_inference_steps: int | None = None,
-        guidance_scale: float | None = None,
-        scheduler: str | None = None,
-        eta: float | None = None,
-        num_samples: int | None = None,
-    ) -> None:
-        """Change how lists are generated from now on; what is None stays.
-
-        scheduler: the name of one of diffusers that fits the process, with its default settings; "DDPMScheduler" is
-        "DDIMScheduler" with eta 1. eta: of DDIM, from 0 (no noise on the way, diffusers' default) to 1 (the noise of
-        DDPM). num_samples: how many are generated for a request, whose scores are averaged. UsageError for what this
-        model has not or cannot take, NotFoundError for an unknown scheduler; nothing is changed then.
-        """
-        asked = {
-            "num_inference_steps": num_inference_steps,
-            "guidance_scale": guidance_scale,
-            "scheduler": scheduler,
-            "eta": eta,
-            "num_samples": num_samples,
-        }
-        asked = {name: value for name, value in asked.items() if value is not None}
-        if absent := [name for name in asked if name not in self.settings_that_may_change]:
-            there = ", ".join(self.settings_that_may_change) or "none"
-            raise UsageError(f"{type(self).__name__} has no {absent[0]}, so leave it out; it has: {there}")
-        changed = self._changed_by(asked)
-        before = {name: getattr(self, name) for name in changed}
-        try:
-            for name, value in changed.items():
-                setattr(self, name, value)
-            _ = self.denoiser_calls  # looks at all of them
-        except Exception:
-            for name, value in before.items():
-                setattr(self, name, value)
-            raise
-
-    @property
-    def settings_that_may_change(self) -> tuple[str, ...]:
-        """Those of `set_sampling` that this model has."""
-        those = ("num_inference_steps", "guidance_scale", "num_samples")
-        return tuple(name for name in self.sampling_settings if name in those)
-
-    def _changed_by(self, asked: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The attributes that these settings of `set_sampling` change, with their new values."""
-        return asked
-
-    @contextmanager
-    def _sampling(self, num_inference_steps: int | None, guidance_scale: float | None) -> Iterator[None]:
-        """`set_sampling` for the time of a block."""
-        asked = {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
-        before = {name: getattr(self, name, None) for name, value in asked.items() if value is not None}
-        self.set_sampling(num_inference_steps=num_inference_steps, guidance_scale=guidance_scale)
-        try:
-            yield
-        finally:
-            for name, value in before.items():
-                setattr(self, name, value)
 
     # Lightning
 

@@ -192,6 +192,15 @@ def test_a_scheduler_that_does_not_fit_changes_nothing():
     assert type(model.scheduler).__name__ == "HeunDiscreteScheduler"
 
 
+def test_all_that_a_scheduler_changes_is_back_after_a_block():
+    model = DiffRec(9, dims=(4,))
+    names = ("num_inference_steps", "scheduler", "eta", "stochastic")
+    before = [getattr(model, name) for name in names]
+    with model.sampling(scheduler="DDIMScheduler", eta=0.5, num_inference_steps=2):
+        assert (model.eta, model.stochastic, model.num_steps) == (0.5, True, 2)
+    assert [getattr(model, name) for name in names] == before
+
+
 def test_ddpm_and_ddim_are_a_choice():
     """On the same weights: the names of diffusers, with its usual eta, and eta between them."""
     torch.manual_seed(0)
