@@ -29,7 +29,13 @@ class CodedRecommender(StepRates, Recommender):
     codes: a name of `diffrec data tokenize`, or the path of a safetensors file, read when training starts; None:
     residual k-means of who had the items in training, the last code telling duplicates apart. They are kept with the
     model. lr, warmup_steps, lr_schedule: see `StepRates`.
+
+    num_beams: of models that write codes one after another, 0 for those that score every item; constrained: whether
+    beams go on to tuples of items only.
     """
+
+    num_beams: int = 0
+    constrained: bool = True
 
     def __init__(
         self,

@@ -32,7 +32,8 @@ class Evaluation:
     beyond_accuracy: `coverage@k`, `gini@k` and, with item counts, `novelty@k`, `popularity@k`;
     ranks: float32 mean ranks aligned with `cases.target` (NaN: a target listed again, inf: no candidate);
     top_items: (cases, largest cutoff) int32 item numbers, 0 where the candidates ran out;
-    values: name -> (cases,) float64, NaN without a target; seconds: scoring and ranking together.
+    told_apart: (cases,) how many of them score above the lowest score of the case, which all that a search did not find
+    share; values: name -> (cases,) float64, NaN without a target; seconds: scoring and ranking together.
     """
 
     metrics: Mapping[str, float]
@@ -42,6 +43,7 @@ class Evaluation:
     beyond_accuracy: Mapping[str, float]
     ranks: Ragged
     top_items: np.ndarray
+    told_apart: np.ndarray
     values: Mapping[str, np.ndarray]
     num_users: int
     batch_size: int
@@ -111,10 +113,14 @@ def per_user(evaluation: Evaluation, name: str) -> np.ndarray:
     return evaluation.values[choose("metric", name, evaluation.values)]
 
 
-def _rank(model: Recommender, batch: Batch, k: int, seed: int) -> tuple[TargetRanks, Int[Tensor, "batch k"]]:
+def _rank(
+    model: Recommender, batch: Batch, k: int, seed: int
+) -> tuple[TargetRanks, Int[Tensor, "batch k"], Int[Tensor, " batch"]]:
     assert batch.seen is not None
     scores = _scores(model, batch, seed)
-    return target_ranks(scores, batch.target, batch.seen), top_k(scores, batch.seen, k).items
+    best = top_k(scores, batch.seen, k)
+    told_apart = (best.scores > scores.amin(1, keepdim=True)).sum(1)
+    return target_ranks(scores, batch.target, batch.seen), best.items, told_apart
 
 
 def _ranks(model: Recommender, batch: Batch, seed: int) -> TargetRanks:
@@ -134,9 +140,13 @@ class _Record:
         self.mean, self.optimistic, self.pessimistic = (np.empty((len(self.names), len(cases))) for _ in range(3))
         self.ranks = np.empty(len(cases.target.values), dtype=np.float32)
         self.top_items = np.empty((len(cases), max(cutoffs)), dtype=np.int32)
+        self.told_apart = np.empty(len(cases), dtype=np.int64)
 
-    def add(self, rows: np.ndarray, ranks: TargetRanks, items: Int[Tensor, "batch k"]) -> None:
+    def add(
+        self, rows: np.ndarray, ranks: TargetRanks, items: Int[Tensor, "batch k"], told_apart: Int[Tensor, " batch"]
+    ) -> None:
         self.top_items[rows] = items.cpu().numpy()
+        self.told_apart[rows] = told_apart.cpu().numpy()
         self.mean[:, rows] = self._values(ranks.mean)
         self.optimistic[:, rows] = self._values(ranks.optimistic)
         self.pessimistic[:, rows] = self._values(ranks.pessimistic)
@@ -158,6 +168,7 @@ class _Record:
             beyond_accuracy=at_cutoffs(self.top_items, self.cutoffs, num_items, item_counts),
             ranks=Ragged(self.ranks, self.target.offsets),
             top_items=self.top_items,
+            told_apart=self.told_apart,
             values=dict(zip(self.names, self.mean, strict=True)),
             num_users=len(self.target),
             batch_size=batch_size,

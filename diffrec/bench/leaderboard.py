@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from diffrec.bench.comparison import Comparison, granted
-from diffrec.bench.result import Reported, Result, Role
+from diffrec.bench.result import BEAM_SHARES, Decoding, Reported, Result, Role
 from diffrec.bench.same_settings import same_settings
 from diffrec.errors import UsageError, choose
 from diffrec.paths import resource_dir
@@ -38,7 +38,8 @@ class Row:
 
     draws: of the sampling noise in each run; draw_spread: by metric, the standard deviation over draws as a mean
     over seeds, None for a single draw; reported: what papers say of this row on these data; device: `cpu`, or the
-    accelerators that its costs were measured on.
+    accelerators that its costs were measured on; num_beams, decoding: of models over semantic IDs, as in `Result`,
+    None for all others; of `decoding` the mean over those seeds that counted it.
     """
 
     model: str
@@ -54,6 +55,13 @@ class Row:
     parameters: int
     train_seconds: float
     device: str = "cpu"
+    num_beams: int | None = None
+    decoding: Decoding | None = None
+
+    def reaches(self, metric: str) -> bool:
+        """Whether a list is as long as the cutoff of a metric; one written by beams has `num_beams` items at most."""
+        cutoff = metric.partition("@")[2]
+        return self.num_beams is None or not cutoff or int(cutoff) <= self.num_beams
 
 
 @dataclass(frozen=True)
@@ -214,7 +222,22 @@ def _row(results: Sequence[Result]) -> Row:
         parameters=first.parameters,
         train_seconds=statistics.fmean(result.train_seconds for result in results),
         device=", ".join(sorted({result.device for result in results})),
+        num_beams=first.num_beams,
+        decoding=_decoding([result.decoding for result in results if result.decoding is not None]),
     )
+
+
+def _decoding(counted: Sequence[Decoding]) -> Decoding | None:
+    """The mean of what was counted of several seeds."""
+    if not counted:
+        return None
+    colliding = statistics.fmean(one.colliding for one in counted)
+    beams = [one.beams for one in counted if one.beams is not None]
+    if not beams:
+        return Decoding(colliding, None)
+    shares = {name: statistics.fmean(getattr(one, name) for one in beams) for name in BEAM_SHARES}
+    short = {cutoff: statistics.fmean(one.short[cutoff] for one in beams) for cutoff in beams[0].short}
+    return Decoding(colliding, replace(beams[0], **shares, short=short))
 
 
 def _draw_spread(results: Sequence[Result], names: Sequence[str]) -> dict[str, float] | None:

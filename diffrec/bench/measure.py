@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,12 @@ from diffrec.bench.provenance import (
     weights_sha256,
 )
 from diffrec.bench.ranks import UserRanks
-from diffrec.bench.result import Bounds, Result, Role, Selection
+from diffrec.bench.result import Beams, Bounds, Decoding, Result, Role, Selection
 from diffrec.bench.suite import Cell
+from diffrec.coded_items import CodedRecommender
 from diffrec.data.datamodule import EvaluationBatches
 from diffrec.errors import UsageError
+from diffrec.nn.item_codes import BeamCounts
 from diffrec.recommender import ClosedFormRecommender, DiffusionRecommender, Recommender, count_parameters
 from diffrec.training.build import Run
 from diffrec.training.fit import FitResult
@@ -49,9 +52,11 @@ def measure(
     size, counts = run.data.eval_batch_size, np.bincount(split.train.values, minlength=model.num_items + 1)[1:]
     valid = evaluate(model, split.valid, protocol.cutoffs, batch_size=size, seed=cell.seed)
     seeds = [seed_of(cell.seed, draw) for draw in range(cell.draws if model.uses_noise else 1)]
-    tests = [
-        evaluate(model, split.test, protocol.cutoffs, batch_size=size, seed=seed, item_counts=counts) for seed in seeds
-    ]
+    with model.item_codes.counting() if isinstance(model, CodedRecommender) else nullcontext() as beams:
+        tests = [
+            evaluate(model, split.test, protocol.cutoffs, batch_size=size, seed=seed, item_counts=counts)
+            for seed in seeds
+        ]
     result = Result(
         suite=cell.suite,
         suite_version=cell.suite_version,
@@ -89,6 +94,7 @@ def measure(
         device=device_name(model.device),
         processor=processor_name(),
         threads=torch.get_num_threads(),
+        decoding=_decoding(model, beams, tests, protocol.cutoffs) if isinstance(model, CodedRecommender) else None,
     )
     return result, UserRanks(split.test.key, tuple(test.ranks for test in tests))
 
@@ -114,6 +120,30 @@ def _selection(fitted: FitResult, model: Recommender) -> Selection:
         epoch=fitted.epoch,
         num_inference_steps=model.process.num_steps(model.num_inference_steps) if iterates else None,
         guidance_scale=float(model.guidance_scale) if iterates and model.takes_guidance else None,
+    )
+
+
+def _decoding(
+    model: CodedRecommender, counts: BeamCounts | None, tests: Sequence[Evaluation], cutoffs: Sequence[int]
+) -> Decoding:
+    """counts: of the beams of all `tests`."""
+    trie, several = model.item_codes.trie, model.item_codes.shared()
+    colliding = float(several[trie.leaf_of_item].float().mean())
+    if counts is None or not counts.requests:
+        return Decoding(colliding, None)
+    asked = counts.requests * model.num_beams
+    told_apart = np.concatenate([test.told_apart for test in tests])
+    return Decoding(
+        colliding,
+        Beams(
+            num_beams=model.num_beams,
+            constrained=model.constrained,
+            invalid=counts.invalid / asked,
+            repeated=counts.repeated / asked,
+            lost=1 - (counts.found + counts.repeated) / asked,
+            shared=counts.shared / asked,
+            short={str(cutoff): float((told_apart < cutoff).mean()) for cutoff in cutoffs},
+        ),
     )
 
 

@@ -10,6 +10,7 @@ from dataclasses import asdict
 
 from diffrec.bench.comparison import SHOWN
 from diffrec.bench.leaderboard import Row, Statistic, Table
+from diffrec.bench.result import Decoding
 
 COSTS = ("calls", "ms/user", "params", "train")
 _NAMES = {"ndcg": "NDCG", "recall": "Recall", "hit_rate": "Hit rate", "mrr": "MRR"}
@@ -23,7 +24,11 @@ LEGEND = (
 
 def header(table: Table) -> tuple[str, ...]:
     """The names of the columns."""
-    return ("model", "seeds", *map(metric_name, table.columns), *COSTS)
+    return ("model", "seeds", *map(metric_name, table.columns), *(["beams"] if _has_beams(table) else []), *COSTS)
+
+
+def _has_beams(table: Table) -> bool:
+    return any(row.num_beams for row in table.rows)
 
 
 def metric_name(metric: str) -> str:
@@ -46,7 +51,8 @@ def cells(row: Row, table: Table) -> tuple[str, ...]:
     return (
         shown_name(row, table) + ("°" if row.role == "training-free" else "") + ("★" if row.model in level else ""),
         str(len(row.seeds)),
-        *(accuracy(row.metrics[column]) for column in table.columns),
+        *(accuracy(row.metrics[column]) + ("" if row.reaches(column) else "†") for column in table.columns),
+        *([str(row.num_beams or "-")] if _has_beams(table) else []),
         str(row.denoiser_calls),
         _significant(row.ms_per_user) + ("" if row.device == "cpu" else "‡"),
         count(row.parameters),
@@ -60,7 +66,10 @@ def caption(table: Table) -> str:
     return (
         f"{table.test_users:,} test users, sorted for {table.headline}; data sha256 {table.dataset_sha256[:12]}, "
         f"suite version {table.suite_version}; measured on {' and '.join(table.machines)}."
-    ) + "".join(f"\n{line}" for line in (*_badges(table), *_reported(table), *([f"lacks: {lacks}"] if lacks else [])))
+    ) + "".join(
+        f"\n{line}"
+        for line in (*_badges(table), *_decoding(table), *_reported(table), *([f"lacks: {lacks}"] if lacks else []))
+    )
 
 
 def _badges(table: Table) -> list[str]:
@@ -69,6 +78,32 @@ def _badges(table: Table) -> list[str]:
         return []
     earned = {badge: [model for model, badges in table.badges.items() if badge in badges] for badge in SHOWN}
     return ["; ".join(f"{badge}: {', '.join(sorted(models)) or 'no row'}" for badge, models in earned.items())]
+
+
+def _decoding(table: Table) -> list[str]:
+    """What beams are, and one line for each row over semantic IDs of which it was counted where they ended."""
+    told = [
+        "beams: tuples of codes that are kept from code to code. A list has no more items from them: a metric "
+        "marked † has a cutoff above that, and is what it is at as many places as beams"
+    ]
+    for row in table.rows:
+        if row.decoding is not None:
+            told.append(f"codes of {row.model}: {'; '.join(_decoded(row.decoding))}")
+    return told[0 if _has_beams(table) else 1 :]
+
+
+def _decoded(decoding: Decoding) -> list[str]:
+    """What was counted of one row."""
+    words = [f"{decoding.colliding:.1%} of the items share their codes with another"]
+    if (beams := decoding.beams) is not None:
+        short = ", ".join(f"{share:.1%} of {cutoff} places" for cutoff, share in beams.short.items() if share)
+        words += [
+            f"of the beams {beams.invalid:.1%} are no item{' (by construction)' * beams.constrained}, "
+            f"{beams.repeated:.1%} end at the item of a better one, {beams.lost:.1%} end nowhere, "
+            f"{beams.shared:.1%} end at codes of several items",
+            f"lists with fewer items from beams than places: {short or 'none'}",
+        ]
+    return words
 
 
 def _reported(table: Table) -> list[str]:
@@ -156,6 +191,7 @@ def to_csv(tables: Sequence[Table]) -> str:
         "parameters",
         "train_seconds",
         "device",
+        "num_beams",
         *(c for m in metrics for c in (m, f"{m}_sd", f"{m}_draw_sd")),
     ]
     text = io.StringIO()
@@ -170,7 +206,6 @@ def _flat(table: Table, row: Row) -> dict[str, object]:
     values = {m: s.mean for m, s in row.metrics.items()} | {f"{m}_sd": s.spread for m, s in row.metrics.items()}
     names = {"suite": table.suite, "dataset": table.dataset, "protocol": table.protocol}
     values |= {f"{m}_draw_sd": (row.draw_spread or {}).get(m) for m in row.metrics}
-    plain = {
-        key: value for key, value in vars(row).items() if key not in ("metrics", "seeds", "draw_spread", "reported")
-    }
+    nested = ("metrics", "seeds", "draw_spread", "reported", "decoding")
+    plain = {key: value for key, value in vars(row).items() if key not in nested}
     return {**names, **plain, "seeds": len(row.seeds), **values}

@@ -23,6 +23,7 @@ SCHEMA_VERSION = 2
 _ROUNDING = 1e-12  # of a mean of numbers up to 1
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,95}")  # of suites, datasets and models: they become folders
 MAY_EXCEED_ONE = ("recall_capped", "ndcg")  # where true items tie with one another, see metrics/functional.py
+BEAM_SHARES = ("invalid", "repeated", "lost", "shared")
 TIMINGS = ("evaluate_seconds", "ms_per_user", "peak_memory_mib", "train_seconds")
 
 Role = Literal["model", "control", "training-free"]
@@ -67,6 +68,37 @@ class Reported:
 
 
 @dataclass(frozen=True)
+class Beams:
+    """What the beams of a model over semantic IDs ended at, over all test requests and draws.
+
+    num_beams: kept from code to code; constrained: only tuples of items are written, so that `invalid` is 0 by
+    construction. Shares of all beams that were asked for: invalid, at a tuple that no item has, which is taken for the
+    nearest; repeated, at the tuple of a better beam; lost, where fewer tuples went on than there are beams; shared,
+    at a tuple that several items have. short: by cutoff, the share of the lists that hold fewer items from beams than
+    that, for the places behind them are misses.
+    """
+
+    num_beams: int
+    constrained: bool
+    invalid: float
+    repeated: float
+    lost: float
+    shared: float
+    short: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How a model over semantic IDs came to its lists.
+
+    colliding: share of the items that share their tuple with another; beams: None where every item is scored.
+    """
+
+    colliding: float
+    beams: Beams | None
+
+
+@dataclass(frozen=True)
 class Result:
     """One run: trained, selected on validation, tested once.
 
@@ -81,6 +113,7 @@ class Result:
     say. denoiser_calls: network evaluations per request; ms_per_user: by batch size, median of several requests
     for ten items; peak_memory_mib: of the process (of the accelerator, where one is used) during the run, 0 where
     the system does not count it; processor: the model of the CPU, empty where the system does not tell.
+    decoding: of models over semantic IDs, None for all others and in records from before it was counted.
 
     Only the fields in `TIMINGS` differ between two runs of the same code on the same machine.
     """
@@ -121,6 +154,19 @@ class Result:
     device: str
     processor: str
     threads: int
+    decoding: Decoding | None = None
+
+    @property
+    def num_beams(self) -> int | None:
+        """How many beams wrote the lists, None where every item is scored; without `decoding` as configured."""
+        if self.decoding is not None:
+            return None if self.decoding.beams is None else self.decoding.beams.num_beams
+        stated: Tree = {}
+        for part in (self.config.get("model"), self.config.get("decoding")):
+            given = part.get("init_args", part) if isinstance(part, dict) else {}
+            stated |= given if isinstance(given, dict) else {}
+        beams = stated.get("num_beams")
+        return beams if type(beams) is int and not stated.get("exact") else None
 
     @property
     def repeatable(self) -> bool:
@@ -161,8 +207,9 @@ def write_result(result: Result, ranks: bytes, folder: Path) -> Path:
 
 
 def as_json(result: Result) -> Tree:
-    """The fields of a result as a JSON tree."""
-    return json.loads(json.dumps(asdict(result)))
+    """The fields of a result as a JSON tree; `decoding` where there is one, so that other records stay as they were."""
+    tree = json.loads(json.dumps(asdict(result)))
+    return tree if result.decoding is not None else {name: tree[name] for name in tree if name != "decoding"}
 
 
 def read_result(path: Path) -> Result:
@@ -243,6 +290,11 @@ def _check(result: Result, path: Path) -> None:
             raise IntegrityError(f"{path}: {name} is not the mean of its draws")
     if not result.bounds.pessimistic <= result.metrics[result.headline] <= result.bounds.optimistic:
         raise IntegrityError(f"{path}: {result.headline} lies outside its own bounds")
+    if result.decoding is not None:
+        beams = result.decoding.beams
+        shares = [*(getattr(beams, name) for name in BEAM_SHARES), *beams.short.values()] if beams else []
+        if not all(0 <= share <= 1 for share in (result.decoding.colliding, *shares)):
+            raise IntegrityError(f"{path}: the shares of decoding must lie in 0..1")
     if (result.control_of is not None) != (result.role == "control"):
         raise IntegrityError(f"{path}: role {result.role!r} does not go with control_of {result.control_of!r}")
 

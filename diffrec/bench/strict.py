@@ -42,6 +42,8 @@ class _Parser:
         origin, arguments = typing.get_origin(kind), typing.get_args(kind)
         if is_dataclass(kind):
             return self.fields(value, kind, place, path)
+        if origin is types.UnionType and value is not None and (inner := [a for a in arguments if is_dataclass(a)]):
+            return self.fields(value, inner[0], place, path)
         if origin is dict and isinstance(value, dict):
             return {name: self.value(item, arguments[1], _below(path, name)) for name, item in value.items()}
         if origin is tuple and isinstance(value, list):

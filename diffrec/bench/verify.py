@@ -32,7 +32,7 @@ LEVEL_OF: Mapping[str, int] = {
     **dict.fromkeys(("dataset", "dataset_sha256", "split_counts", "protocol", "headline", "role", "seed"), 1),
     **dict.fromkeys(("metrics", "draw_metrics", "bounds", "beyond_accuracy", "ranks_sha256", "config_sha256"), 1),
     **dict.fromkeys(("weights_sha256", "deviations", "validation", "parameters", "denoiser_calls", "selection"), 2),
-    **dict.fromkeys(("config", "epochs"), 3),
+    **dict.fromkeys(("config", "epochs", "decoding"), 3),
 }  # the level from which on a field of a record is recomputed; below it, it is only checked against other fields
 
 NOT_VERIFIED: Mapping[str, str] = {

@@ -203,7 +203,12 @@ class MaskGR(CodedRecommender):
         tuples = self.item_codes.codes.new_empty(trie.num_leaves, codes.shape[2])
         tuples[trie.leaf_of_item] = self.item_codes.codes
         leaves = projected(codes, tuples)
-        return self.item_codes.item_scores(leaves, without_repeats(leaves, scores))
+        kept = without_repeats(leaves, scores)
+        if (counts := self.item_codes.counts) is not None:
+            there = ~torch.isneginf(scores)
+            counts.repeated += int((there & torch.isneginf(kept)).sum())
+            counts.invalid += int((there & ~self.sets.are_items(codes)).sum())
+        return self.item_codes.item_scores(leaves, kept)
 
     def beams(self, history: History) -> tuple[Int[Tensor, "batch beams levels"], Float[Tensor, "batch beams"]]:
         """The codes of what comes next, best first, and their log-probabilities in the order that they were read in."""

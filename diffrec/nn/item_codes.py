@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -66,6 +67,22 @@ class Trie:
         return torch.where(there, below, 0), there
 
 
+@dataclass(eq=False)
+class BeamCounts:
+    """What the beams of some requests ended at, see `ItemCodes.counting`.
+
+    found: beams at a tuple of items that no better beam has; shared: those of them whose tuple several items have;
+    repeated: beams at the tuple of a better one; invalid: beams at a tuple of no item, which are taken for the tuple
+    nearest to theirs and so count as found or repeated too.
+    """
+
+    requests: int = 0
+    found: int = 0
+    shared: int = 0
+    repeated: int = 0
+    invalid: int = 0
+
+
 class ItemCodes(FittedShape):
     """`codes` (N, levels) of items 1..N, each from 0 to below `size`; every item has the same until `fill`."""
 
@@ -77,6 +94,7 @@ class ItemCodes(FittedShape):
         self.levels, self.size = levels, size
         self.register_buffer("codes", torch.zeros(num_items, levels, dtype=torch.int64))
         self._trie: Derived[Trie] = Derived()
+        self.counts: BeamCounts | None = None
 
     def fill(self, codes: Int[Tensor, "items levels"]) -> None:
         """Take these codes; UsageError where they are not of these items, levels and size."""
@@ -112,6 +130,19 @@ class ItemCodes(FittedShape):
             raise UsageError(f"codes must lie from 0 to below {self.size}")
         return Trie.of(self.codes)
 
+    @contextmanager
+    def counting(self) -> Iterator[BeamCounts]:
+        """Counts of the beams of all requests inside the block; all 0 of a model that writes no beams."""
+        self.counts = counts = BeamCounts()
+        try:
+            yield counts
+        finally:
+            self.counts = None
+
+    def shared(self) -> Bool[Tensor, " leaves"]:
+        """Which tuples several items have."""
+        return torch.bincount(self.trie.leaf_of_item, minlength=self.trie.num_leaves) > 1
+
     def item_scores(
         self, leaves: Int[Tensor, "batch found"], scores: Float[Tensor, "batch found"]
     ) -> Float[Tensor, "batch items"]:
@@ -119,6 +150,11 @@ class ItemCodes(FittedShape):
 
         leaves: tuples by number; a score of -inf says that there is none.
         """
+        if self.counts is not None:
+            there = ~torch.isneginf(scores)
+            self.counts.requests += len(scores)
+            self.counts.found += int(there.sum())
+            self.counts.shared += int((there & self.shared()[leaves]).sum())
         least = torch.where(torch.isneginf(scores), torch.inf, scores).amin(1, keepdim=True)
         floor = torch.where(torch.isposinf(least), 0.0, least) - 1
         of_leaf = floor.expand(-1, self.trie.num_leaves).clone()

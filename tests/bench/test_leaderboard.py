@@ -5,6 +5,7 @@ import io
 import json
 import random
 import statistics
+from dataclasses import replace
 
 import pytest
 
@@ -17,7 +18,7 @@ from diffrec.bench.leaderboard import (
     with_reasons,
 )
 from diffrec.bench.render import accuracy, caption, cells, count, duration, header, markdown, to_csv, to_json
-from diffrec.bench.result import Reported, read_results
+from diffrec.bench.result import Beams, Decoding, Reported, read_results
 from diffrec.cli.leaderboard import make_tables
 from diffrec.errors import NotFoundError, UsageError
 from diffrec.paths import resource_dir
@@ -196,6 +197,31 @@ def test_costs_of_an_accelerator_are_marked(board, result):
     assert "| 0.42 |" in lines["popularity°"]
     devices = {row["model"]: row["device"] for row in csv.DictReader(io.StringIO(to_csv([only])))}
     assert (devices["sasrec"], devices["popularity"]) == ("NVIDIA H100", "cpu")
+
+
+def test_beams_stand_beside_their_row_and_cutoffs_above_them_are_marked(board, result):
+    beams = Beams(10, True, invalid=0.0, repeated=0.0, lost=0.1, shared=0.2, short={"10": 0.25, "20": 1.0})
+    rows = [
+        result("tiger", 0.09, role="model", seed=seed, decoding=Decoding(0.5, replace(beams, lost=lost)))
+        for seed, lost in ((0, 0.1), (1, 0.3))
+    ]
+    old = result("maskgr", 0.08, role="model", config={"model": {"init_args": {"num_beams": 20}}})
+    (only,) = leaderboard([*board, *rows, old])
+    only = with_metrics(only, ["recall@10", "recall@20"])
+    shown = {row.model: dict(zip(header(only), cells(row, only), strict=True)) for row in only.rows}
+    assert {name: row["beams"] for name, row in shown.items() if row["beams"] != "-"} == {"tiger": "10", "maskgr": "20"}
+    assert (shown["tiger"]["Recall@10"][-1], shown["tiger"]["Recall@20"][-1]) == ("0", "†")
+    assert shown["maskgr"]["Recall@20"] == ".3200"
+    about, told = (line for line in caption(only).splitlines() if line.startswith(("beams", "codes")))
+    assert "† has a cutoff above" in about
+    assert told == (
+        "codes of tiger: 50.0% of the items share their codes with another; of the beams 0.0% are no item (by "
+        "construction), 0.0% end at the item of a better one, 20.0% end nowhere, 20.0% end at codes of several items; "
+        "lists with fewer items from beams than places: 25.0% of 10 places, 100.0% of 20 places"
+    )
+    beams_of = {row["model"]: row["num_beams"] for row in csv.DictReader(io.StringIO(to_csv([only])))}
+    assert (beams_of["tiger"], beams_of["ease"]) == ("10", "")
+    assert json.loads(to_json([only]))[0]["rows"][0]["decoding"]["beams"]["lost"] == pytest.approx(0.2)
 
 
 def test_names_cannot_leave_their_cell_of_the_markdown_table(board, result):

@@ -14,7 +14,9 @@ from diffrec.bench.ranks import ranks_of
 from diffrec.bench.result import (
     MAY_EXCEED_ONE,
     SCHEMA_VERSION,
+    Beams,
     Bounds,
+    Decoding,
     ranks_path,
     read_result,
     read_results,
@@ -60,6 +62,24 @@ def test_a_record_comes_back_as_it_was(result, put_result, tmp_path):
         assert path == tmp_path / result_path("quick", "ml-100k", original.model, original.seed)
         assert replace(read_result(path), ranks_sha256=None) == original
     assert [r.model for r in read_results(tmp_path)] == ["ease", "x-off"]
+
+
+BEAMS = Beams(20, True, invalid=0.0, repeated=0.0, lost=0.25, shared=0.125, short={"10": 0.0, "20": 0.5})
+
+
+def test_how_semantic_ids_were_decoded_is_a_field_that_other_records_lack(written, result, put_result, tmp_path):
+    assert "decoding" not in written[1]
+    stated = {"model": {"class_path": "x", "init_args": {"num_beams": 20}}}
+    assert result("tiger", config=stated).num_beams == 20  # in records from before
+    assert result("tiger", config={**stated, "decoding": {"num_beams": 50}}).num_beams == 50
+    assert result("maskgr", config={**stated, "decoding": {"exact": True}}).num_beams is None
+    for decoding in (Decoding(0.5, BEAMS), Decoding(0.5, None)):
+        path = put_result(result("tiger", decoding=decoding), tmp_path)
+        assert read_result(path).decoding == decoding
+        assert read_result(path).num_beams == (decoding.beams and 20)
+        assert not list(jsonschema.Draft202012Validator(schema()).iter_errors(json.loads(path.read_text())))
+    with pytest.raises(IntegrityError, match=r"the shares of decoding must lie in 0..1"):
+        put_result(result("tiger", decoding=Decoding(0.5, replace(BEAMS, lost=1.5))), tmp_path)
 
 
 def test_equal_results_give_equal_bytes(result, put_result, tmp_path):

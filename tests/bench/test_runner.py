@@ -285,6 +285,25 @@ def test_a_trained_model_comes_back_with_its_weights_and_curve(suite_file, folde
     assert control.config_sha256 != result.config_sha256
 
 
+def test_a_record_counts_where_beams_ended(suite_file, folders):
+    text = suite_file().read_text() + (
+        "  - {name: maskgr, configs: [model/maskgr], overrides: [--trainer.max_epochs=1, --model.num_levels=3,"
+        " --model.codebook_size=32, --model.embedding_size=8, --model.num_blocks=1, --model.num_heads=2,"
+        " --model.feed_size=8, --model.num_beams=6]}\n"
+    )
+    cell = {c.model.name: c for c in load_suite(suite_file(text)).cells()}["maskgr"]
+    trained = run_cell(cell, folders.runs)
+    decoding = trained.result.decoding
+    assert decoding is not None
+    assert decoding.beams is not None
+    beams = decoding.beams
+    assert (beams.num_beams, beams.constrained, beams.invalid, beams.repeated) == (6, True, 0.0, 0.0)
+    assert decoding.colliding == 0  # the last code tells duplicates apart
+    assert 0 <= beams.lost < 1
+    assert beams.short["5"] < beams.short["10"] == beams.short["20"] == 1.0
+    assert not list(training_findings(trained.result, trained_again(trained.result, folders.runs), exact=True))
+
+
 DECODED = """
   - {name: diffrec, configs: [model/diffrec], overrides: [--trainer.max_epochs=2, '--model.dims=[8]', --model.lr=1e-2]}
   - {name: twice, configs: [model/diffrec], control_of: diffrec, overrides: [--trainer.max_epochs=2,

@@ -125,6 +125,32 @@ def test_without_constraint_invalid_beams_become_the_nearest_item():
 
 
 @torch.no_grad()
+def test_beams_are_counted_where_they_end():
+    """Beside loops over beams; a model whose beams are constrained writes nothing invalid."""
+    made = model(constrained=False, num_beams=12)
+    codes, _ = made.beams(HISTORY)
+    found, invalid, several = 0, 0, 0
+    for row in codes.tolist():
+        ends = {max(TUPLES, key=lambda t: sum(map(int.__eq__, t, known))) for known in map(tuple, row)}
+        found, invalid = found + len(ends), invalid + sum(tuple(known) not in TUPLES for known in row)
+        several += sum(CODES.tolist().count(list(end)) > 1 for end in ends)
+    with made.item_codes.counting() as counts:
+        made.score(HISTORY)
+    made.score(HISTORY)  # outside, nothing is counted
+    assert (counts.requests, counts.found, counts.invalid) == (len(HISTORY), found, invalid)
+    assert counts.repeated == codes[..., 0].numel() - found > 0
+    assert counts.shared == several > 0
+    made = model(num_beams=64)
+    with made.item_codes.counting() as counts:
+        made.score(HISTORY)
+    assert (counts.found, counts.invalid, counts.repeated) == (len(HISTORY) * len(TUPLES), 0, 0)
+    exact = model(num_inference_steps=1, exact=True)
+    with exact.item_codes.counting() as none:
+        exact.score(HISTORY)
+    assert none.requests == 0
+
+
+@torch.no_grad()
 def test_the_loss_of_a_share_beside_a_loop():
     made, batch = model(), Batch(HISTORY, HISTORY[:, :0])
     tokens = made.item_codes.tokens(HISTORY)
