@@ -153,9 +153,9 @@ def test_every_model_has_a_row_on_movielens_100k():
     assert shown == {path.partition(":")[2] for path in {**MODELS, **BASELINES}.values()}
 
 
-def twin(name, control, tmp_path):
+def twin(name, control, tmp_path, words=()):
     """The model of a control on generated data, as it is measured."""
-    run = build([name, "data/synthetic"], controls([name])[control], tmp_path)
+    run = build([name, "data/synthetic"], [*words, *controls([name])[control]], tmp_path)
     return decoded(run.model, run.config)
 
 
@@ -177,6 +177,17 @@ def test_without_noise_the_network_sees_the_clean_state_once(name, tmp_path):
 def test_one_step_is_one_step(name, tmp_path):
     model = twin(name, "one-step", tmp_path)
     assert len(model.process.reverse_steps(model.num_inference_steps).timesteps) == 1
+
+
+@pytest.mark.parametrize("name", ["recipe/dreamrec-ml-100k", "recipe/preferdiff-original-beauty"])
+def test_with_the_conditioner_only_the_state_says_nothing_of_the_target(name, tmp_path):
+    """And the network is asked once, or once with the history and once without."""
+    model = twin(name, "conditioner-only", tmp_path, [*ON_SYNTHETIC, *NARROW])
+    x0, noise, t = torch.ones(2, 9), torch.zeros(2, 9), torch.zeros(2, dtype=torch.long)
+    assert model.start == "noise"
+    assert (model.process.corrupt(x0, t, noise).x_t <= 0.01).all()
+    assert model.process.num_train_timesteps == 1
+    assert model.denoiser_calls == 2
 
 
 def test_bspm_without_sharpening_only_blurs(tmp_path):
