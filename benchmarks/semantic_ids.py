@@ -1,13 +1,16 @@
 """The report cards of our tokenizers beside those of the codes that came with a dataset.
 
 diffrec data embed s3rec_beauty --encoder tf-idf --width 64 --as tf-idf-64
-python benchmarks/semantic_ids.py s3rec_beauty --text s3rec_beauty/tf-idf-64 --output benchmarks/semantic_ids.json
+python benchmarks/semantic_ids.py s3rec_beauty --output benchmarks/semantic_ids.json
+python benchmarks/semantic_ids.py s3rec_beauty --vectors s3rec_beauty/tf-idf-64 --methods residual-k-means \\
+    --output benchmarks/semantic_ids.json
 
-Ours are made of collaborative vectors and of vectors of texts, once for each seed, and the first seed again: the sha256
-of the codes says whether a seed decides them, and whether another gives others. `before` and `after` are report cards
-(`diffrec.tokenizers.tokens.report_card`) before and after duplicates are told apart, `lost` the squared error of the
-reconstruction as a share of the vectors' spread. Published codes came without their vectors: they have no `lost`, and
-no `before`, for they are as they are. Their levels are counted as of --size codes, like ours.
+Rows are added to the file while all else is as it was. Ours are made of collaborative vectors and of vectors of texts,
+once for each seed, and the first seed again: the sha256 of the codes says whether a seed decides them, and whether
+another gives others. `before` and `after` are report cards (`diffrec.tokenizers.tokens.report_card`) before and after
+duplicates are told apart, `lost` the squared error of the reconstruction as a share of the vectors' spread. Published
+codes came without their vectors: they have no `lost`, and no `before`, for they are as they are. Their levels are
+counted as of --size codes, like ours.
 """
 
 from __future__ import annotations
@@ -19,17 +22,19 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from diffrec.bench.provenance import code_version, processor_name
 from diffrec.data.sources import load_dataset
+from diffrec.errors import UsageError
 from diffrec.tokenizers.collisions import resolved
 from diffrec.tokenizers.k_means import Points
 from diffrec.tokenizers.rqvae import Training
 from diffrec.tokenizers.tokenize import COLLABORATIVE, Tokenizer, published_codes, vectors_of
-from diffrec.tokenizers.tokens import Codes, lost_share, report_card
+from diffrec.tokenizers.tokens import Codes, Tokens, lost_share, report_card
 
 METHODS, RESOLUTIONS = ("residual-k-means", "rq-vae", "opq"), ("extra", "sinkhorn")
 
@@ -44,18 +49,24 @@ def made(how: Tokenizer, vectors: Points) -> dict[str, object]:
     start = time.perf_counter()
     tokens = how.tokens(vectors)
     seconds = time.perf_counter() - start
-    ways = RESOLUTIONS if tokens.last_distances is not None else RESOLUTIONS[:1]
-    told_apart = {way: resolved(tokens, how.size, way) for way in ways}
     return {
         "sha256": sha256(tokens.codes),
         "before": report_card(tokens.codes, (how.size,) * how.levels),
-        "after": {way: report_card(codes, sizes) for way, (codes, sizes) in told_apart.items()},
+        "after": {way: told_apart(tokens, how.size, way) for way in RESOLUTIONS},
         "lost": None if tokens.reconstruction is None else lost_share(vectors, tokens.reconstruction),
         "seconds": seconds,
     }
 
 
-def ours(how: Tokenizer, vectors: Points, seeds: list[int]) -> dict[str, object]:
+def told_apart(tokens: Tokens, size: int, way: str) -> dict[str, object]:
+    """The report card after duplicates are told apart, or why they cannot be in this way."""
+    try:
+        return report_card(*resolved(tokens, size, way))
+    except UsageError as error:
+        return {"cannot": str(error)}
+
+
+def ours(how: Tokenizer, vectors: Points, seeds: list[int]) -> dict[str, Any]:
     """All seeds of a tokenizer, and whether the first gives the same codes again."""
     runs = {str(seed): made(replace(how, seed=seed), vectors) for seed in seeds}
     again = sha256(replace(how, seed=seeds[0]).tokens(vectors).codes)
@@ -77,31 +88,46 @@ def main() -> None:
     """Make, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset")
-    parser.add_argument("--text", help="vectors of 'diffrec data embed'; without them only collaborative ones")
+    parser.add_argument("--vectors", default=COLLABORATIVE, help="or those of 'diffrec data embed'; A,B for several")
+    parser.add_argument("--methods", default=",".join(METHODS), help="of 'diffrec data tokenize'")
     parser.add_argument("--levels", type=int, default=4)
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--epochs", type=int, default=20, help="of the RQ-VAE; 'diffrec data tokenize' has 500")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
-    source, rows = load_dataset(args.dataset), {}
-    about = {"dataset": args.dataset, "dataset_sha256": source.sha256, "levels": args.levels, "size": args.size,
-             "rq_vae_epochs": args.epochs, "code_version": code_version(), "torch": torch.__version__,
-             "processor": processor_name()}  # fmt: skip
+    source = load_dataset(args.dataset)
+    about: dict[str, Any] = {
+        "dataset": args.dataset,
+        "dataset_sha256": source.sha256,
+        "levels": args.levels,
+        "size": args.size,
+        "rq_vae_epochs": args.epochs,
+        "code_version": code_version(),
+        "torch": torch.__version__,
+        "processor": processor_name(),
+    }
     plain = Tokenizer(COLLABORATIVE, levels=args.levels, size=args.size, training=Training(args.epochs))
-    for origin in (COLLABORATIVE, *([args.text] if args.text else [])):
-        vectors, _ = vectors_of(source, replace(plain, vectors=origin))
-        for method in METHODS:
-            name = f"{method} of {origin}"
-            rows[name] = ours(replace(plain, vectors=origin, method=method), vectors, [*range(args.seeds)])
-            for seed, run in rows[name]["seeds"].items():
-                print(line(f"{name}, seed {seed}", run["before"], run["lost"]), flush=True)
-    published = {name: report_card(codes, (args.size,) * codes.shape[1])
-                 for name, codes in published_codes(args.dataset).items()}  # fmt: skip
-    for name, card in published.items():
+    about["published"] = {
+        name: report_card(codes, (args.size,) * codes.shape[1]) for name, codes in published_codes(args.dataset).items()
+    }
+    for name, card in about["published"].items():
         print(line(name, card, None))
-    result = {**about, "ours": rows, "published": published}
-    args.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    for origin in args.vectors.split(","):
+        vectors, _ = vectors_of(source, replace(plain, vectors=origin))
+        for method in args.methods.split(","):
+            name = f"{method} of {origin}"
+            row = ours(replace(plain, vectors=origin, method=method), vectors, [*range(args.seeds)])
+            for seed, run in row["seeds"].items():
+                print(line(f"{name}, seed {seed}", run["before"], run["lost"]), flush=True)
+            add(args.output, about, name, row)
+
+
+def add(path: Path, about: Mapping[str, object], name: str, row: object) -> None:
+    """Put a row into the file; of what was measured otherwise before nothing stays."""
+    there = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    rows = there.get("ours", {}) if {**about, "ours": None} == {**there, "ours": None} else {}
+    path.write_text(json.dumps({**about, "ours": {**rows, name: row}}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
