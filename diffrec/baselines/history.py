@@ -10,11 +10,14 @@ from torch.nn.functional import embedding_bag
 from diffrec.data.ragged import Ragged
 from diffrec.diffusion.noise import RequestNoise
 from diffrec.errors import check_numbers
+from diffrec.nn.memory import refuse_without_memory
 from diffrec.recommender import ClosedFormRecommender
 from diffrec.typing import Bool, Float, History, Scores
 
 # Adding up dense rows costs N per event, sparse rows their filled cells but ten times more for each.
 _DENSE_FROM = 1 / 8
+# Bytes of an entry of S in float64, with twice as much where parts are put together, and of what is kept for an item.
+_ENTRY, _ITEM = 3 * 12, 128
 
 
 def event_weights(history: History, decay: float) -> Float[torch.Tensor, "batch length"]:
@@ -89,6 +92,16 @@ class ItemToItem(ClosedFormRecommender):
         """A view of the CSR parts as they are now."""
         parts = tuple(part.cpu().numpy() for part in (self.values, self.indices, self.indptr))
         return sp.csr_array(parts, shape=(self.num_items, self.num_items))
+
+    def refuse_without_memory_for(self, entries: int, working: int, instead: str) -> None:
+        """UsageError, before S is worked out for `keep_sparse`, where it does not fit into the memory that is free.
+
+        entries: how many cells of S are filled at most; working: bytes needed besides; instead: what is advised.
+        """
+        cells = self.num_items**2
+        table = 4 * cells if entries > _DENSE_FROM * cells else 0
+        name = f"{type(self).__name__} on {self.num_items} items"
+        refuse_without_memory(name, _ENTRY * entries + _ITEM * self.num_items + table + working, instead)
 
     def keep_sparse(self, matrix: sp.csr_array) -> None:
         """Store S, as a table where more than an eighth of its cells are filled."""

@@ -14,6 +14,7 @@ from diffrec.baselines.history import last_occurrences, seen_matrix
 from diffrec.data.ragged import Ragged
 from diffrec.diffusion.noise import RequestNoise
 from diffrec.errors import DiffrecError, check_numbers, check_sizes
+from diffrec.nn.memory import refuse_without_memory
 from diffrec.recommender import ClosedFormRecommender, Recommender
 from diffrec.typing import Float, History, Int, Scores, Tensor
 
@@ -65,6 +66,8 @@ class IALS(ClosedFormRecommender):
         self.register_buffer("spectrum", torch.zeros(1))
 
     def solve(self, sequences: Ragged) -> None:
+        what = f"iALS on {len(sequences)} users and {self.num_items} items with {self.embedding_size} coordinates"
+        refuse_without_memory(what, self._needed(sequences), "use fewer coordinates")
         seen = seen_matrix(sequences, self.num_items)
         by_user, by_item = (Rows.of_matrix(matrix, self.device) for matrix in (seen, seen.T.tocsr()))
         draw = torch.randn(len(sequences), self.embedding_size, generator=torch.Generator().manual_seed(self.seed))
@@ -72,6 +75,15 @@ class IALS(ClosedFormRecommender):
         for _ in range(self.epochs - 1):
             items = self._step(by_item, self._step(by_user, items))
         self.items, self.spectrum = diagonal(items, self.alpha0)
+
+    def _needed(self, sequences: Ragged) -> int:
+        """Bytes at most: four times the vectors, the pairs from both sides, and one block of systems."""
+        longest = padded_lengths(torch.from_numpy(np.diff(sequences.offsets))).max() if len(sequences) else 0
+        often = np.bincount(sequences.values, minlength=2).max()
+        width = max(int(longest), 2 * int(often))
+        systems = _ELEMENTS + width * self.embedding_size + min(width, self.embedding_size) ** 2
+        vectors = (len(sequences) + self.num_items) * self.embedding_size
+        return 16 * (vectors + systems) + 40 * len(sequences.values)
 
     def score(self, history: History, *, noise: RequestNoise | None = None) -> Scores:
         rows = Rows.of_history(history)

@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from diffrec.baselines.history import ItemToItem, seen_matrix
-from diffrec.data.neighbours import item_products
+from diffrec.data.neighbours import bound_of_products, item_products
 from diffrec.data.ragged import Ragged
 from diffrec.errors import UsageError, choose
 
@@ -40,6 +40,9 @@ class ItemKNN(ItemToItem):
         self.shrink, self.neighbours, self.neighbours_of = shrink, neighbours, neighbours_of
 
     def solve(self, sequences: Ragged) -> None:
+        seen = sp.csr_array(seen_matrix(sequences, self.num_items), dtype=np.float64)
+        bounds = bound_of_products(seen.T.tocsr(), seen, self.neighbours)
+        self.refuse_without_memory_for(*bounds, "keep fewer neighbours, or use fewer items")
         similarity = cosine(sequences, self.num_items, self.shrink, self.neighbours)
         if self.neighbours is not None and self.neighbours_of == "candidate":
             similarity = similarity.T.tocsr()  # symmetric before entries of its rows were dropped

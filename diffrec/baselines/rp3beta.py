@@ -6,7 +6,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from diffrec.baselines.history import ItemToItem, seen_matrix
-from diffrec.data.neighbours import item_products
+from diffrec.data.neighbours import bound_of_products, item_products
 from diffrec.data.ragged import Ragged
 from diffrec.errors import check_numbers, check_sizes
 
@@ -44,4 +44,6 @@ class RP3beta(ItemToItem):
         to_item.data = (
             np.repeat(np.maximum(items, 1.0) ** -self.alpha, items) * (1.0 * users[to_item.indices]) ** -self.beta
         )
+        bounds = bound_of_products(to_user, to_item, self.neighbours)
+        self.refuse_without_memory_for(*bounds, "keep fewer neighbours, or use fewer items")
         self.keep_sparse(item_products(to_user, to_item, self.neighbours))

@@ -8,7 +8,7 @@ import scipy.sparse as sp
 
 from diffrec.baselines.history import ItemToItem, event_weights
 from diffrec.data.ragged import Ragged
-from diffrec.data.rules import count_rules
+from diffrec.data.rules import bound_of_rules, count_rules
 from diffrec.errors import check_sizes, choose
 from diffrec.typing import Float, History, Tensor
 
@@ -36,6 +36,8 @@ class SequentialRules(ItemToItem):
         self.normalisation: Normalisation = normalisation
 
     def solve(self, sequences: Ragged) -> None:
+        bounds = bound_of_rules(sequences, self.num_items, self.window)
+        self.refuse_without_memory_for(*bounds, "use fewer items" if self.window == 1 else "use a smaller window")
         rules = count_rules(sequences, self.num_items, self.window)
         self.keep_sparse(normalised(rules, self.normalisation))
 

@@ -9,6 +9,25 @@ import scipy.sparse as sp
 
 _CELLS = 1 << 24  # of a block of rows, filled or not
 _SORTED_BELOW = 1 / 8  # share of filled cells up to which sorting the entries is cheaper
+_MADE, _SORTED, _COMPARED = (
+    64,
+    48,
+    40,
+)  # bytes: of an entry of a block, where it is sorted, of a cell where all are seen
+
+
+def bound_of_products(left: sp.csr_array, right: sp.csr_array, count: int | None) -> tuple[int, int]:
+    """How many entries `item_products` gives at most, and how many bytes it needs at most to make them."""
+    num_items, links = len(left.indptr) - 1, left.copy()
+    links.data[:] = 1
+    filled = np.minimum(links @ np.diff(right.indptr).astype(np.float64), num_items)  # of each row of the product
+    height = min(max(1, _CELLS // num_items), num_items)
+    block, cells = np.add.reduceat(filled, np.arange(0, num_items, height)).max(), height * num_items
+    working = _MADE * block
+    if count is not None:
+        working += max(_SORTED * block, _COMPARED * cells if block > _SORTED_BELOW * cells else 0)
+        filled = np.minimum(filled, count)
+    return int(filled.sum()), int(working)
 
 
 def item_products(

@@ -7,6 +7,14 @@ import scipy.sparse as sp
 
 from diffrec.data.ragged import Ragged
 
+_EVENT = 80  # bytes that one distance needs for an event
+
+
+def bound_of_rules(sequences: Ragged, num_items: int, window: int) -> tuple[int, int]:
+    """How many entries `count_rules` gives at most, and how many bytes it needs at most beside three times those."""
+    often = np.bincount(sequences.values, minlength=num_items + 1)[1:]
+    return int(np.minimum(often * window, num_items).sum()), _EVENT * len(sequences.values)
+
 
 def count_rules(sequences: Ragged, num_items: int, window: int) -> sp.csr_array:
     """S (N, N) float64: pairs of events up to `window` apart, each worth one over its distance."""

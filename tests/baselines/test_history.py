@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
 
+from diffrec.baselines import ItemKNN, Markov, RP3beta, SequentialRules, item_knn, rp3beta, sequential_rules
 from diffrec.baselines.history import ItemToItem, event_weights, item_weights, last_occurrences
+from diffrec.data import neighbours
+from diffrec.data.ragged import Ragged
 from diffrec.errors import UsageError
+from diffrec.nn import memory
 
 HISTORY = torch.tensor([[3, 1, 3, 2, 0], [5, 5, 5, 5, 5], [0, 0, 0, 0, 0], [4, 0, 0, 0, 0]])
 
@@ -108,3 +114,34 @@ def test_keeping_another_matrix_forgets_the_first():
 def test_decay_outside_its_range_is_refused(decay):
     with pytest.raises(UsageError, match="decay must be a finite number above 0 up to 1, got"):
         ItemToItem(5, decay=decay)
+
+
+@pytest.mark.parametrize("cells", [1 << 24, 1 << 13], ids=["one-block", "blocks"])
+@pytest.mark.parametrize(
+    ("model", "rest"),
+    [
+        (ItemKNN(400), item_knn),
+        (ItemKNN(400, neighbours=20, neighbours_of="candidate"), item_knn),
+        (RP3beta(400, neighbours=20), rp3beta),
+        (SequentialRules(400, normalisation="cos"), sequential_rules),
+        (Markov(400), sequential_rules),
+    ],
+    ids=["item-knn", "nearest", "rp3beta", "sequential-rules", "markov"],
+)
+def test_memory_is_known_before_it_is_needed(model, rest, cells, monkeypatch):
+    """What is asked for is hardly more than what is used, and nothing is computed where one byte is missing."""
+    monkeypatch.setattr(neighbours, "_CELLS", cells)
+    values = np.random.default_rng(0).integers(1, 401, size=400 * 12).astype(np.int32)
+    sequences = Ragged.from_lengths(values, np.tile([4, 20], 200))
+    asked = []
+    monkeypatch.setattr(memory._log, "info", lambda message, what, needed: asked.append(needed * 1e9))
+    tracemalloc.start()
+    model.solve(sequences)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak <= asked[0] < 4 * peak
+    monkeypatch.setattr(memory, "available_memory", lambda: int(asked[0]) - 1)
+    for name in ("item_products", "count_rules"):
+        monkeypatch.setattr(rest, name, None, raising=False)
+    with pytest.raises(UsageError, match=rf"{type(model).__name__} on 400 items needs .* GB are free; .*use"):
+        model.solve(sequences)

@@ -10,6 +10,7 @@ from diffrec.baselines import ials
 from diffrec.baselines.ials import IALS, padded_lengths
 from diffrec.data.ragged import Ragged
 from diffrec.errors import DiffrecError, UsageError
+from diffrec.nn import memory
 
 SETTINGS = {"alpha0": 0.3, "regularization": 0.05, "nu": 0.7}
 
@@ -131,3 +132,10 @@ def test_a_system_that_float32_cannot_solve_is_an_error():
 def test_arguments_outside_their_range_are_refused(wrong):
     with pytest.raises(UsageError, match=next(iter(wrong))):
         IALS(5, **wrong)
+
+
+def test_too_many_coordinates_are_refused_before_anything_is_computed(sequences, monkeypatch):
+    monkeypatch.setattr(memory, "available_memory", lambda: 16 * 150 * 64)
+    monkeypatch.setattr(ials, "seen_matrix", None)
+    with pytest.raises(UsageError, match=r"iALS on 90 users and 60 items with 64 coordinates needs .* use fewer coord"):
+        IALS(60).solve(sequences)
