@@ -31,12 +31,12 @@ from diffrec.nn.conditioner import SlotConditioner
 from diffrec.nn.cross_entropy import cross_entropy_over_items
 from diffrec.nn.noisy_history import NoisyHistoryTransformer
 from diffrec.nn.transformer import check_heads
-from diffrec.recommender import DiffusionRecommender, EpochRates
+from diffrec.recommender import DiffusionRecommender, EpochDecay
 from diffrec.spaces.embedding import EmbeddingSpace
 from diffrec.typing import Fidelity, Float, Tensor
 
 
-class DiffuRec(EpochRates, DiffusionRecommender):
+class DiffuRec(EpochDecay, DiffusionRecommender):
     """A transformer over the history and a thousandth of the noised target, trained by cross-entropy (eqs. 16-25).
 
     lambda_mean, lambda_std: of the share of the target; embedding_dropout: of the items of the history; dropout: in
@@ -112,7 +112,3 @@ class DiffuRec(EpochRates, DiffusionRecommender):
         slots = self.conditioner.dropped(batch.history, self.space.encode)
         x0 = cast(GaussianProcess, self.process).predicted_x0(self.denoiser(noised.x_t, draw.t, slots), noised)
         return cross_entropy_over_items(x0, table[1:], target - 1)
-
-    def rate(self, epoch: int) -> float:
-        """A tenth after every `lr_decay_epochs`."""
-        return self.lr * 0.1 ** (epoch // self.lr_decay_epochs)

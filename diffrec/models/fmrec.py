@@ -38,7 +38,7 @@ from diffrec.nn.conditioner import SlotConditioner
 from diffrec.nn.cross_entropy import cross_entropy_over_items
 from diffrec.nn.noisy_history import NoisyHistoryTransformer
 from diffrec.nn.transformer import check_heads
-from diffrec.recommender import DiffusionRecommender, EpochRates
+from diffrec.recommender import DiffusionRecommender, EpochDecay
 from diffrec.spaces.embedding import EmbeddingSpace
 from diffrec.typing import Fidelity, Float, History, Tensor
 
@@ -46,7 +46,7 @@ _SHORTEST = 1e-3  # training never sees the last thousandth of the way
 _TOLD = 1 / _SHORTEST - 1  # the network is told 999 (1 - t)
 
 
-class FMRec(EpochRates, DiffusionRecommender):
+class FMRec(EpochDecay, DiffusionRecommender):
     """A rectified flow over item embeddings whose network tells where it ends (eqs. 9-17).
 
     lambda_mean, lambda_std: of the share of the state; embedding_dropout: of the items of the history; dropout: in the
@@ -127,10 +127,6 @@ class FMRec(EpochRates, DiffusionRecommender):
     def table(self) -> Float[Tensor, "rows dim"]:
         """The embeddings, row 0 being padding."""
         return cast(EmbeddingSpace, self.space).table.weight
-
-    def rate(self, epoch: int) -> float:
-        """A tenth after every `lr_decay_epochs`."""
-        return self.lr * 0.1 ** (epoch // self.lr_decay_epochs)
 
     def training_loss(self, batch: Batch) -> Float[Tensor, ""]:
         """Squared error and cross-entropy of the estimate of x0, and the decoder's error (eqs. 12-17)."""

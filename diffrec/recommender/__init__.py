@@ -3,11 +3,12 @@
 from diffrec.recommender.base import Recommender, count_parameters
 from diffrec.recommender.closed_form import ClosedFormRecommender
 from diffrec.recommender.diffusion import DiffusionRecommender, HistoryConditioner, Space
-from diffrec.recommender.learning_rates import EpochRates, LrSchedule, StepRates
+from diffrec.recommender.learning_rates import EpochDecay, EpochRates, LrSchedule, StepRates
 
 __all__ = [
     "ClosedFormRecommender",
     "DiffusionRecommender",
+    "EpochDecay",
     "EpochRates",
     "HistoryConditioner",
     "LrSchedule",

@@ -26,6 +26,16 @@ class EpochRates(pl.LightningModule):
                 group["lr"] = self.rate(self.current_epoch)
 
 
+class EpochDecay(EpochRates):
+    """The learning rate falls to a tenth after every `lr_decay_epochs`."""
+
+    lr: float
+    lr_decay_epochs: int
+
+    def rate(self, epoch: int) -> float:
+        return self.lr * 0.1 ** (epoch // self.lr_decay_epochs)
+
+
 class StepRates(pl.LightningModule):
     """A learning rate that rises to `lr` over `warmup_steps` and stays there, or falls from the first step on to 0.
 
