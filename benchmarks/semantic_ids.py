@@ -33,7 +33,7 @@ from diffrec.errors import UsageError
 from diffrec.tokenizers.collisions import resolved
 from diffrec.tokenizers.k_means import Points
 from diffrec.tokenizers.rqvae import Training
-from diffrec.tokenizers.tokenize import COLLABORATIVE, Tokenizer, published_codes, vectors_of
+from diffrec.tokenizers.tokenize import COLLABORATIVE, Tokenizer, published_codes, sizes_of, vectors_of
 from diffrec.tokenizers.tokens import Codes, Tokens, lost_share, report_card
 
 METHODS, RESOLUTIONS = ("residual-k-means", "rq-vae", "opq"), ("extra", "sinkhorn")
@@ -109,7 +109,8 @@ def main() -> None:
     }
     plain = Tokenizer(COLLABORATIVE, levels=args.levels, size=args.size, training=Training(args.epochs))
     about["published"] = {
-        name: report_card(codes, (args.size,) * codes.shape[1]) for name, codes in published_codes(args.dataset).items()
+        name: report_card(codes, [max(args.size, most) for most in sizes_of(codes)])
+        for name, codes in published_codes(args.dataset).items()
     }
     for name, card in about["published"].items():
         print(line(name, card, None))
