@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from diffrec.errors import UsageError, choose, is_whole
 
 Betas = NDArray[np.float64]
-Schedule = Literal["linear", "cosine", "exponential", "truncated_linear"]
-VarianceSchedule = Literal["linear_variance", "linear", "cosine", "exponential", "truncated_linear"]
+Schedule = Literal[
+    "linear", "cosine", "exponential", "truncated_linear", "sqrt", "truncated_cosine", "piecewise_linear", "binomial"
+]
+VarianceSchedule = Literal["linear_variance", Schedule]
 Grid = tuple[NDArray[np.int64], NDArray[np.int64]]  # the visited steps, rising, and what the network is told there
 
 
@@ -65,9 +67,42 @@ def truncated_linear(num_train_timesteps: int) -> Betas:
     return np.linspace(1e-4 * r + 0.01, end if end <= 1 else 1e-3 * r + 0.01, num_train_timesteps, dtype=np.float64)
 
 
+def sqrt(num_train_timesteps: int, offset: float = 1e-4, high: float = 0.999) -> Betas:
+    """alpha_bar(u) = 1 - sqrt(u + offset): noise comes fast and early (Li et al. 2022, appendix A); beta is capped."""
+    u = np.arange(num_train_timesteps + 1, dtype=np.float64) / num_train_timesteps
+    alpha_bar = 1 - np.sqrt(u + offset)
+    return np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], high)
+
+
+def truncated_cosine(num_train_timesteps: int, offset: float = 0.1) -> Betas:
+    """The squared cosine of u = t / T from t = 0 on: it starts with noise and stops before all is lost (DiffuRec)."""
+    u = np.arange(num_train_timesteps, dtype=np.float64) / num_train_timesteps
+    alpha_bar = np.cos((u + offset) / (1 + offset) * np.pi / 2) ** 2
+    return 1 - alpha_bar / np.concatenate([[1.0], alpha_bar[:-1]])
+
+
+def piecewise_linear(num_train_timesteps: int) -> Betas:
+    """beta falls from 1e-4 r + 0.01 to 1e-4 r in ten steps and rises to 0.02 r in the others, r = 1000 / T (DiffuRec).
+
+    Raises UsageError for T up to 20, where it would reach 1.
+    """
+    if num_train_timesteps <= 20:
+        raise UsageError(f"piecewise_linear needs more than 20 timesteps, got {num_train_timesteps}")
+    r = 1000 / num_train_timesteps
+    falling = np.linspace(1e-4 * r + 0.01, 1e-4 * r, 10, dtype=np.float64)
+    return np.concatenate([falling, np.linspace(1e-4 * r, 0.02 * r, num_train_timesteps - 10, dtype=np.float64)])
+
+
+def binomial(num_train_timesteps: int) -> Betas:
+    """beta_t = 1 / (T - t + 1): alpha_bar falls linearly (Sohl-Dickstein et al. 2015, for binary states)."""
+    return 1 / np.arange(num_train_timesteps + 1, 1, -1, dtype=np.float64)
+
+
 def betas_of(schedule: str, num_train_timesteps: int) -> Betas:
     """The schedules that only need a number of steps, by name; NotFoundError for any other."""
-    schedules = {"linear": linear, "cosine": cosine, "exponential": exponential, "truncated_linear": truncated_linear}
+    schedules = {"linear": linear, "cosine": cosine, "exponential": exponential, "truncated_linear": truncated_linear,
+                 "sqrt": sqrt, "truncated_cosine": truncated_cosine, "piecewise_linear": piecewise_linear,
+                 "binomial": binomial}  # fmt: skip
     return schedules[choose("schedule", schedule, schedules)](num_train_timesteps)
 
 

@@ -10,6 +10,7 @@ from diffrec.diffusion import schedules
 from diffrec.diffusion.gaussian import GaussianProcess
 from diffrec.diffusion.objectives import SNRWeightedError
 from diffrec.diffusion.sampler import sample
+from diffrec.errors import UsageError
 
 
 def released(golden, name):
@@ -20,6 +21,8 @@ def released(golden, name):
             betas = schedules.linear(steps, scale * low, scale * high)
         case "other.cosine":
             betas = schedules.cosine(steps, low=0.0, high=0.999)
+        case "other.binomial":
+            betas = schedules.binomial(steps)
         case _:
             return schedules.linear_variance(steps, scale, low, high, first)
     if first:
@@ -31,7 +34,7 @@ NAMES = [
     *(f"{model}.{data}" for model in ("DiffRec", "L-DiffRec") for data in
       ("amazon-book_clean", "yelp_clean", "ml-1m_clean", "amazon-book_noisy", "yelp_noisy", "ml-1m_noisy")),
     *(f"{model}.{data}" for model in ("T-DiffRec", "LT-DiffRec") for data in ("amazon-book_clean", "yelp_clean")),
-    "other.linear", "other.cosine", "other.linear_fixed",
+    "other.linear", "other.cosine", "other.linear_fixed", "other.binomial",
 ]  # fmt: skip
 
 
@@ -66,6 +69,7 @@ def test_tables_of_diffrec(golden, name):
         ("linear500", schedules.linear(500), 1e-6),
         ("cosine2000", schedules.cosine(2000), 1e-3),
         ("exp500", schedules.exponential(500), 6e-5),
+        ("sqrt100", schedules.sqrt(100), 1e-7),
     ],
 )
 def test_tables_of_dreamrec(golden, name, betas, tolerance):
@@ -73,6 +77,29 @@ def test_tables_of_dreamrec(golden, name, betas, tolerance):
     arrays = golden("dreamrec")
     np.testing.assert_allclose(betas, arrays[f"sched.{name}.betas"], atol=tolerance, rtol=0)
     np.testing.assert_allclose(np.cumprod(1 - betas), arrays[f"sched.{name}.alphas_cumprod"], rtol=0, atol=3e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "betas"),
+    [
+        ("linear", schedules.linear(32, 1e-4 * 1000 / 32, 0.02 * 1000 / 32)),
+        ("cosine", schedules.cosine(32, low=0.0, high=0.999)),
+        ("sqrt", schedules.betas_of("sqrt", 32)),
+        ("trunc_cos", schedules.betas_of("truncated_cosine", 32)),
+        ("pw_lin", schedules.betas_of("piecewise_linear", 32)),
+    ],
+)
+def test_other_tables_of_diffurec(golden, name, betas):
+    arrays = golden("diffurec")
+    np.testing.assert_allclose(betas, arrays[f"sched.{name}32.betas"], rtol=1e-12, atol=0)
+    np.testing.assert_allclose(np.cumprod(1 - betas), arrays[f"sched.{name}32.alphas_cumprod"], rtol=1e-12, atol=0)
+    GaussianProcess(betas)
+
+
+def test_a_piecewise_schedule_needs_room():
+    assert schedules.piecewise_linear(21).max() < 1
+    with pytest.raises(UsageError, match="more than 20 timesteps, got 20"):
+        schedules.betas_of("piecewise_linear", 20)
 
 
 def test_published_oracle_values():

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import textwrap
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 from pytorch_lightning.accelerators import MPSAccelerator
 
+from diffrec.diffusion.schedules import Schedule
 from diffrec.errors import NotFoundError, UsageError
 from diffrec.training.config import compose, controls, find_config, shipped_configs
 
@@ -40,6 +42,7 @@ def test_all_faults_are_reported_at_once_with_file_line_and_near_match(tmp_path,
     )
     with pytest.raises(UsageError) as caught:
         compose(["mine.yaml"])
+    schedules = ", ".join(map(repr, get_args(Schedule)))
     assert sorted(str(caught.value).splitlines()) == [
         "mine.yaml:10: key 'batchsize' is not an argument of diffrec.InteractionDataModule; did you mean 'batch_size'?",
         "mine.yaml:12: key 'max_epoch' is not an argument of pytorch_lightning.Trainer; did you mean 'max_epochs'?",
@@ -49,7 +52,7 @@ def test_all_faults_are_reported_at_once_with_file_line_and_near_match(tmp_path,
         "mine.yaml:1: key 'modle' is not one of seed_everything, model, data, trainer, decoding; did you mean 'model'?",
         "mine.yaml:5: key 'embeding_size' is not an argument of diffrec.models.DreamRec; "
         "did you mean 'embedding_size'?",
-        "mine.yaml:6: schedule must be one of 'linear', 'cosine', 'exponential', got 'lineer'; did you mean 'linear'?",
+        f"mine.yaml:6: schedule must be one of {schedules}, got 'lineer'; did you mean 'linear'?",
         "mine.yaml:7: dropout must be float, got [1]",
     ]
     assert "did you mean 'valid/ndcg@10'?" in str(caught.value)
