@@ -133,6 +133,7 @@ def test_what_another_command_is_at_comes_last_and_its_result_is_taken(suite, wo
         thread = threading.Thread(target=run_suite, args=(wanted, folders), kwargs=words)
         thread.start()
         until(lambda: "told" in str(list(folders.runs.rglob("log.txt"))))
+        until(lambda: any("is at it" in line for line in lines))  # its worker may start later than the other's
         assert not list(folders.runs.rglob("taken/*/log.txt"))
     thread.join()
     (waits,) = [line for line in lines if line.startswith(f"[1/2] synthetic taken seed 0: process {os.getpid()} on ")]

@@ -30,7 +30,7 @@ def dreamrec(**arguments) -> DreamRec:
 
 @pytest.fixture(scope="module")
 def histories():
-    return requests(np.arange(100) % 9, highest=500)
+    return requests(np.arange(100) % 9)
 
 
 @pytest.mark.parametrize("readout", READOUTS)
