@@ -13,7 +13,8 @@ from diffrec.baselines import BASELINES
 from diffrec.data.protocol import PROTOCOLS
 from diffrec.models import MODELS
 from diffrec.testing import ModelConformance
-from diffrec.testing.conformance import configuration, protocols_of
+from diffrec.testing.conformance import protocols_of
+from diffrec.testing.small_models import configuration
 
 REGISTRY = {**MODELS, **BASELINES}
 

@@ -19,7 +19,8 @@ from diffrec.errors import UsageError, check_sizes
 from diffrec.lists import Recommendations, right_padded
 from diffrec.recommender import Recommender
 from diffrec.recommender.base import evaluating
-from diffrec.typing import History, Int, Tensor
+from diffrec.recommender.histories import checked_items
+from diffrec.typing import Bool, History, Int, Tensor
 
 _MEMBERS = 39  # items a list has at least, below which faiss warns that its centre is badly placed
 _VISITED = 32  # lists of an inverted file, or candidates of a graph, that a search visits
@@ -56,11 +57,10 @@ class ItemIndex:
         check_sizes(k=k)
         if times is not None and self.model.reads_times:
             raise UsageError(f"{type(self.model).__name__} reads times, which no index passes on; leave them out")
-        k, history = min(k, self.num_items), right_padded(history)
-        noise = RequestNoise.from_history(history.to(self.model.device), seed)
+        k, history = min(k, self.num_items), right_padded(checked_items(history, self.num_items).to(self.model.device))
         with evaluating(self.model), torch.inference_mode():
-            query = self.model.checked_query(history.to(self.model.device), noise).float().cpu()
-        seen = history.cpu() if exclude_seen else history[:, :0].cpu()
+            query = self.model.checked_query(history, RequestNoise.from_history(history, seed)).float().cpu()
+        seen = (history if exclude_seen else history[:, :0]).cpu()
         found = torch.from_numpy(self._index.search(query.numpy(), min(k + seen.shape[1], self.num_items))[1])
         return _best(query, self.keys, found + 1, seen, k)
 
@@ -68,19 +68,28 @@ class ItemIndex:
         """Which share of the items of the exact lists is in those of the index, the mean over the requests."""
         exact = self.model.recommend(history, k, exclude_seen=exclude_seen, seed=seed).items.cpu()
         near = self.recommend(history, k, exclude_seen=exclude_seen, seed=seed).items
-        hits = ((exact[:, :, None] == near[:, None, :]).any(2) & (exact > 0)).sum(1)
+        hits = (_is_among(exact, near) & (exact > 0)).sum(1)
         return float((hits / (exact > 0).sum(1).clamp(min=1)).mean())
 
 
 def _best(query: Tensor, keys: Tensor, found: Int[Tensor, "batch found"], seen: History, k: int) -> Recommendations:
     """The k best of the items that were found, by the scores of the model; -1 + 1 = 0 where none was."""
-    out = (found == 0) | (found[:, :, None] == seen[:, None, :]).any(2)
+    out = (found == 0) | _is_among(found, seen)
     scores = torch.einsum("bw,bfw->bf", query, keys[(found - 1).clamp(min=0)]).masked_fill(out, -torch.inf)
     order = found.argsort(dim=1)  # equal scores go by item number
     found, scores = found.gather(1, order), scores.gather(1, order)
     best, place = scores.sort(dim=1, descending=True, stable=True)
     items = found.gather(1, place).masked_fill(torch.isneginf(best), 0)
     return Recommendations(items[:, :k], best[:, :k])
+
+
+def _is_among(items: Int[Tensor, "batch items"], others: Int[Tensor, "batch others"]) -> Bool[Tensor, "batch items"]:
+    """Which items of a row are in that row of `others`; by search, for histories may be thousands of items long."""
+    if not others.shape[1]:
+        return torch.zeros_like(items, dtype=torch.bool)
+    known = others.sort(dim=1).values
+    place = torch.searchsorted(known, items.contiguous()).clamp(max=known.shape[1] - 1)
+    return known.gather(1, place) == items
 
 
 def _built(kind: str, keys: Tensor, visited: int) -> Any:

@@ -20,7 +20,7 @@ from diffrec.errors import UsageError
 from diffrec.models import MODELS, DiffRec, DreamRec, LDiffRec, SASRec
 from diffrec.nn.artefacts import artefact_path, hash_of_texts, write_artefact
 from diffrec.nn.ridge import Ridge
-from diffrec.testing.conformance import built
+from diffrec.testing.small_models import built
 from diffrec.zoo.starting import carry, match_of, refuse_another_model, vectors_for
 
 OWN_USERS = ("bpr-mf", "fpmc", "lightgcn")  # a table of users stays behind
