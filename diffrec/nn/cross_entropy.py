@@ -59,10 +59,10 @@ class _ChunkedCrossEntropy(Function):
                 known = prior(here)
                 logits.addcmul_(known, weight)
             at_target = logits.gather(1, picked)
-            highest, where = logits.max(1, keepdim=True)
+            highest = logits.amax(1, keepdim=True)  # max would look for its place too, one item after the other
             slope = torch.softmax(logits, dim=1, out=logits)
             # the probability of the best item is at least 1 / items, so its logarithm is safe
-            total += (highest - slope.gather(1, where).log() - at_target).sum()
+            total += (highest - slope.amax(1, keepdim=True).log() - at_target).sum()
             slope.scatter_add_(1, picked, torch.full_like(at_target, -1.0))
             if known is not None:
                 grad_weight += torch.linalg.vecdot(slope, known).sum()
