@@ -11,7 +11,7 @@ from diffrec.cli.sampling import add_sampling_arguments, sampling_of
 from diffrec.errors import UsageError, check_sizes
 
 HELP = (
-    "serve a model over HTTP: POST /recommend, GET /health, GET /model. For one list: curl -H 'content-type: "
+    "serve a model over HTTP: POST /recommend, GET /health, GET /models. For one list: curl -H 'content-type: "
     'application/json\' -d \'{"history": ["Alien (1979)"], "k": 10}\' http://127.0.0.1:8000/recommend'
 )
 

@@ -1,4 +1,4 @@
-"""The HTTP service: POST /recommend, GET /health, GET /model, /openapi.json. Needs the extra `serve`."""
+"""The HTTP service: POST /recommend, GET /health, GET /models, /openapi.json. Needs the extra `serve`."""
 
 # No `from __future__ import annotations` here: FastAPI reads the annotations of functions inside functions.
 
@@ -26,7 +26,7 @@ from diffrec.recommender import Recommender, count_parameters
 _LOG = logging.getLogger("diffrec.serve")
 _LONGEST_TEXT = 1000  # of a title or an id
 _SEEN = 80  # characters of what was seen in an answer
-_PLACES = "POST /recommend, GET /health, GET /model, GET /openapi.json"
+_PLACES = "POST /recommend, GET /health, GET /models, GET /openapi.json"
 _FIELDS = ("history", "k", "seed", "include_seen", "num_inference_steps", "guidance_scale")
 Message = MutableMapping[str, Any]
 
@@ -88,7 +88,7 @@ class Health(BaseModel):
 
 
 class About(BaseModel):
-    """The model that is served. settings: what a request may change; limits: what it may ask for."""
+    """A model that is served. settings: what a request may change; limits: what it may ask for."""
 
     name: str
     model: str
@@ -146,15 +146,16 @@ def build_app(model: Recommender, name: str, limits: Limits | None = None) -> Fa
         """Whether requests are answered."""
         return Health(status="ok" if batcher.thread.is_alive() else "stopped", waiting=batcher.waiting.qsize())
 
-    @app.get("/model")
-    async def about() -> About:
-        """What is served."""
-        return About(
+    @app.get("/models")
+    async def about() -> list[About]:
+        """The models that are served: one."""
+        about = About(
             name=name, model=type(model).__name__, version=__version__, items=model.num_items,
             parameters=count_parameters(model), max_history_length=model.max_history_length,
             denoiser_calls=model.denoiser_calls, limits=asdict(limits),
             settings=[s for s in model.settings_that_may_change if s in _FIELDS],
         )  # fmt: skip
+        return [about]
 
     app.add_exception_handler(RequestValidationError, _unlike_the_schema)
     app.add_exception_handler(HTTPException, _of_http)

@@ -83,9 +83,9 @@ def test_a_list_ends_where_there_are_no_more_items(dreamrec):
     assert {row["id"] for row in told["recommendations"]} == {f"f{n}" for n in range(3, 31)}
 
 
-def test_health_and_model(client):
+def test_health_and_models(client):
     assert client.get("/health").json() == {"status": "ok", "waiting": 0}
-    told = client.get("/model").json()
+    [told] = client.get("/models").json()
     assert (told["name"], told["model"], told["items"], told["denoiser_calls"]) == (
         "dreamrec.films",
         "DreamRec",
@@ -161,7 +161,7 @@ def test_large_bodies_whether_their_length_is_told_or_not(client):
 
 
 def test_other_places_and_methods(client):
-    places = "there are POST /recommend, GET /health, GET /model, GET /openapi.json"
+    places = "there are POST /recommend, GET /health, GET /models, GET /openapi.json"
     assert client.get("/nothing").json() == {"detail": f"Not Found; {places}", "faults": []}
     told = client.get("/recommend")
     assert told.json()["detail"] == f"Method Not Allowed; {places}"

@@ -6,18 +6,16 @@ import subprocess
 import sys
 import textwrap
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
-import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffrec.errors import UsageError
+from diffrec.testing.fuzzing import BASES, any_configuration_is_read_or_refused, trees
 from diffrec.training.config import compose
 
-SMALL = ["model/sasrec", "data/synthetic"]
 _MODEL = "model:\n  class_path: diffrec.models.SASRec\n"
 _DATA = "data:\n  dataset: synthetic\n"
 
@@ -176,7 +174,7 @@ def test_hostile_files_are_refused_at_once_without_importing_anything(tmp_path):
 def test_what_needs_signatures_is_refused_before_anything_is_built(name, tmp_path):
     marker = tmp_path / "marker"
     path = write(tmp_path / "config.yaml", CHECKED[name], marker)
-    compose(SMALL)  # imports are done
+    compose(BASES)  # imports are done
     started = time.process_time()
     with pytest.raises(UsageError, match=r"config\.yaml:\d|no model is configured"):
         compose([path])
@@ -184,22 +182,7 @@ def test_what_needs_signatures_is_refused_before_anything_is_built(name, tmp_pat
     assert not marker.exists()
 
 
-words = st.sampled_from(
-    ["model", "data", "trainer", "class_path", "init_args", "callbacks", "logger", "lr", "dims", "monitor", "strategy",
-     "dataset", "plugins", "seed_everything", "max_epochs", "os.system", "diffrec.models.DiffRec", "auto", "",
-     "pytorch_lightning.callbacks.EarlyStopping", "valid/ndcg@10", "diffusers.DDIMScheduler", "synthetic"]
-)  # fmt: skip
-values = st.recursive(
-    st.none() | st.booleans() | st.integers(-3, 3) | st.floats(allow_nan=False) | words,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=4),
-    max_leaves=10,
-)
-
-
 @settings(max_examples=80, deadline=None)
-@given(st.dictionaries(words, values, max_size=4), st.sampled_from([*SMALL, "model/diffrec"]))
-def test_any_tree_is_accepted_or_refused_in_words(tmp_path_factory, tree, name):
-    path = tmp_path_factory.mktemp("fuzz") / "config.yaml"
-    path.write_text(yaml.safe_dump(tree))
-    with suppress(UsageError):
-        compose([*SMALL, name, path])
+@given(trees(), st.sampled_from([*BASES, "model/diffrec"]))
+def test_any_tree_is_accepted_or_refused_in_words(tmp_path_factory, tree, base):
+    any_configuration_is_read_or_refused(tree, base, tmp_path_factory.mktemp("fuzz") / "config.yaml")
