@@ -39,6 +39,7 @@ class TrainingBatches(TorchDataset[Batch]):
     item is a target; last: only the longest prefix;
     pairs: one example for every different item of a row: no history, the item as target;
     once: closed forms, which read the sequences themselves: a single empty batch.
+    target: (batch, length) for next, (batch, 0) for history, (1, 0) for once, else (batch, 1).
     The row is the `key` of every example. times: those of `sequences`, for batches that hold the times of their
     histories.
     """

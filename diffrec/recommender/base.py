@@ -97,7 +97,7 @@ class Recommender(SamplingSettings, pl.LightningModule):
         raise UsageError(f"{type(self).__name__} does not compare one vector of a history with one of each item")
 
     def training_loss(self, batch: Batch) -> Float[Tensor, ""]:
-        """The loss of one batch."""
+        """The loss of one batch, whose `target` has the shape that `examples` makes (`TrainingBatches`)."""
         raise NotImplementedError
 
     def prepare(self, sequences: Ragged) -> None:
