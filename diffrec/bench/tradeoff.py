@@ -16,7 +16,7 @@ from diffrec.bench.provenance import code_version, device_name
 from diffrec.bench.subject import Subject
 from diffrec.data.splits import Cases
 from diffrec.diffusion.gaussian import GaussianProcess
-from diffrec.diffusion.schedulers import with_settings
+from diffrec.diffusion.schedulers import renoises, with_settings
 from diffrec.errors import UsageError, check_numbers, check_sizes, choose
 from diffrec.recommender import DiffusionRecommender, Recommender
 from diffrec.recommender.sampling import restored
@@ -42,11 +42,14 @@ SAMPLERS: Mapping[str, Sampler] = {
     "euler": Sampler("EulerDiscreteScheduler"),
     "heun": Sampler("HeunDiscreteScheduler"),
     "posterior-mean": Sampler("DDIMScheduler", 1.0),
+    "lcm": Sampler("LCMScheduler", stochastic=True),
 }
 FLOW_SAMPLERS: Mapping[str, Sampler] = {
     "euler": Sampler("FlowMatchEulerDiscreteScheduler"),
     "heun": Sampler("FlowMatchHeunDiscreteScheduler"),
+    "lcm": Sampler("FlowMatchLCMScheduler", stochastic=True),
 }
+_ASKED_FOR = ("posterior-mean", "lcm")  # measured where they are named; the steps of "lcm" are for students
 AS_SET = "as set"  # the sampler of a model that has none of these
 
 
@@ -112,10 +115,10 @@ def tradeoff(
 ) -> Tradeoff:
     """Measure every sampler x number of steps x guidance scale, and the model as it is, on validation or test cases.
 
-    By default all samplers of `SAMPLERS` but the last, of a flow those of `FLOW_SAMPLERS`, `STEPS` and the model's own
-    number of them, and its own guidance scale beside 1; of a model with steps of its own `FEW_STEPS` up to the number
-    that it takes. max_cases: of all cases, evenly spread; None for all. The model is left as it was. Raises UsageError
-    for a model that takes no steps, NotFoundError for a sampler or metric that there is not.
+    By default all samplers of `SAMPLERS` but the last two, of a flow those of `FLOW_SAMPLERS` but the last, `STEPS` and
+    the model's own number of them, and its own guidance scale beside 1; of a model with steps of its own `FEW_STEPS` up
+    to the number that it takes. max_cases: of all cases, evenly spread; None for all. The model is left as it was.
+    Raises UsageError for a model that takes no steps, NotFoundError for a sampler or metric that there is not.
     """
     model = subject.model
     if model.num_steps is None:
@@ -158,7 +161,8 @@ def own_setting(model: Recommender) -> Setting:
     scheduler, eta = type(model.scheduler).__name__, 1.0
     if scheduler == "DDIMScheduler" and model.eta is not None:  # elsewhere steps draw no noise anyway
         eta = model.eta
-    way = Sampler(scheduler, eta, model.stochastic and scheduler == "DDIMScheduler" and eta > 0)
+    drawn = renoises(model.scheduler) or (scheduler == "DDIMScheduler" and eta > 0)
+    way = Sampler(scheduler, eta, model.stochastic and drawn)
     name = next((name for name, sampler in samplers_of(model).items() if sampler == way), AS_SET)
     return Setting(name, model.num_steps, float(model.guidance_scale) if model.takes_guidance else None)
 
@@ -200,7 +204,7 @@ def _settings(
         with sampling(model, replace(own, num_inference_steps=number)):
             _ = model.denoiser_calls  # refuses what cannot be
     scales = guidance_scales or ([None] if own.guidance_scale is None else [1.0, own.guidance_scale])
-    names = samplers or [name for name in there if name != "posterior-mean"] or [own.sampler]
+    names = samplers or [name for name in there if name not in _ASKED_FOR] or [own.sampler]
     grid = [Setting(*parts) for parts in itertools.product(names, sorted(set(numbers)), dict.fromkeys(scales))]
     return list(dict.fromkeys([own, *grid]))
 

@@ -17,8 +17,10 @@ from diffusers import DDIMScheduler
 from torch import nn
 
 from diffrec.diffusion.noise import RequestNoise
-from diffrec.diffusion.schedulers import GaussianScheduler, Scheduler, check_scheduler, check_steps
+from diffrec.diffusion.sampler import ReverseSteps
+from diffrec.diffusion.schedulers import GaussianScheduler, Scheduler, check_scheduler, check_steps, renoises
 from diffrec.diffusion.schedules import Betas, Grid, respaced, steps_of, trailing_grid
+from diffrec.diffusion.trajectory import RenoisedSteps, Trajectory
 from diffrec.errors import UsageError, choose
 from diffrec.typing import Float, Int, Tensor
 
@@ -170,11 +172,19 @@ class GaussianProcess(nn.Module):
         """A sample of N(0, I) for each request, of the given shape."""
         return noise.normal(math.prod(shape)).unflatten(1, shape)
 
-    def reverse_steps(self, num_inference_steps: int | None = None) -> SchedulerSteps:
+    def trajectory(self, num_inference_steps: int | None = None) -> Trajectory:
+        """The places of the grid of that many steps."""
+        steps = self.grid(self.num_train_timesteps, self.num_steps(num_inference_steps))
+        visited, told = (torch.from_numpy(each[::-1].copy()) for each in steps)
+        return Trajectory(told, self.signal.cpu()[visited], self.sigma.cpu()[visited], self.prediction_type)
+
+    def reverse_steps(self, num_inference_steps: int | None = None) -> ReverseSteps:
         """A fresh scheduler for one call (schedulers keep state), on the grid of that many steps.
 
         The grid becomes a process of its own (`schedules.respaced`), so steps are exact on every grid.
         """
+        if renoises(self.scheduler):
+            return RenoisedSteps(self.trajectory(num_inference_steps))
         visited, told = self.grid(self.num_train_timesteps, self.num_steps(num_inference_steps))
         num_steps = len(visited)
         check_steps(self.scheduler, num_steps)

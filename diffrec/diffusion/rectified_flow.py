@@ -18,8 +18,9 @@ from torch import nn
 
 from diffrec.diffusion.noise import RequestNoise
 from diffrec.diffusion.sampler import ReverseSteps, UnscaledSteps
-from diffrec.diffusion.schedulers import FLOW_SCHEDULERS, Scheduler, check_scheduler
-from diffrec.errors import check_sizes
+from diffrec.diffusion.schedulers import FLOW_SCHEDULERS, Scheduler, check_scheduler, renoises
+from diffrec.diffusion.trajectory import RenoisedSteps, Trajectory
+from diffrec.errors import UsageError, check_sizes
 from diffrec.typing import Float, Tensor
 
 _STEPS_OF_NONE = 1000  # what a number of steps that is not stated means
@@ -89,7 +90,8 @@ class RectifiedFlow(nn.Module):
     """x_t = (1 - t) x0 + t noise, for networks that tell x0.
 
     Any number of steps is exact: the grid is 1, (n - 1) / n, ... 1 / n. `scheduler` is a template, one of
-    `schedulers.FLOW_SCHEDULERS`: Euler asks the network once a step, Heun twice but for the last.
+    `schedulers.FLOW_SCHEDULERS`: Euler asks the network once a step, Heun twice but for the last; those of
+    LCM corrupt x0 anew, with noise of the request.
     fixed_start: the steps of FMRec's code instead; shortest: how far from the data they end, and from the noise begin.
     """
 
@@ -130,12 +132,22 @@ class RectifiedFlow(nn.Module):
         check_sizes(num_inference_steps=steps)
         return steps
 
+    def trajectory(self, num_inference_steps: int | None = None) -> Trajectory:
+        """The places of that many steps; UsageError where they are measured from the start."""
+        if self.fixed_start:
+            raise UsageError("steps that are measured from where the walk began do not follow one trajectory")
+        number = self.num_steps(num_inference_steps)
+        times = torch.arange(number, 0, -1, dtype=torch.float64) / number
+        return Trajectory(times.float(), 1 - times, times)
+
     def reverse_steps(self, num_inference_steps: int | None = None) -> ReverseSteps:
         """A fresh scheduler for one walk (schedulers keep state)."""
         number = self.num_steps(num_inference_steps)
         if self.fixed_start:
             share = (1 - self.shortest) / number
             return FixedStartSteps([1 - self.shortest - place * share for place in range(number)])
+        if renoises(self.scheduler):
+            return RenoisedSteps(self.trajectory(number))
         # the flow schedulers' own grid ends at 1 / num_train_timesteps, whatever the number of steps
         scheduler = self.scheduler.from_config(self.scheduler.config, num_train_timesteps=number)
         scheduler.set_timesteps(number)

@@ -13,7 +13,9 @@ from diffusers import (
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     FlowMatchHeunDiscreteScheduler,
+    FlowMatchLCMScheduler,
     HeunDiscreteScheduler,
+    LCMScheduler,
     LMSDiscreteScheduler,
     UniPCMultistepScheduler,
 )
@@ -55,13 +57,15 @@ SCHEDULERS: dict[str, Any] = {
         DPMSolverSinglestepScheduler,
         EulerDiscreteScheduler,
         HeunDiscreteScheduler,
+        LCMScheduler,
         LMSDiscreteScheduler,
         UniPCMultistepScheduler,
     )
 }
 
 FLOW_SCHEDULERS: dict[str, Any] = {
-    scheduler.__name__: scheduler for scheduler in (FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler)
+    scheduler.__name__: scheduler
+    for scheduler in (FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler, FlowMatchLCMScheduler)
 }
 _REFUSED = ("stochastic_sampling", "use_dynamic_shifting", "invert_sigmas")  # noise of the batch; grids of pictures
 
@@ -76,6 +80,12 @@ def check_scheduler(scheduler: Scheduler, allowed: Mapping[str, Any] = SCHEDULER
         )
     if refused := [setting for setting in _REFUSED if config.get(setting)]:
         raise UsageError(f"{name} cannot be used with {refused[0]}")
+
+
+def renoises(scheduler: object) -> bool:
+    """Whether it means the steps of a consistency model, which are `trajectory.RenoisedSteps`: those of diffusers draw
+    noise for the batch, and keep a share of x_t that belongs to the networks of pictures."""
+    return isinstance(scheduler, LCMScheduler | FlowMatchLCMScheduler)
 
 
 def check_steps(scheduler: Scheduler, num_inference_steps: int) -> None:

@@ -13,7 +13,7 @@ from diffrec.diffusion.gaussian import GaussianProcess
 from diffrec.diffusion.noise import RequestNoise
 from diffrec.diffusion.rectified_flow import RectifiedFlow
 from diffrec.diffusion.sampler import Denoise, DrawsNoise, Guided, Process, TakesCondition, sample
-from diffrec.diffusion.schedulers import FLOW_SCHEDULERS, SCHEDULERS, Scheduler, with_settings
+from diffrec.diffusion.schedulers import FLOW_SCHEDULERS, SCHEDULERS, Scheduler, renoises, with_settings
 from diffrec.diffusion.timesteps import TimestepSampler
 from diffrec.errors import UsageError, check_numbers, check_sizes, choose
 from diffrec.recommender.base import Recommender
@@ -45,6 +45,10 @@ class HistoryConditioner(Protocol):
     def __call__(self, history: History, embed: Callable[[Tensor], Tensor]) -> Tensor: ...
 
     def dropped(self, history: History, embed: Callable[[Tensor], Tensor]) -> Tensor: ...
+
+
+def _noisy(stochastic: bool, eta: float | None, scheduler: Scheduler | None) -> bool:
+    return stochastic and (eta != 0 or renoises(scheduler))
 
 
 class DiffusionRecommender(Recommender):
@@ -144,7 +148,9 @@ class DiffusionRecommender(Recommender):
             if steps != "DDIMScheduler":
                 raise UsageError(f"eta belongs to DDIMScheduler, got it with {steps}; leave it out or ask for that one")
             changed["stochastic"] = True  # as in diffusers, where eta alone says how much noise there is
-        noisy = changed.get("stochastic", self.stochastic) and changed.get("eta", self.eta) != 0
+        if renoises(changed.get("scheduler")):
+            changed["stochastic"] = True  # as diffusers has it
+        noisy = _noisy(*(changed.get(name, getattr(self, name)) for name in ("stochastic", "eta", "scheduler")))
         if changed.get("num_samples", 1) != 1 and not (noisy or self.start == "noise"):
             name = type(self).__name__
             raise UsageError(
@@ -190,7 +196,7 @@ class DiffusionRecommender(Recommender):
     @property
     def noisy_steps(self) -> bool:
         """Whether noise joins on the way to x_0."""
-        return self.stochastic and self.eta != 0
+        return _noisy(self.stochastic, self.eta, self.scheduler)
 
     def training_loss(self, batch: Batch) -> Float[Tensor, ""]:
         """Encode, corrupt, denoise, compare; one draw of t and noise per example."""

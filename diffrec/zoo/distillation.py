@@ -1,32 +1,39 @@
 """Few-step students of diffusion models: a network learns in one call where its teacher's walk of many ends.
 
-Luhman and Luhman, "Knowledge Distillation in Iterative Generative Models for Improved Sampling Speed", 2021, arXiv
-2101.02388; here for every step of a short walk, on the states that the student itself comes through.
+objective "walk": Luhman and Luhman, "Knowledge Distillation in Iterative Generative Models for Improved Sampling
+Speed", 2021, arXiv 2101.02388; here for every step of a short walk, on the states that the student comes through.
 
-Consistency distillation (Song et al., "Consistency Models", ICML 2023) asks for that at every t at once. DreamRec's one
-linear layer weighs x_t alike at all t, so it can be right at the few that are walked, not at all of them.
+objective "consistency": Song et al., "Consistency Models", ICML 2023, arXiv 2303.01469, algorithm 2: wherever on the
+way of its teacher, the student says what an average of itself says one step of the teacher further on, so nobody walks
+the whole way. Of a flow that is the average velocity from t to 0, (x_t - x_0) / t. DreamRec's one linear layer weighs
+x_t alike at all t: it can be right at the few t that a student walks, not at all of them, as is asked for here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast, get_args
 
 import torch
 import yaml
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from diffrec.data.batch import Batch
+from diffrec.diffusion.gaussian import GaussianProcess
 from diffrec.diffusion.noise import RequestNoise
+from diffrec.diffusion.rectified_flow import RectifiedFlow
 from diffrec.diffusion.sampler import sample
-from diffrec.errors import UsageError, check_sizes
+from diffrec.errors import UsageError, check_numbers, check_sizes, choose
 from diffrec.recommender import DiffusionRecommender, Recommender
+from diffrec.training.averaging import average_of
 from diffrec.training.checkpoint_io import load_weights, read_checkpoint
 from diffrec.training.resume import run_of
 from diffrec.typing import Float, History, Int, Tensor
 from diffrec.zoo.arguments import checked_arguments
 from diffrec.zoo.loading import load, model_class
+
+Objective = Literal["walk", "consistency"]
 
 
 def teacher_of(name: str) -> DiffusionRecommender:
@@ -63,16 +70,27 @@ class Distillation(Callback):
     teacher: see `teacher_of`. The student begins with its weights and keeps its table of items. It samples as the run
     is configured (num_inference_steps, guidance_scale); the teacher as it is kept, but for num_teacher_steps (None: its
     own number) and without noise on the way, which a student could only average over.
+    objective: what is learned, "walk" or "consistency", see above; for the latter the teacher takes steps of DDIM with
+    eta 0, of a flow those of Euler, and target_decay is the share of the average that a step keeps (0: no average).
     """
 
-    def __init__(self, teacher: str, num_teacher_steps: int | None = None) -> None:
+    def __init__(
+        self,
+        teacher: str,
+        num_teacher_steps: int | None = None,
+        objective: Objective = "walk",
+        target_decay: float = 0.95,
+    ) -> None:
         if num_teacher_steps is not None:
             check_sizes(num_teacher_steps=num_teacher_steps)
+        check_numbers(low=0.0, high=1.0, target_decay=target_decay)
         self.name, self.num_teacher_steps = teacher, num_teacher_steps
+        self.objective, self.target_decay = choose("objective", objective, get_args(Objective)), target_decay
         self.frozen: list[torch.nn.Parameter] = []
+        self.taught: Walks | Consistency | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """The weights of the teacher, and its walk as what is learned."""
+        """The weights of the teacher, and what is learned of it."""
         if stage != "fit":
             return
         teacher, student = teacher_of(self.name), cast(Recommender, pl_module)
@@ -89,17 +107,38 @@ class Distillation(Callback):
         self.frozen = [p for p in cast(torch.nn.Module, student.space).parameters() if p.requires_grad]
         for parameter in self.frozen:
             parameter.requires_grad_(False)
-        student.taught = Walks(teacher, student)
+        walks = self.objective == "walk"
+        self.taught = Walks(teacher, student) if walks else Consistency(teacher, student, self.target_decay)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """From here on, when whoever copies a model has done so: a copy needs no teacher."""
+        cast(Recommender, pl_module).taught = self.taught
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """What is learned has no noise in it, and dropout would add some."""
         pl_module.eval()
 
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        """The average follows."""
+        if isinstance(self.taught, Consistency):
+            self.taught.follow()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The average, with which a run goes on."""
+        average = self.taught.average if isinstance(self.taught, Consistency) else None
+        return {} if average is None else {"average": average.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if isinstance(self.taught, Consistency) and self.taught.average is not None:
+            self.taught.average.load_state_dict(state_dict["average"])
+
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """The student is a model like any other afterwards."""
         for parameter in self.frozen:
             parameter.requires_grad_(True)
-        self.frozen = []
+        self.frozen, self.taught = [], None
         cast(Recommender, pl_module).taught = None
 
 
@@ -133,6 +172,61 @@ class Walks:
         teacher = self.teacher.to(x.device)
         denoise = teacher.denoiser_for(history, noise)
         return sample(denoise, teacher.process, x, num_inference_steps=teacher.num_inference_steps)
+
+
+class Consistency:
+    """The loss of a batch: how far what the student says at a place of the teacher's way is from what its average says
+    one step of the teacher further on.
+
+    average: of the student, see `average_of`; None with a decay of 0, and then the student is asked.
+    """
+
+    def __init__(self, teacher: DiffusionRecommender, student: DiffusionRecommender, decay: float) -> None:
+        self.teacher, self.student = teacher, student
+        self.average = average_of(student, decay).eval().requires_grad_(False) if decay else None
+        if not isinstance(teacher.process, GaussianProcess | RectifiedFlow):
+            raise UsageError(f"a {type(teacher).__name__} goes another way than a Gaussian process or a rectified flow")
+        self.way = teacher.process.trajectory(teacher.num_inference_steps)
+
+    def follow(self) -> None:
+        """A step of the average."""
+        if self.average is not None:
+            self.average.update_parameters(self.student)
+
+    def __call__(self, batch: Batch) -> Float[Tensor, ""]:
+        """The mean over requests and coordinates; every request is at a place of its own."""
+        noise = RequestNoise(_random_state(batch.history))
+        place = torch.randint(self.way.num_steps, (len(batch.history),), device=batch.history.device)
+        x = self.states(batch, place, noise)
+        denoise = self.student.denoiser_for(batch.history, RequestNoise(noise.state, noise.draws))
+        return (denoise(x, self.way.told(place)) - self.further_on(batch.history, x, place, noise)).square().mean()
+
+    @torch.no_grad()
+    def states(self, batch: Batch, place: Int[Tensor, " batch"], noise: RequestNoise) -> Float[Tensor, "batch dim"]:
+        """The prior at the noisiest place, where walks start; elsewhere the last target, corrupted."""
+        x0 = self.student.space.encode(_last_target(batch))
+        drawn = self.student.process.prior(self.student.space.shape, noise)
+        return torch.where(place[:, None] == 0, drawn, self.way.noised(x0, drawn, place))
+
+    @torch.no_grad()
+    def further_on(
+        self, history: History, x: Float[Tensor, "batch dim"], place: Int[Tensor, " batch"], noise: RequestNoise
+    ) -> Float[Tensor, "batch dim"]:
+        """What the average says of where the teacher's step from x leads; x_0 itself behind the last step."""
+        teacher, asked = self.teacher.to(x.device), self.student
+        if self.average is not None:
+            asked = cast(DiffusionRecommender, self.average.to(x.device).module)
+        output = teacher.denoiser_for(history, RequestNoise(noise.state, noise.draws))(x, self.way.told(place))
+        x0, nearer = self.way.step(output, x, place)
+        last = place == self.way.num_steps - 1
+        denoise = asked.denoiser_for(history, RequestNoise(noise.state, noise.draws))
+        return torch.where(last[:, None], x0, denoise(nearer, self.way.told(torch.where(last, place, place + 1))))
+
+
+def _last_target(batch: Batch) -> Int[Tensor, " batch"]:
+    """What followed the history, where there is a target for every slot of it."""
+    last = (batch.target > 0).sum(1, keepdim=True).clamp(min=1) - 1
+    return batch.target.gather(1, last)[:, 0]
 
 
 def _random_state(history: History) -> Int[Tensor, " batch"]:

@@ -223,6 +223,10 @@ def test_ddpm_and_ddim_are_a_choice():
     model = DiffRec(9, dims=(4,), noise_scale=0.5, noise_min=0.1, noise_max=0.9).eval()
     as_released = model.recommend(history).scores
     assert not model.uses_noise
+    model.set_sampling(scheduler="LCMScheduler", num_samples=2)
+    assert model.uses_noise
+    model.set_sampling(scheduler="DDIMScheduler", num_samples=1)
+    assert not model.uses_noise
     model.set_sampling(scheduler="DDPMScheduler", num_samples=2)
     assert model.uses_noise
     assert not torch.equal(model.recommend(history).scores, as_released)

@@ -1,4 +1,6 @@
-"""Students: what they begin with, what they learn, what stays the teacher's, and who cannot teach."""
+"""Students: what they begin with, what they learn, what stays the teacher's, and who cannot teach.
+
+What consistency means is tested where the teacher's way is known, in test_consistency.py."""
 
 from __future__ import annotations
 
@@ -43,11 +45,11 @@ def entry(dataset, tmp_path):
     return lambda model: str(save(model, tmp_path / type(model).__name__, dataset=dataset))
 
 
-def taught(student, teacher, data, epochs=1):
+def taught(student, teacher, data, epochs=1, **settings):
     """The student after some epochs."""
     trainer = pl.Trainer(
         max_epochs=epochs, limit_val_batches=0, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, accelerator="cpu", callbacks=[Distillation(teacher)],
+        enable_model_summary=False, accelerator="cpu", callbacks=[Distillation(teacher, **settings)],
     )  # fmt: skip
     trainer.fit(student.train(), datamodule=data)
     return student.eval()
@@ -75,8 +77,12 @@ def distance(student, teacher):
     return float((generated(student) - ends).square().mean() / ends.var(0).mean())
 
 
-@pytest.mark.parametrize(("name", "steps"), [*((name, 1) for name in FAMILY), ("dreamrec", 2), ("two layers", 2)])
-def test_a_student_comes_closer_to_where_its_teacher_ends(name, steps, data, entry):
+LEARNT = [(name, 1, "walk") for name in FAMILY] + [(name, 2, "walk") for name in ("dreamrec", "two layers")]
+LEARNT += [(name, 1, "consistency") for name in FAMILY]
+
+
+@pytest.mark.parametrize(("name", "steps", "objective"), LEARNT)
+def test_a_student_comes_closer_to_where_its_teacher_ends(name, steps, objective, data, entry):
     cls, settings = FAMILY[name]
     guided = {"guidance_scale": 2.0} if cls in (DreamRec, PreferDiff) else {}
     unguided = {"guidance_scale": 1.0} if guided else {}
@@ -85,7 +91,9 @@ def test_a_student_comes_closer_to_where_its_teacher_ends(name, steps, data, ent
     path = entry(teacher)
     start = make(cls, 2, **settings, **unguided, num_inference_steps=steps)
     start.load_state_dict(teacher.state_dict())
-    taught(student, path, data, epochs=3)
+    taught(student, path, data, epochs=3, objective=objective)
+    if objective == "consistency" and teacher.eta is not None:
+        teacher.eta = 0.0  # its way is that of DDIM
     assert torch.equal(student.space.table.weight, teacher.space.table.weight)
     assert all(p.requires_grad for p in student.parameters())
     assert student.taught is None
@@ -139,7 +147,7 @@ def test_the_teacher_may_be_a_checkpoint_of_a_run(tmp_path):
         teacher_of(str(tmp_path / "checkpoints" / "bost.ckpt"))
 
 
-def test_who_cannot_teach(data, entry, tmp_path):
+def test_who_cannot_teach(data, entry, tmp_path, unchecked_types):
     with pytest.raises(UsageError, match="SASRec does not generate from noise"):
         teacher_of(entry(SASRec(100, embedding_size=8)))
     with pytest.raises(UsageError, match="DiffRec does not generate from noise"):
@@ -153,3 +161,10 @@ def test_who_cannot_teach(data, entry, tmp_path):
         taught(make(DreamRec, prediction_type="epsilon"), path, data)
     with pytest.raises(UsageError, match="num_teacher_steps must be"):
         Distillation(path, 0)
+    with pytest.raises(NotFoundError, match=r"no objective 'consistent'; .*did you mean 'consistency'"):
+        Distillation(path, objective="consistent")
+    original = entry(make(FMRec, fidelity="original", num_blocks=1, decoder_dims=(4,)))
+    with pytest.raises(UsageError, match="do not follow one trajectory"):
+        taught(
+            make(FMRec, fidelity="original", num_blocks=1, decoder_dims=(4,)), original, data, objective="consistency"
+        )
