@@ -243,7 +243,7 @@ def write_index(forget: Sequence[str] = (), elsewhere: Path | None = None) -> in
     from diffrec.zoo.table import filled
 
     rows = rebuild_index(forget=forget, elsewhere=elsewhere)
-    sys.stdout.write(f"zoo/manifest.json lists {len(rows)} models: {', '.join(rows)}\n")
+    sys.stdout.write(f"zoo/manifest.json lists {len(rows)} models\n")
     sizes = dict.fromkeys((True, False), 0)
     for name, row in rows.items():
         sizes[(zoo_dir() / name).is_dir()] += row.size
