@@ -41,7 +41,8 @@ class Difference:
 class PairedDifference:
     """A row minus the one it is held against, over the same users: mean, 95 % bootstrap interval, corrected p-value.
 
-    value: the mean of the metric of `model`.
+    value: the mean of the metric of `model`; detectable: the true difference that a test over these users would find
+    four times in five, see `significance.minimal_detectable_difference`.
     """
 
     model: str
@@ -50,6 +51,7 @@ class PairedDifference:
     low: float
     high: float
     p_holm: float
+    detectable: float
 
 
 @dataclass(frozen=True)
@@ -163,15 +165,18 @@ def compare_rows(results: Sequence[Result], folder: Path) -> Comparison | None:
     )
 
 
-def against(results: Sequence[Result], folder: Path, row: str, metric: str) -> tuple[PairedDifference, ...]:
+def against(
+    results: Sequence[Result], folder: Path, row: str, metric: str, over_seeds: bool = False
+) -> tuple[PairedDifference, ...]:
     """Every other row of one table minus `row`, best first; p-values are corrected together.
 
-    Raises NotFoundError for a row that is not there, UsageError for a metric that ranks do not give, and where a
-    record has no ranks.
+    over_seeds: interval and p-value are of methods, whose seeds are drawn anew as users are, instead of these
+    checkpoints. Raises NotFoundError for a row that is not there, UsageError for a metric that ranks do not give, and
+    where a record has no ranks.
     """
     import numpy as np
 
-    from diffrec.bench.significance import compare
+    from diffrec.bench.significance import compare, holm, minimal_detectable_difference, two_level_bootstrap
 
     there = hashes(results)
     if there is None:
@@ -179,10 +184,23 @@ def against(results: Sequence[Result], folder: Path, row: str, metric: str) -> t
     choose("row", row, there)
     choose("metric", metric, results[0].metrics)
     values = {model: _values([r for r in results if r.model == model], folder, metric) for model in there}
-    means = {model: float(np.nanmean(rows)) for model, rows in values.items()}
+    if over_seeds:
+        intervals = two_level_bootstrap(values, row)
+        corrected = dict(zip(intervals, holm([found.p for found in intervals.values()]), strict=True))
+    else:
+        intervals = {found.other: found for found in compare(values, row)}
+        corrected = {other: found.p_holm for other, found in intervals.items()}
     pairs = [
-        PairedDifference(c.other, means[c.other], 0 - c.difference, 0 - c.high, 0 - c.low, c.p_holm)
-        for c in compare(values, row)
+        PairedDifference(
+            model=other,
+            value=float(np.nanmean(values[other])),
+            difference=0 - found.difference,
+            low=0 - found.high,
+            high=0 - found.low,
+            p_holm=corrected[other],
+            detectable=minimal_detectable_difference(values[other], values[row]),
+        )
+        for other, found in intervals.items()
     ]
     return tuple(sorted(pairs, key=lambda pair: (-pair.difference, pair.model)))
 

@@ -130,20 +130,31 @@ def best_group(values: Mapping[str, np.ndarray], *, resamples: int = RESAMPLES, 
     return BestGroup(order[0], tuple(c.other for c in comparisons if not c.above), comparisons)
 
 
-def two_level_bootstrap(model: np.ndarray, other: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
-    """The difference of two methods rather than of their checkpoints: seeds are resampled, then users.
+def two_level_bootstrap(
+    values: Mapping[str, np.ndarray], reference: str, *, resamples: int = RESAMPLES, seed: int = 0
+) -> dict[str, Interval]:
+    """The row `reference` minus every other one as methods rather than as checkpoints: seeds are resampled, then users.
 
-    model, other: (seeds, users); numbers of seeds may differ, and (users,) is one seed, as of a method that has
-    none. Seeds of the two are drawn apart, for a seed means nothing to the other method; users together.
+    values: (seeds, users); numbers of seeds may differ, and (users,) is one seed, as of a method that has
+    none. Seeds of two rows are drawn apart, for a seed means nothing to the other method; users together.
     Of S seeds S - 1 are drawn: S of them would give the mean of few seeds (S - 1) / S of its variance.
-    Source: McCarthy and Snowden, Vital and Health Statistics 2 (95), 1985. Raises UsageError as `compare`.
+    The interval of a pair is the same whatever else stands in the table.
+    Source: McCarthy and Snowden, Vital and Health Statistics 2 (95), 1985. Errors as `compare`.
     """
-    rows = _aligned({"model": model, "other": other})
-    own, others = rows["model"], rows["other"]
-    resampled = bootstrap_means(np.concatenate([own, others]), resamples, seed)
-    rng = np.random.default_rng([seed, 1])  # a stream of its own: users are drawn as in `compare`
-    means = [_over_seeds(part, rng) for part in np.split(resampled, [len(own)])]
-    return _interval(own.mean(0) - others.mean(0), means[0] - means[1])
+    rows = _aligned(values)
+    choose("row", reference, rows)
+    resampled = bootstrap_means(np.concatenate([*rows.values()]), resamples, seed)
+    parts = np.split(resampled, np.cumsum([len(row) for row in rows.values()])[:-1])
+    streams = {name: 1 if name == reference else 2 for name in rows}  # users are drawn as in `compare`
+    means = {
+        name: _over_seeds(part, np.random.default_rng([seed, streams[name]]))
+        for name, part in zip(rows, parts, strict=True)
+    }
+    return {
+        name: _interval(rows[reference].mean(0) - row.mean(0), means[reference] - means[name])
+        for name, row in rows.items()
+        if name != reference
+    }
 
 
 def bootstrap_means(values: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:

@@ -15,11 +15,15 @@ if TYPE_CHECKING:
     from diffrec.bench.comparison import PairedDifference
     from diffrec.bench.result import Result
 
-HEADER = ("model", "", "difference", "95 % interval", "p (Holm)")
+HEADER = ("model", "", "difference", "95 % interval", "p (Holm)", "detectable")
 
 
-def show_against(results: Sequence[Result], folder: Path, row: str, metrics: Sequence[str], form: str) -> None:
+def show_against(
+    results: Sequence[Result], folder: Path, row: str, metrics: Sequence[str], form: str, over_seeds: bool
+) -> None:
     """Print, for each table that has the row, the paired difference of every other one; `form` as for the tables.
+
+    over_seeds: of methods instead of checkpoints, see `comparison.against`.
 
     Raises NotFoundError where no table has it, UsageError for an unknown metric.
     """
@@ -29,12 +33,15 @@ def show_against(results: Sequence[Result], folder: Path, row: str, metrics: Seq
 
     choose("row", row, {result.model for result in results})
     found = [
-        (group[0], metric, against(group, folder, row, metric))
+        (group[0], metric, against(group, folder, row, metric, over_seeds))
         for group in comparable(results)
         if row in {result.model for result in group}
         for metric in metrics or (group[0].headline,)
     ]
-    {"table": _tables, "markdown": _markdown, "csv": _csv, "json": _json}[form](row, found)
+    if form == "table":
+        _tables(row, found, over_seeds)
+    else:
+        {"markdown": _markdown, "csv": _csv, "json": _json}[form](row, found)
 
 
 Found = list[tuple["Result", str, tuple["PairedDifference", ...]]]
@@ -50,7 +57,8 @@ def _cells(pair: PairedDifference) -> tuple[str, ...]:
     signs = (f"{number:+.4f}".replace("0.", ".", 1) for number in (pair.difference, pair.low, pair.high))
     difference, low, high = signs
     p = "< .001" if pair.p_holm < 0.001 else f"{pair.p_holm:.3f}".replace("0.", ".", 1)
-    return pair.model, f"{pair.value:.4f}".replace("0.", ".", 1), difference, f"{low} to {high}", p
+    value, detectable = (f"{number:.4f}".replace("0.", ".", 1) for number in (pair.value, pair.detectable))
+    return pair.model, value, difference, f"{low} to {high}", p, detectable
 
 
 def _header(metric: str) -> tuple[str, ...]:
@@ -59,7 +67,7 @@ def _header(metric: str) -> tuple[str, ...]:
     return tuple(name or metric_name(metric) for name in HEADER)
 
 
-def _tables(row: str, found: Found) -> None:
+def _tables(row: str, found: Found, over_seeds: bool) -> None:
     from rich.table import Table as Grid
     from rich.text import Text
 
@@ -76,6 +84,10 @@ def _tables(row: str, found: Found) -> None:
         console.print(grid)
         console.print()
     text = "Paired over users, rows as means over their seeds; p: the larger of bootstrap and Wilcoxon, corrected."
+    if over_seeds:
+        text = "Of methods, not of these checkpoints: seeds and users are drawn anew; p: of that bootstrap, corrected."
+    console.print(Text(text, style="dim"))
+    text = "detectable: a true difference of that size would be found four times in five by a test over these users."
     console.print(Text(text, style="dim"))
 
 
@@ -85,7 +97,7 @@ def _markdown(row: str, found: Found) -> None:
             f"**{_title(first, metric, row)}**",
             "",
             "| " + " | ".join(_header(metric)) + " |",
-            "|---|--:|--:|--:|--:|",
+            "|---|--:|--:|--:|--:|--:|",
         ]
         lines += ["| " + " | ".join(_cells(pair)) + " |" for pair in pairs]
         sys.stdout.write("\n".join(lines) + "\n\n")

@@ -30,6 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metric", nargs="+", default=[], metavar="NAME", help=text)
     text = "instead: the paired difference of every row of its tables to this one, with intervals and p-values"
     parser.add_argument("--against", metavar="MODEL", help=text)
+    text = "with --against: of methods, not of these checkpoints, so seeds are drawn anew, too"
+    parser.add_argument("--over-seeds", action="store_true", help=text)
     parser.add_argument("--format", choices=FORMATS, default="table", help="(default: table)")
     parser.add_argument("--results", type=Path, metavar="DIR", help="(default: benchmarks/results)")
     text = "also write pictures there, each with the CSV of what it shows"
@@ -41,11 +43,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print or write the tables. A table that may not be shown is an error, after those that may."""
-    chosen = (args.suite, args.dataset, args.sort, args.metric, args.plots, args.against, args.format != "table")
+    chosen = (args.suite, args.dataset, args.sort, args.metric, args.plots, args.against, args.over_seeds,
+              args.format != "table")  # fmt: skip
     if args.write and any(chosen):
         raise UsageError("--write makes the whole LEADERBOARD.md; it takes no option but --results")
     if args.against and (args.sort or args.plots):
         raise UsageError("--against is sorted by the difference and draws nothing: leave out --sort and --plots")
+    if args.over_seeds and not args.against:
+        raise UsageError("--over-seeds says how --against compares: give --against MODEL, too")
     from diffrec.bench.leaderboard import with_metrics
 
     folder = args.results or default_results()
@@ -53,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     if args.against:
         from diffrec.cli.against import show_against
 
-        show_against(results, folder, args.against, args.metric, args.format)
+        show_against(results, folder, args.against, args.metric, args.format, args.over_seeds)
         return 0
     tables, refused = make_tables(results, folder, args.sort)
     doubtful = [result for result in results if not result.repeatable]

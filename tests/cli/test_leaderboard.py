@@ -201,10 +201,15 @@ def test_rows_against_one_of_them(results, tmp_path, capsys):
         assert row["value"] == pytest.approx(value)
         assert [row[key] for key in ("low", "difference", "high")] == pytest.approx(3 * [value - second])
         assert row["p_holm"] < 0.05
+        assert row["detectable"] == 0
+    assert main([*words, "--over-seeds", "--format", "json"]) == 0
+    [_, two_seeds] = json.loads(capsys.readouterr().out)
+    assert [two_seeds[key] for key in ("low", "high")] == pytest.approx([0, 1 - second])
+    assert two_seeds["p_holm"] > 0.9
     assert main(words) == 0
     text = capsys.readouterr().out
     assert "NDCG@10 minus that of popularity" in text
-    assert "ease 1.0000 +.3691 +.3691 to +.3691 < .001" in " ".join(text.split())
+    assert "ease 1.0000 +.3691 +.3691 to +.3691 < .001 .0000" in " ".join(text.split())
     assert main([*words, "--format", "csv", "--metric", "recall@10"]) == 0
     equal = [row for row in csv.DictReader(io.StringIO(capsys.readouterr().out)) if row["model"] == "ease"]
     assert [(row["metric"], float(row["difference"]), float(row["p_holm"])) for row in equal] == [("recall@10", 0, 1)]
@@ -219,6 +224,7 @@ def test_rows_against_one_of_them(results, tmp_path, capsys):
         (["--against", "ease", "--metric", "ndgc@10"], 4, "did you mean 'ndcg@10'?"),
         (["--against", "ease", "--sort", "model"], 2, "leave out --sort"),
         (["--against", "ease", "--write"], 2, "takes no option but --results"),
+        (["--over-seeds"], 2, "give --against MODEL, too"),
     ],
 )
 def test_mistakes_with_against(results, words, code, message, capsys):

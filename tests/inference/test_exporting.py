@@ -127,7 +127,7 @@ def test_the_extra_is_named_where_it_is_missing(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(not ONNX, reason="needs the extra onnx")
 def test_onnx_scores_as_the_model_does(tmp_path):
-    """The model that needs most of what a graph may hold: attention, noise, guidance, steps; each export takes seconds."""
+    """The model that needs most of a graph: attention, noise, guidance, steps. Each export takes seconds."""
     torch.manual_seed(0)
     model = MODELS["a sampler with noise and guidance"]().eval()
     done = export(model, tmp_path / "model.onnx", form="onnx", batch=2)
