@@ -71,7 +71,9 @@ class Distillation(Callback):
     is configured (num_inference_steps, guidance_scale); the teacher as it is kept, but for num_teacher_steps (None: its
     own number) and without noise on the way, which a student could only average over.
     objective: what is learned, "walk" or "consistency", see above; for the latter the teacher takes steps of DDIM with
-    eta 0, of a flow those of Euler, and target_decay is the share of the average that a step keeps (0: no average).
+    eta 0, of a flow those of Euler, and target_decay is the share of the average that a step keeps (0: no average). It
+    wants a network that tells x_0 at the length of the embeddings. PreferDiff's loss knows only angles: its walk leaves
+    the states that are learned from, and the error grows from epoch to epoch.
     """
 
     def __init__(
