@@ -173,6 +173,7 @@ def _threads(there: Entry | None) -> Iterator[None]:
 def _compare(there: Entry, built: Entry) -> int:
     """Tell file by file whether two entries are one; 0 where they are."""
     from diffrec.bench.rerun import unlike
+    from diffrec.zoo.entry import CONFIG, GOLDEN, VOCABULARY, WEIGHTS
 
     if there.revision == built.revision:
         print_line(f"byte for byte the entry in {there.folder}")
@@ -183,6 +184,8 @@ def _compare(there: Entry, built: Entry) -> int:
         sizes = [f"{file.size:,} bytes" if file else "none" for file in (old, new)]
         print_line(f"  {name:18} {'equal' if old == new else f'{sizes[0]} there, {sizes[1]} here'}")
     old, new = _measured(there), _measured(built)
+    if all(there.files.get(name) == built.files.get(name) for name in (WEIGHTS, CONFIG, VOCABULARY, GOLDEN)):
+        print_line("  it is the same model: what differs is told about how it was made and measured")
     if old.metrics.keys() == new.metrics.keys():
         worst = max(new.metrics, key=lambda name: abs(new.metrics[name] - old.metrics[name]))
         print_line(f"  the metrics differ by at most {abs(new.metrics[worst] - old.metrics[worst]):.1e} ({worst})")

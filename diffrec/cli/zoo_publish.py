@@ -32,9 +32,13 @@ def run(args: argparse.Namespace) -> int:
         folder = Path(args.to) / name
         write_hub_folder(hub_files(entry, name), folder)
         print_line(f"{folder}: revision {entry.revision}")
+        print_line(
+            f"DIFFREC_ZOO_MIRRORS={Path(args.to).resolve().as_uri()}, or where the folder is served, loads {name}"
+        )
         return 0
     repository = Repository.parse(args.to, name)
     url = push(hub_files(entry, name, repository), repository, entry.revision, args.private)
     print_line(f"{url}: revision {entry.revision}")
-    print_line(f"DIFFREC_ZOO_HUB={repository.owner} lets everybody load {repository.name}")
+    who = "those who may read it" if args.private else "everybody"
+    print_line(f"DIFFREC_ZOO_HUB={repository.owner} lets {who} load {repository.name}")
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from diffrec.data.protocol import get_protocol
 from diffrec.data.synthetic import synthetic
 from diffrec.errors import DiffrecError, NotFoundError, UsageError
 from diffrec.models import DreamRec
+from diffrec.testing.fuzzing import seal
 from diffrec.zoo import load, save
 from diffrec.zoo.entry import Entry
 from diffrec.zoo.finding import find_entry
@@ -92,7 +94,13 @@ def test_another_entry_is_told_file_by_file(built, tmp_path, monkeypatch, capsys
     assert f"  model.safetensors  {size:,} bytes there, {size:,} bytes here\n" in out
     assert "the metrics differ by at most " in out
     assert "  here is processor an abacus instead of " in out
+    assert "same model" not in out
     assert contents(built / "zoo" / NAME) == there
+    shutil.copytree(built / "zoo" / NAME, tmp_path / "other card")
+    (tmp_path / "other card" / "card.md").write_text("made elsewhere")
+    seal(tmp_path / "other card")
+    assert zoo_build._compare(Entry.open(built / "zoo" / NAME), Entry.open(tmp_path / "other card")) == 1
+    assert "  it is the same model: what differs is told about how it was made" in capsys.readouterr().out
 
 
 def test_build_and_refresh_say_the_same_of_the_row(built, tmp_path, monkeypatch, capsys):

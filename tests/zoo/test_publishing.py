@@ -88,6 +88,8 @@ def test_a_folder_is_ready_for_a_hub_and_a_mirror(elsewhere, tiny, tmp_path, mon
     for name in (*FILES, MANIFEST):
         assert (there / NAME / name).read_bytes() == (elsewhere / NAME / name).read_bytes()
     assert same_lists(load(there / NAME), tiny)
+    told = capsys.readouterr().out
+    assert f"DIFFREC_ZOO_MIRRORS={there.as_uri()}, or where the folder is served, loads {NAME}\n" in told
     monkeypatch.setenv("DIFFREC_ZOO_MIRRORS", there.as_uri())
     assert same_lists(load(NAME), tiny)
     (there / NAME / "thesis.tex").touch()
