@@ -15,6 +15,7 @@ from diffrec.diffusion.noise import RequestNoise
 from diffrec.errors import NotFoundError, UsageError
 from diffrec.models import ADRec, DiffRec, DiffuRec, DreamRec, FMRec, PreferDiff, SASRec
 from diffrec.training.build import build
+from diffrec.training.checkpoint_io import read_checkpoint
 from diffrec.training.fit import fit
 from diffrec.zoo import save
 from diffrec.zoo.distillation import Distillation, Walks, teacher_of
@@ -145,6 +146,28 @@ def test_the_teacher_may_be_a_checkpoint_of_a_run(tmp_path):
     assert torch.equal(torch.get_rng_state(), state)
     with pytest.raises(NotFoundError, match="no checkpoint"):
         teacher_of(str(tmp_path / "checkpoints" / "bost.ckpt"))
+
+
+def test_a_resumed_student_goes_on_with_the_same_average(tmp_path):
+    small = ["--model.embedding_size=8", "--model.num_train_timesteps=20", "--data.batch_size=1024"]
+    made = build(["model/dreamrec", "data/synthetic"], [*small, "--model.num_inference_steps=4"], tmp_path / "teacher")
+    teacher = save(made.model, tmp_path / "entry", dataset=made.data.dataset)
+
+    def trained(folder, epochs, resume=None):
+        given = {"teacher": teacher, "objective": "consistency"}
+        words = [f"--trainer.callbacks.Distillation.{name}={value}" for name, value in given.items()]
+        words += ["--data.dataset=synthetic", f"--trainer.max_epochs={epochs}", *small]
+        fit(build(["dreamrec-student-ml-100k"], words, folder), resume)
+        last = read_checkpoint(folder / "checkpoints" / "last.ckpt")
+        return last["state_dict"], last["callbacks"]["Distillation"]["average"]
+
+    whole = trained(tmp_path / "whole", 2)
+    trained(tmp_path / "parts", 1)
+    parts = trained(tmp_path / "parts", 2, tmp_path / "parts" / "checkpoints" / "last.ckpt")
+    for one, other in zip(whole, parts, strict=True):
+        assert all(torch.equal(value, other[name]) for name, value in one.items())
+    layer = "denoiser.output.0.weight"
+    assert not torch.equal(whole[0][layer], whole[1][f"module.{layer}"])
 
 
 def test_who_cannot_teach(data, entry, tmp_path, unchecked_types):
