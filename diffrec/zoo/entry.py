@@ -75,6 +75,8 @@ class Entry:
         """Read the manifest. NotFoundError where there is no folder, IntegrityError where it is no entry."""
         if not os.path.isdir(folder):  # False for every impossible path, too
             raise NotFoundError(f"there is no zoo entry in {folder}: no such folder")
+        if not os.path.lexists(folder / MANIFEST):
+            raise IntegrityError(f"{folder} is no zoo entry, for it holds no {MANIFEST}{_of_a_run(folder)}")
         data = read_file(folder / MANIFEST, LARGEST[MANIFEST])
         return cls(folder, sha256(data), parse_manifest(data, str(folder / MANIFEST)))
 
@@ -89,6 +91,12 @@ class Entry:
     def read_all(self) -> dict[str, bytes]:
         """All of its files, each checked."""
         return {name: self.read(name) for name in self.files}
+
+
+def _of_a_run(folder: Path) -> str:
+    """What to do with a folder that `diffrec fit` wrote, where it is one."""
+    checkpoint = folder / "checkpoints" / "best.ckpt"
+    return f"; it is a run: 'diffrec predict --ckpt {checkpoint}' writes its lists" if checkpoint.is_file() else ""
 
 
 def is_name(text: str) -> bool:

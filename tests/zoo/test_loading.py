@@ -234,6 +234,15 @@ def test_damage_is_refused_or_harmless_even_if_the_manifest_is_made_to_fit(name,
     load(entry)
 
 
+def test_the_folder_of_a_run_is_told_as_one(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(IntegrityError, match=r"is no zoo entry, for it holds no manifest\.json$"):
+        load(tmp_path)
+    (tmp_path / "checkpoints" / "best.ckpt").touch()
+    with pytest.raises(IntegrityError, match=r"it is a run: 'diffrec predict --ckpt .*best\.ckpt' writes its lists"):
+        load(tmp_path)
+
+
 @pytest.mark.parametrize("name", [*FILES, MANIFEST])
 @pytest.mark.parametrize("replacement", ["missing", "empty", "folder", "link", "pipe"])
 def test_a_file_that_is_no_file_is_refused(name, replacement, entry, tmp_path):
