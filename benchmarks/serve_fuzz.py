@@ -29,6 +29,7 @@ ENTRY = "sasrec.ml-100k"
 NOT_CHECKED = {
     "positive_data_acceptance": "unknown items, settings that the model has not, and 3.0 for 3, are refused (422)"
 }
+REFUSALS = ["400", "401", "403", "404", "405", "406", "409", "413", "415", "422", "428", "429"]  # by default without 413
 PACKAGES = ("schemathesis", "hypothesis", "fastapi", "pydantic", "starlette", "uvicorn", "torch")
 KNOWN = 0.9  # of the items of a history
 
@@ -39,6 +40,7 @@ def report(address: str, names: list[str], examples: int, seed: int) -> tuple[di
         folder = Path(name)
         values = json.dumps(names, ensure_ascii=False)
         settings = (f"dictionaries.items.values = {values}",
+                    f"checks.negative_data_rejection.expected-statuses = {json.dumps(REFUSALS)}",
                     f'parameters."body.history[*]" = {{ dictionary = "items", probability = {KNOWN} }}')  # fmt: skip
         (folder / "schemathesis.toml").write_text("\n".join(settings), encoding="utf-8")
         words = ["run", f"{address}/openapi.json", "--exclude-checks", ",".join(NOT_CHECKED),
