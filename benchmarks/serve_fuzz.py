@@ -29,7 +29,7 @@ ENTRY = "sasrec.ml-100k"
 NOT_CHECKED = {
     "positive_data_acceptance": "unknown items, settings that the model has not, and 3.0 for 3, are refused (422)"
 }
-REFUSALS = ["400", "401", "403", "404", "405", "406", "409", "413", "415", "422", "428", "429"]  # by default without 413
+REFUSALS = ["400", "401", "403", "404", "405", "406", "409", "413", "415", "422", "428", "429"]  # 413 is ours
 PACKAGES = ("schemathesis", "hypothesis", "fastapi", "pydantic", "starlette", "uvicorn", "torch")
 KNOWN = 0.9  # of the items of a history
 
