@@ -16,7 +16,7 @@ from diffrec.bench.provenance import code_version, device_name
 from diffrec.bench.subject import Subject
 from diffrec.data.splits import Cases
 from diffrec.diffusion.gaussian import GaussianProcess
-from diffrec.diffusion.schedulers import renoises, with_settings
+from diffrec.diffusion.schedulers import with_settings
 from diffrec.errors import UsageError, check_numbers, check_sizes, choose
 from diffrec.recommender import DiffusionRecommender, Recommender
 from diffrec.recommender.sampling import restored
@@ -159,10 +159,9 @@ def own_setting(model: Recommender) -> Setting:
     if not isinstance(model, DiffusionRecommender):
         return Setting(AS_SET, model.num_steps, float(model.guidance_scale) if _guided(model) else None)  # pyright: ignore
     scheduler, eta = type(model.scheduler).__name__, 1.0
-    if scheduler == "DDIMScheduler" and model.eta is not None:  # elsewhere steps draw no noise anyway
+    if scheduler == "DDIMScheduler" and model.eta is not None:  # elsewhere it means nothing
         eta = model.eta
-    drawn = renoises(model.scheduler) or (scheduler == "DDIMScheduler" and eta > 0)
-    way = Sampler(scheduler, eta, model.stochastic and drawn)
+    way = Sampler(scheduler, eta, model.noisy_steps)
     name = next((name for name, sampler in samplers_of(model).items() if sampler == way), AS_SET)
     return Setting(name, model.num_steps, float(model.guidance_scale) if model.takes_guidance else None)
 

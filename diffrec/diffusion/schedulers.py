@@ -88,6 +88,11 @@ def renoises(scheduler: object) -> bool:
     return isinstance(scheduler, LCMScheduler | FlowMatchLCMScheduler)
 
 
+def takes_noise(scheduler: object, eta: float | None) -> bool:
+    """Whether noise joins at its steps: at those of a consistency model, and of DDIM with an eta above 0."""
+    return renoises(scheduler) or (isinstance(scheduler, DDIMScheduler) and bool(eta))
+
+
 def check_steps(scheduler: Scheduler, num_inference_steps: int) -> None:
     """UsageError for a grid that is too short for the scheduler."""
     if isinstance(scheduler, DPMSolverSinglestepScheduler) and num_inference_steps < 2:

@@ -13,7 +13,7 @@ from diffrec.diffusion.gaussian import GaussianProcess
 from diffrec.diffusion.noise import RequestNoise
 from diffrec.diffusion.rectified_flow import RectifiedFlow
 from diffrec.diffusion.sampler import Denoise, DrawsNoise, Guided, Process, TakesCondition, sample
-from diffrec.diffusion.schedulers import FLOW_SCHEDULERS, SCHEDULERS, Scheduler, renoises, with_settings
+from diffrec.diffusion.schedulers import FLOW_SCHEDULERS, SCHEDULERS, Scheduler, renoises, takes_noise, with_settings
 from diffrec.diffusion.timesteps import TimestepSampler
 from diffrec.errors import UsageError, check_numbers, check_sizes, choose
 from diffrec.recommender.base import Recommender
@@ -48,7 +48,7 @@ class HistoryConditioner(Protocol):
 
 
 def _noisy(stochastic: bool, eta: float | None, scheduler: Scheduler | None) -> bool:
-    return stochastic and (eta != 0 or renoises(scheduler))
+    return stochastic and (scheduler is None or takes_noise(scheduler, eta))
 
 
 class DiffusionRecommender(Recommender):

@@ -230,6 +230,10 @@ def test_ddpm_and_ddim_are_a_choice():
     model.set_sampling(scheduler="DDPMScheduler", num_samples=2)
     assert model.uses_noise
     assert not torch.equal(model.recommend(history).scores, as_released)
+    model.set_sampling(scheduler="EulerDiscreteScheduler", num_samples=1)
+    assert not model.uses_noise  # whatever stochastic and eta were for the steps of DDIM
+    with pytest.raises(UsageError, match="draws no noise as it is set"):
+        model.set_sampling(num_samples=2)
 
 
 @pytest.mark.parametrize(
