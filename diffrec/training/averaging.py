@@ -36,9 +36,10 @@ class AveragedWeights(WeightAveraging):
         """Nothing yet: a model works out shapes and tables from the data later, in its own `setup`."""
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The average begins as the weights of the start, unless a checkpoint had one."""
+        """The average begins as the weights of the start, unless a checkpoint had one; it is kept where they are."""
         if self._average_model is None:
             self._average_model = average_of(pl_module, self.decay)
+        self._average_model.module.to(pl_module.device)  # a checkpoint is read before the model is moved
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """The average and the weights being trained; outside of training the average is all there is to know."""

@@ -217,7 +217,7 @@ class Consistency:
         """What the average says of where the teacher's step from x leads; x_0 itself behind the last step."""
         teacher, asked = self.teacher.to(x.device), self.student
         if self.average is not None:
-            asked = cast(DiffusionRecommender, self.average.to(x.device).module)
+            asked = cast(DiffusionRecommender, self.average.module.to(x.device))
         output = teacher.denoiser_for(history, RequestNoise(noise.state, noise.draws))(x, self.way.told(place))
         x0, nearer = self.way.step(output, x, place)
         last = place == self.way.num_steps - 1

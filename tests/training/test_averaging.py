@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from pytorch_lightning import Callback
+from pytorch_lightning import Callback, LightningModule
 from torch import nn
 
 from diffrec.errors import UsageError
@@ -86,6 +86,16 @@ def test_numbers_of_items_are_copied_not_averaged():
     average.update_parameters(model)
     assert average.module.items.tolist() == [7, 9]
     torch.testing.assert_close(average.module.weight, before + 0.001)
+
+
+def test_the_average_is_kept_where_the_model_is(unchecked_types):
+    """A checkpoint is read before the model goes to its device."""
+    model = LightningModule()
+    model.layer = nn.Linear(2, 1)
+    callback = AveragedWeights()
+    callback.on_fit_start(None, model)
+    callback.on_fit_start(None, model.to("meta"))
+    assert {p.device.type for p in callback._average_model.parameters()} == {"meta"}
 
 
 @pytest.mark.parametrize("decay", [1.0, -0.1, float("nan")])
