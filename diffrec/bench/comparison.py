@@ -41,8 +41,8 @@ class Difference:
 class PairedDifference:
     """A row minus the one it is held against, over the same users: mean, 95 % bootstrap interval, corrected p-value.
 
-    value: the mean of the metric of `model`; detectable: the true difference that a test over these users would find
-    four times in five, see `significance.minimal_detectable_difference`.
+    value: the mean of the metric of `model`; seeds: of how many; detectable: the true difference that a test over these
+    users would find four times in five, see `significance.minimal_detectable_difference`.
     """
 
     model: str
@@ -52,6 +52,7 @@ class PairedDifference:
     high: float
     p_holm: float
     detectable: float
+    seeds: int
 
 
 @dataclass(frozen=True)
@@ -199,6 +200,7 @@ def against(
             high=0 - found.low,
             p_holm=corrected[other],
             detectable=minimal_detectable_difference(values[other], values[row]),
+            seeds=len(values[other]),
         )
         for other, found in intervals.items()
     ]

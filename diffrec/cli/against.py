@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from diffrec.bench.comparison import PairedDifference
     from diffrec.bench.result import Result
 
-HEADER = ("model", "", "difference", "95 % interval", "p (Holm)", "detectable")
+HEADER = ("model", "", "difference", "95 % interval", "p (Holm)", "MDD")
 
 
 def show_against(
@@ -33,24 +34,28 @@ def show_against(
 
     choose("row", row, {result.model for result in results})
     found = [
-        (group[0], metric, against(group, folder, row, metric, over_seeds))
+        (group, metric, against(group, folder, row, metric, over_seeds))
         for group in comparable(results)
         if row in {result.model for result in group}
         for metric in metrics or (group[0].headline,)
     ]
-    if form == "table":
-        _tables(row, found, over_seeds)
-    else:
-        {"markdown": _markdown, "csv": _csv, "json": _json}[form](row, found)
+    {"table": _tables, "markdown": _markdown, "csv": _csv, "json": _json}[form](row, found, over_seeds)
 
 
-Found = list[tuple["Result", str, tuple["PairedDifference", ...]]]
+Found = Sequence[tuple[Sequence["Result"], str, tuple["PairedDifference", ...]]]
 
 
-def _title(first: Result, metric: str, row: str) -> str:
+def _trained_once(group: Sequence[Result]) -> str:
+    """The rows of a table of which nobody knows what another seed would give."""
+    trained = Counter(result.model for result in group if result.role != "training-free")
+    return ", ".join(sorted(model for model, seeds in trained.items() if seeds == 1))
+
+
+def _title(first: Result, metric: str, row: str, over_seeds: bool) -> str:
     from diffrec.bench.render import metric_name
 
-    return f"{first.suite} · {first.dataset} · {first.protocol}: {metric_name(metric)} minus that of {row}"
+    what = f"{metric_name(metric)} minus that of {row}{', over seeds' if over_seeds else ''}"
+    return f"{first.suite} · {first.dataset} · {first.protocol}: {what}"
 
 
 def _cells(pair: PairedDifference) -> tuple[str, ...]:
@@ -74,27 +79,29 @@ def _tables(row: str, found: Found, over_seeds: bool) -> None:
     from diffrec.cli.printable import page_console, printable
 
     console = page_console()
-    for first, metric, pairs in found:
+    for group, metric, pairs in found:
         grid = Grid(box=None, padding=(0, 1, 0, 0), pad_edge=False)
         for number, name in enumerate(_header(metric)):
             grid.add_column(name, justify="right" if number else "left", no_wrap=number > 0, overflow="fold")
         for pair in pairs:
             grid.add_row(*(Text(printable(cell), style="bold" if pair.p_holm < 0.05 else "") for cell in _cells(pair)))
-        console.print(Text(printable(_title(first, metric, row)), style="bold"))
+        console.print(Text(printable(_title(group[0], metric, row, over_seeds)), style="bold"))
         console.print(grid)
+        if over_seeds and (once := _trained_once(group)):
+            console.print(Text(printable(f"One seed, which tells nothing of others: {once}."), style="dim"))
         console.print()
     text = "Paired over users, rows as means over their seeds; p: the larger of bootstrap and Wilcoxon, corrected."
     if over_seeds:
         text = "Of methods, not of these checkpoints: seeds and users are drawn anew; p: of that bootstrap, corrected."
     console.print(Text(text, style="dim"))
-    text = "detectable: a true difference of that size would be found four times in five by a test over these users."
+    text = "MDD: the minimal detectable difference, which a test over these users would find four times in five."
     console.print(Text(text, style="dim"))
 
 
-def _markdown(row: str, found: Found) -> None:
-    for first, metric, pairs in found:
+def _markdown(row: str, found: Found, over_seeds: bool) -> None:
+    for group, metric, pairs in found:
         lines = [
-            f"**{_title(first, metric, row)}**",
+            f"**{_title(group[0], metric, row, over_seeds)}**",
             "",
             "| " + " | ".join(_header(metric)) + " |",
             "|---|--:|--:|--:|--:|--:|",
@@ -103,17 +110,18 @@ def _markdown(row: str, found: Found) -> None:
         sys.stdout.write("\n".join(lines) + "\n\n")
 
 
-def _records(row: str, found: Found) -> list[dict[str, Any]]:
+def _records(row: str, found: Found, over_seeds: bool) -> list[dict[str, Any]]:
+    said = {"against": row, "over_seeds": over_seeds}
     return [
-        {"suite": first.suite, "dataset": first.dataset, "protocol": first.protocol, "metric": metric, "against": row}
+        {"suite": group[0].suite, "dataset": group[0].dataset, "protocol": group[0].protocol, "metric": metric, **said}
         | asdict(pair)
-        for first, metric, pairs in found
+        for group, metric, pairs in found
         for pair in pairs
     ]
 
 
-def _csv(row: str, found: Found) -> None:
-    records = _records(row, found)
+def _csv(row: str, found: Found, over_seeds: bool) -> None:
+    records = _records(row, found, over_seeds)
     text = io.StringIO()
     writer = csv.DictWriter(text, [*records[0]] if records else [], lineterminator="\n")
     writer.writeheader()
@@ -121,5 +129,5 @@ def _csv(row: str, found: Found) -> None:
     sys.stdout.write(text.getvalue())
 
 
-def _json(row: str, found: Found) -> None:
-    sys.stdout.write(json.dumps(_records(row, found), indent=2, allow_nan=False) + "\n")
+def _json(row: str, found: Found, over_seeds: bool) -> None:
+    sys.stdout.write(json.dumps(_records(row, found, over_seeds), indent=2, allow_nan=False) + "\n")

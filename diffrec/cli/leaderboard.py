@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metric", nargs="+", default=[], metavar="NAME", help=text)
     text = "instead: the paired difference of every row of its tables to this one, with intervals and p-values"
     parser.add_argument("--against", metavar="MODEL", help=text)
-    text = "with --against: of methods, not of these checkpoints, so seeds are drawn anew, too"
+    text = "with --against: compare methods instead of these checkpoints: seeds are drawn anew as users are"
     parser.add_argument("--over-seeds", action="store_true", help=text)
     parser.add_argument("--format", choices=FORMATS, default="table", help="(default: table)")
     parser.add_argument("--results", type=Path, metavar="DIR", help="(default: benchmarks/results)")

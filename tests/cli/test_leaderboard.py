@@ -191,7 +191,10 @@ def test_rows_against_one_of_them(results, tmp_path, capsys):
     folder = tmp_path / "paired"
     for model, seed, rank in (("ease", 0, 1.0), ("popularity", 0, 2.0), ("diffrec", 0, 2.0), ("diffrec", 1, 1.0)):
         ranks = Ragged.from_rows([[rank]] * 40, dtype=np.float32)
-        write_with_ranks(make(model, 0.05, seed=seed), to_parquet(UserRanks(np.arange(40), (ranks,))), folder)
+        role = "model" if model == "diffrec" else "training-free"
+        write_with_ranks(
+            make(model, 0.05, seed=seed, role=role), to_parquet(UserRanks(np.arange(40), (ranks,))), folder
+        )
     words = ["leaderboard", "--results", str(folder), "--against", "popularity"]
     assert main([*words, "--format", "json"]) == 0
     second = 1 / np.log2(3)
@@ -206,6 +209,12 @@ def test_rows_against_one_of_them(results, tmp_path, capsys):
     [_, two_seeds] = json.loads(capsys.readouterr().out)
     assert [two_seeds[key] for key in ("low", "high")] == pytest.approx([0, 1 - second])
     assert two_seeds["p_holm"] > 0.9
+    assert (row["over_seeds"], two_seeds["over_seeds"]) == (False, True)
+    assert main([*words, "--over-seeds", "--format", "markdown"]) == 0
+    assert "NDCG@10 minus that of popularity, over seeds**" in capsys.readouterr().out
+    write_with_ranks(make("sasrec", 0.05, role="model"), to_parquet(UserRanks(np.arange(40), (ranks,))), folder)
+    assert main([*words, "--over-seeds"]) == 0
+    assert "One seed, which tells nothing of others: sasrec." in capsys.readouterr().out
     assert main(words) == 0
     text = capsys.readouterr().out
     assert "NDCG@10 minus that of popularity" in text
