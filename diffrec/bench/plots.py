@@ -47,6 +47,7 @@ _STAR: dict[str, Any] = {"marker": "*", "markersize": 13, "color": "#D55E00", "l
 _SAMPLER_MARKS = {
     "ddpm": ("#0072B2", "o"), "ddim": ("#D55E00", "D"), "dpm-solver++": ("#009E73", "s"), "unipc": ("#CC79A7", "^"),
     "euler": ("#E69F00", "v"), "heun": ("#56B4E9", "P"), "posterior-mean": ("#555555", "X"),
+    "lcm": ("#000000", "<"),
 }  # fmt: skip
 _OTHER_MARK = ("#000000", "p")
 _FRONTIER: dict[str, Any] = {"color": "#999999", "linewidth": 4, "alpha": 0.4}

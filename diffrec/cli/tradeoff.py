@@ -24,8 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", metavar="NAME", help="(default: that of the model)")
     parser.add_argument("--protocol", metavar="ID", help="(default: that of the model)")
     text = (
-        "of ddpm,ddim,dpm-solver++,unipc,euler,heun,posterior-mean,lcm (default: all but the last two); a flow has "
-        "euler,heun,lcm"
+        "of ddpm,ddim,dpm-solver++,unipc,euler,heun,posterior-mean,lcm; a flow has euler,heun,lcm "
+        "(default: all but posterior-mean and lcm)"
     )
     parser.add_argument("--samplers", type=_words, metavar="NAMES", help=text)
     text = "numbers of steps (default: 1,4,16 and the model's own; fewer for a model with steps of its own)"
