@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -173,11 +172,11 @@ def test_list_is_quick_and_loads_nothing_heavy():
     environment = {**os.environ, "NO_COLOR": "1", "PYTHONPATH": str(root)}
     seconds = []
     for _ in range(3):
-        start = time.perf_counter()
+        start = sum(os.times()[2:4])  # of children, whatever else the machine does
         done = subprocess.run(
             [sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True
         )
-        seconds.append(time.perf_counter() - start)
+        seconds.append(sum(os.times()[2:4]) - start)
     assert done.stdout.splitlines()[-1] == "[]"
     assert "\x1b" not in done.stdout
     assert min(seconds) <= 0.5

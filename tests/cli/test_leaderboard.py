@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -266,10 +265,10 @@ def test_it_starts_at_once_and_without_torch_or_numpy(results):
     environment = {name: value for name, value in os.environ.items() if name != "DIFFREC_DEBUG"}
     seconds = []
     for _ in range(3):
-        start = time.perf_counter()
+        start = sum(os.times()[2:4])  # of children, whatever else the machine does
         words = [sys.executable, "-c", code, "leaderboard", "--results", str(results)]
         done = subprocess.run(words, capture_output=True, env=environment, check=False)
-        seconds.append(time.perf_counter() - start)
+        seconds.append(sum(os.times()[2:4]) - start)
         assert done.returncode == 0, done.stderr
     assert min(seconds) <= 0.5
 
