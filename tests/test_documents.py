@@ -31,6 +31,7 @@ from diffrec.zoo.verifying import verify
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+HERE = {path.name for path in (ROOT / "zoo").iterdir() if path.is_dir()}
 
 
 @cache
@@ -54,13 +55,13 @@ def test_leaderboard_and_tables_of_the_readme_are_those_of_the_results():
 def test_the_zoo_in_the_readme_is_that_of_the_manifest():
     rows = read_index(ROOT / "zoo")
     assert all(f"| `{name}` |" in README for name in rows)
-    assert zoo_filled(README, rows) == README
+    assert zoo_filled(README, rows, rows.keys() - HERE) == README
 
 
 def test_the_entries_stay_small_and_are_those_of_the_list():
     rows = read_index(ROOT / "zoo")
-    here = {name: row for name, row in rows.items() if (ROOT / "zoo" / name).is_dir()}
-    assert {path.name for path in (ROOT / "zoo").iterdir() if path.is_dir()} == here.keys()
+    assert rows.keys() >= HERE
+    here = {name: rows[name] for name in HERE}
     assert all(Listing.of(Entry.open(ROOT / "zoo" / name)) == row for name, row in here.items())
     assert sum(row.size for row in here.values()) <= 150_000_000
 
@@ -73,7 +74,7 @@ def test_the_commands_of_the_readme_exist(capsys):
         assert capsys.readouterr().out.startswith(f"usage: diffrec {command}")
 
 
-@pytest.mark.parametrize("name", sorted(read_index(ROOT / "zoo")))
+@pytest.mark.parametrize("name", sorted(HERE))
 def test_every_entry_of_the_zoo_says_what_the_leaderboard_says(name):
     entry = Entry.open(ROOT / "zoo" / name)
     measured = Measured.parse(entry.read(METRICS), name)
@@ -90,7 +91,7 @@ def test_every_entry_of_the_zoo_says_what_the_leaderboard_says(name):
     assert read_index(ROOT / "zoo")[name].metrics == measured.metrics
 
 
-@pytest.mark.parametrize("name", sorted(read_index(ROOT / "zoo")))
+@pytest.mark.parametrize("name", sorted(HERE))
 def test_every_entry_of_the_zoo_is_what_it_says(name):
     """Bytes, weights, card and golden lists: what `diffrec zoo verify` looks at, and nothing may be left open or be
     older than code and records: `diffrec zoo refresh` writes what fails here."""

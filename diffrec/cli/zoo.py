@@ -212,10 +212,17 @@ def _info(args: argparse.Namespace) -> int:
     from diffrec.cli.printable import printable
     from diffrec.zoo.entry import CARD
     from diffrec.zoo.finding import find_entry
+    from diffrec.zoo.index import on_this_machine, read_index
+    from diffrec.zoo.table import table
 
-    entry = find_entry(args.name, offline=True)
-    lines = entry.read(CARD).decode(errors="replace").splitlines()
-    lines += ["", "## Files", "", f"- {entry.folder}", f"- revision: {entry.revision}"]
+    row = read_index().get(args.name)
+    if row is not None and not on_this_machine({args.name: row})[args.name]:
+        entry, place = row, f"not on this machine; 'diffrec zoo build {args.name}' trains it anew"
+        lines = [f"# {args.name}", "", *table({args.name: row}).splitlines()]
+    else:
+        entry = find_entry(args.name, offline=True)
+        place, lines = str(entry.folder), entry.read(CARD).decode(errors="replace").splitlines()
+    lines += ["", "## Files", "", f"- {place}", f"- revision: {entry.revision}"]
     lines += [f"- {name}: {file.size:,} bytes, sha256 {file.sha256}" for name, file in entry.files.items()]
     sys.stdout.write("\n".join(printable(line) for line in lines) + "\n")
     return 0
@@ -244,12 +251,11 @@ def write_index(forget: Sequence[str] = (), elsewhere: Path | None = None) -> in
 
     rows = rebuild_index(forget=forget, elsewhere=elsewhere)
     sys.stdout.write(f"zoo/manifest.json lists {len(rows)} models\n")
-    sizes = dict.fromkeys((True, False), 0)
-    for name, row in rows.items():
-        sizes[(zoo_dir() / name).is_dir()] += row.size
-    sys.stdout.write(f"{sizes[True]:,} bytes in zoo, {sizes[False]:,} elsewhere\n")
+    absent = {name for name in rows if not (zoo_dir() / name).is_dir()}
+    away = sum(rows[name].size for name in absent)
+    sys.stdout.write(f"{sum(row.size for row in rows.values()) - away:,} bytes in zoo, {away:,} elsewhere\n")
     readme = zoo_dir().parent / "README.md"
-    if readme.is_file() and (text := readme.read_text(encoding="utf-8")) != (new := filled(text, rows)):
+    if readme.is_file() and (text := readme.read_text(encoding="utf-8")) != (new := filled(text, rows, absent)):
         write_file(readme, new.encode())
         sys.stdout.write(f"{readme}\n")
     return 0

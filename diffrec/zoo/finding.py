@@ -131,7 +131,7 @@ def _sources(
     if row is None:
         raise NotFoundError(_unknown(name, rows))
     here = "is in the zoo folder, and nobody else is set" if there_already else "is not on this machine"
-    raise NotFoundError(f"{name} ({row.size:,} bytes) {here}; {_SET_ONE}")
+    raise NotFoundError(f"{name} ({row.size:,} bytes) {here}; {_SET_ONE}; 'diffrec zoo build {name}' trains it anew")
 
 
 def _stated(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from diffrec.zoo.index import Listing
 
@@ -11,31 +11,32 @@ _BLOCK = re.compile(r"(<!-- zoo -->\n).*?(<!-- end of zoo -->)", re.DOTALL)
 _METRICS = ("ndcg@10", "recall@10", "recall@20")
 
 
-def filled(text: str, rows: Mapping[str, Listing]) -> str:
-    """`text` with its block made from the rows; as it is where it has none."""
-    return _BLOCK.sub(lambda found: f"{found[1]}\n{folded(rows)}\n\n{found[2]}", text)
+def filled(text: str, rows: Mapping[str, Listing], absent: Collection[str] = ()) -> str:
+    """`text` with its block made from the rows; as it is where it has none. absent: see `table`."""
+    return _BLOCK.sub(lambda found: f"{found[1]}\n{folded(rows, absent)}\n\n{found[2]}", text)
 
 
-def folded(rows: Mapping[str, Listing]) -> str:
+def folded(rows: Mapping[str, Listing], absent: Collection[str] = ()) -> str:
     """A table for each dataset, each below a line that opens it."""
     parts = []
     for dataset in sorted({row.dataset or "" for row in rows.values()}):
         there = {name: row for name, row in rows.items() if (row.dataset or "") == dataset}
         models = "1 model" if len(there) == 1 else f"{len(there)} models"
         summary = f"<summary>{dataset or 'of no named dataset'}: {models}</summary>"
-        parts.append(f"<details>{summary}\n\n{table(there)}\n\n</details>")
+        parts.append(f"<details>{summary}\n\n{table(there, absent)}\n\n</details>")
     return "\n".join(parts)
 
 
-def table(rows: Mapping[str, Listing]) -> str:
-    """Markdown, a line an entry, best first under each protocol."""
+def table(rows: Mapping[str, Listing], absent: Collection[str] = ()) -> str:
+    """Markdown, a line an entry, best first under each protocol; absent: names without files, marked."""
     shown = [metric for metric in _METRICS if any(metric in row.metrics for row in rows.values())]
     head = ["name", "protocol", *(metric.replace("ndcg", "NDCG").replace("recall", "Recall") for metric in shown),
             "calls", "ms", "params", "size"]  # fmt: skip
     lines = [head, ["---", "---", *["---:"] * (len(head) - 2)]]
     for name, row in sorted(rows.items(), key=lambda named: _place(*named)):
         metrics = [f"{row.metrics[m]:.4f}".lstrip("0") if m in row.metrics else "" for m in shown]
-        cost = [str(row.denoiser_calls), milliseconds(row), short(row.parameters), f"{short(row.size)}B"]
+        size = f"{short(row.size)}B" + "†" * (name in absent)
+        cost = [str(row.denoiser_calls), milliseconds(row), short(row.parameters), size]
         lines.append([f"`{name}`", row.protocol or "", *metrics, *cost])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

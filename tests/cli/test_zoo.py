@@ -291,6 +291,10 @@ def test_what_lies_elsewhere_is_listed_until_it_is_forgotten(root, tmp_path, cap
     here = {row["name"]: row["here"] for row in json.loads(output(capsys, "list", "--json"))}
     assert [name for name, there in here.items() if not there] == ["ease.synthetic"]
     assert "ease.synthetic: not on this machine" in output(capsys, "verify")
+    said = output(capsys, "info", "ease.synthetic")
+    assert "| `ease.synthetic` | loo-full-masked@1 | .2000 |" in said
+    assert "'diffrec zoo build ease.synthetic' trains it" in said
+    assert "model.safetensors: " in said
     assert "lists 3 models" in output(capsys, "index", "--forget", "ease.synthetic")
 
 
@@ -302,6 +306,9 @@ def test_the_table_of_the_readme_follows_the_list(root, capsys):
     assert "| `ease.synthetic` | loo-full-masked@1 | .2000 | .3000 | 1 |  | 10.1k |" in text
     assert [line.split("`")[1] for line in lines if "`" in line] == names(output(capsys, "list"))
     assert table.filled("nothing to fill", rows) == "nothing to fill"
+    assert [line.split("`")[1] for line in table.table(rows, ["ease.synthetic"]).splitlines() if "†" in line] == [
+        "ease.synthetic"
+    ]
 
 
 @pytest.mark.parametrize(
