@@ -15,7 +15,7 @@ Differs from the original in:
 from __future__ import annotations
 
 import torch
-from torch.nn.functional import embedding_bag, pad
+from torch.nn.functional import embedding, embedding_bag, pad
 
 from diffrec.data.batch import Batch
 from diffrec.data.datamodule import distinct_pairs
@@ -23,7 +23,7 @@ from diffrec.data.ragged import Ragged
 from diffrec.diffusion.noise import RequestNoise
 from diffrec.errors import check_numbers, check_sizes
 from diffrec.nn.bipartite_graph import BipartiteGraph
-from diffrec.nn.bpr import bpr_loss, half_squares
+from diffrec.nn.bpr import bpr_loss, half_squares_of_rows
 from diffrec.nn.derived import Derived
 from diffrec.nn.item_sets import first_occurrences
 from diffrec.nn.known_users import KnownUsers
@@ -75,8 +75,9 @@ class LightGCN(Recommender):
         items = self.users.weight.shape[0] - 1 + torch.stack([batch.target[:, 0], self.unseen.draw(batch.key)])
         chosen = torch.cat([batch.key[None], items])
         table = self._table()
-        first, final = table[chosen], self.graph.mean_of_layers(table, self.num_layers)[chosen]
-        return bpr_loss(*final) + self.weight_decay * half_squares(*first)
+        final = self.graph.mean_of_layers(table, self.num_layers)
+        loss = bpr_loss(*(embedding(role, final) for role in chosen))
+        return loss + self.weight_decay * half_squares_of_rows(table, chosen)
 
     def score(self, history: History, *, noise: RequestNoise | None = None) -> Scores:
         """Inner products with every item; nothing is sampled, `noise` is not used."""

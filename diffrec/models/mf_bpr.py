@@ -13,6 +13,7 @@ Differs from the original in:
 from __future__ import annotations
 
 import torch
+from torch.nn.functional import embedding
 
 from diffrec.data.batch import Batch
 from diffrec.data.datamodule import distinct_pairs
@@ -62,7 +63,7 @@ class BPRMF(Recommender):
     def training_loss(self, batch: Batch) -> Float[Tensor, ""]:
         """One item of each user against one that the user does not have."""
         assert batch.key is not None
-        user = self.users.weight[batch.key]
+        user = embedding(batch.key, self.users.weight)
         positive, negative = self.items.encode(batch.target[:, 0]), self.items.encode(self.unseen.draw(batch.key))
         return bpr_loss(user, positive, negative) + self.weight_decay * half_squares(user, positive, negative)
 

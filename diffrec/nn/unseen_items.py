@@ -31,11 +31,12 @@ class UnseenItems(nn.Module):
     def draw(self, users: Int[Tensor, " batch"]) -> Int[Tensor, " batch"]:
         """An item number from 1 for each user."""
         items = self._anything(users)
+        again = self.seen(users, items).nonzero()[:, 0]
         for _ in range(_ROUNDS):
-            again = self.seen(users, items).nonzero()[:, 0]
             if not len(again):
                 break
             items[again] = self._anything(again)
+            again = again[self.seen(users[again], items[again])]
         return items
 
     def seen(self, users: Int[Tensor, " batch"], items: Int[Tensor, " batch"]) -> Bool[Tensor, " batch"]:
