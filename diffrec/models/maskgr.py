@@ -2,8 +2,9 @@
 
 "Masked Diffusion for Generative Recommendation" (MADRec), arXiv 2511.23021; official code github.com/snap-research/
 MaskGR (commit b2d44f2, non-commercial licence; nothing is taken from it). `masking="counts"` hides as LLaDA-Rec does
-(arXiv 2511.06254; github.com/TengShi-RUC/LLaDA-Rec, commit bd8bdc1, no licence), `order="joint"` reads as DiffGRM does
-(arXiv 2510.21805; github.com/liuzhao09/DiffGRM, no licence).
+(arXiv 2511.06254; github.com/TengShi-RUC/LLaDA-Rec, commit bd8bdc1, no licence), at its `temperature`;
+`masking="guided"` hides and `order="joint"` reads as DiffGRM does (arXiv 2510.21805; github.com/liuzhao09/DiffGRM, no
+licence), with its `label_smoothing`.
 
 Differs from the original in:
 - the softmax of a hidden code is over the codes of its level; the original's is over all tokens, masks and padding
@@ -15,6 +16,8 @@ Differs from the original in:
   the work, and is exact for the first pass only: `reread=True` reads it anew for every beam, as the original does;
 - learned positions of items, counted from the end of the window, instead of rotations of every token; a norm behind the
   blocks; scores are sums of logarithms;
+- of DiffGRM's views of a target, with 1, 2, ... of its codes hidden, each step draws one for each sequence, where
+  DiffGRM trains on all of them; both weigh a hidden code alike;
 - AdamW, behind a warm-up at a constant rate or one that falls as a cosine.
 
 Kept: one table reads and writes, logits divided by sqrt(d); what is hidden of a sequence weighs 1 / its share.
@@ -27,7 +30,7 @@ from typing import Literal, get_args
 
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy, log_softmax, pad
+from torch.nn.functional import log_softmax, pad
 
 from diffrec.coded_items import CodedRecommender
 from diffrec.data.batch import Batch
@@ -38,14 +41,22 @@ from diffrec.lists import last_items
 from diffrec.nn.code_sets import CodeSets, projected, without_repeats
 from diffrec.nn.dropout import Dropout
 from diffrec.nn.item_codes import level_logits
-from diffrec.nn.masked_codes import Hidden, by_confidence, hidden_loss, hide_by_item, hide_exactly, hide_share
+from diffrec.nn.masked_codes import (
+    Hidden,
+    by_confidence,
+    hidden_loss,
+    hide_by_item,
+    hide_exactly,
+    hide_least_confident,
+    hide_share,
+)
 from diffrec.nn.positions import PositionsFromEnd
 from diffrec.nn.shared_memory import Memory, beside_memory, memory_of
 from diffrec.nn.transformer import Transformer, TransformerBlock, check_blocks
 from diffrec.recommender import LrSchedule
 from diffrec.typing import Bool, Fidelity, Float, History, Int, Scores, Tensor
 
-Masking = Literal["share", "counts"]
+Masking = Literal["share", "counts", "guided"]
 Order = Literal["confidence", "joint", "left-to-right"]
 
 _TOKENS_AT_ONCE = 1 << 17  # that a pass of the network reads: beams multiply a batch
@@ -57,10 +68,12 @@ class MaskGR(CodedRecommender):
     codes, num_levels, codebook_size, warmup_steps, lr_schedule: see `CodedRecommender`. max_history_length: items of
     the window; a request fills one with what comes next. masking: "share", of all codes of a sequence, drawn from
     U(0, 1); "counts": of the codes of the last item 1..levels, and of each item's, in a second pass, a share drawn from
-    0..levels, whose loss weighs `history_weight`. order: in which hidden levels are read: that of which a beam is most
-    confident first; of all codes of all hidden levels the best, "joint"; or "left-to-right". num_inference_steps:
-    passes of the network, None: one a level; of one pass several levels are read. exact: with one step, every item is
-    scored and no beam is needed. reread: every beam reads the history anew in every pass.
+    0..levels, whose loss weighs `history_weight`; "guided": of the codes of the last item 1..levels, those of which the
+    model is least sure while it is told none. temperature: logits are divided by it, in training and after.
+    label_smoothing: the share of a target that all codes have alike. order: in which hidden levels are read: that of
+    which a beam is most confident first; of all codes of all hidden levels the best, "joint"; or "left-to-right".
+    num_inference_steps: passes of the network, None: one a level; of one pass several levels are read. exact: with one
+    step, every item is scored and no beam is needed. reread: every beam reads the history anew in every pass.
     """
 
     examples = "history"
@@ -80,6 +93,8 @@ class MaskGR(CodedRecommender):
         max_history_length: int = 24,
         masking: Masking = "share",
         history_weight: float = 1.0,
+        temperature: float = 1.0,
+        label_smoothing: float = 0.0,
         order: Order = "confidence",
         num_inference_steps: int | None = None,
         num_beams: int = 50,
@@ -99,6 +114,8 @@ class MaskGR(CodedRecommender):
         check_blocks(embedding_size, num_blocks, num_heads, dropout)
         check_sizes(feed_size=feed_size, num_beams=num_beams)
         check_numbers(low=0.0, history_weight=history_weight)
+        check_numbers(above=0.0, temperature=temperature)
+        check_numbers(low=0.0, high=1.0, label_smoothing=label_smoothing)
         self.masking = choose("masking", masking, get_args(Masking))
         self.order = choose("order", order, get_args(Order))
         self.original = choose("fidelity", fidelity, get_args(Fidelity)) == "original"
@@ -109,6 +126,7 @@ class MaskGR(CodedRecommender):
         blocks = [TransformerBlock(dim, num_heads, dropout, feed_size=feed_size) for _ in range(num_blocks)]
         self.transformer = Transformer(blocks, nn.LayerNorm(dim))
         self.history_weight, self.num_beams = history_weight, num_beams
+        self.temperature, self.label_smoothing = temperature, label_smoothing
         self.constrained, self.exact, self.reread = constrained, exact, reread
         self.num_inference_steps = num_inference_steps
         self._sets: tuple[object, CodeSets] | None = None
@@ -143,11 +161,15 @@ class MaskGR(CodedRecommender):
 
     def logits(self, states: Float[Tensor, "*shape dim"]) -> Float[Tensor, "*shape tokens"]:
         """Of all tokens, and behind them of the masks."""
-        return states @ torch.cat([self.tokens.weight, self.mask]).T * states.shape[-1] ** -0.5
+        return states @ torch.cat([self.tokens.weight, self.mask]).T * self._scale
 
     def of_levels(self, states: Float[Tensor, "*shape levels dim"]) -> Float[Tensor, "*shape levels size"]:
         """Logits of the codes of each level at the state of that level."""
-        return level_logits(states, self.tokens.weight) * states.shape[-1] ** -0.5
+        return level_logits(states, self.tokens.weight) * self._scale
+
+    @property
+    def _scale(self) -> float:
+        return self.tokens.embedding_dim**-0.5 / self.temperature
 
     # training
 
@@ -162,25 +184,40 @@ class MaskGR(CodedRecommender):
             total = (hidden.weight * hidden.which).sum().clamp(min=torch.finfo(torch.float32).tiny)
             return self._loss(history, hidden, total)
         levels = tokens.shape[2]
-        count = torch.randint(levels + 1, history.shape, device=history.device)
-        everywhere = hide_by_item(real, count, torch.rand(tokens.shape, device=history.device))
         rows, last = torch.arange(len(history), device=history.device), (history > 0).sum(1) - 1
-        one = torch.randint(1, levels + 1, last.shape, device=history.device)
-        at_last = hide_exactly(one, torch.rand(len(history), levels, device=history.device))
-        which, weight = torch.zeros_like(real), torch.zeros_like(everywhere.weight)
+        count = torch.randint(1, levels + 1, last.shape, device=history.device)
+        which, weight = torch.zeros_like(real), torch.zeros(tokens.shape, device=history.device)
+        if self.masking == "guided":
+            before = history.index_put((rows, last), history.new_zeros(()))
+            which[rows, last], weight[rows, last] = hide_least_confident(count, self._untold(before)), 1.0
+            return self._loss(history, Hidden(which, weight), which.sum().float())
+        at_last = hide_exactly(count, torch.rand(len(history), levels, device=history.device))
         which[rows, last], weight[rows, last] = at_last.which, at_last.weight
         target = self._loss(history, Hidden(which, weight), float(len(history) * levels))
+        count = torch.randint(levels + 1, history.shape, device=history.device)
+        everywhere = hide_by_item(real, count, torch.rand(tokens.shape, device=history.device))
         return target + self.history_weight * self._loss(history, everywhere, float(tokens.numel()))
+
+    @torch.no_grad()
+    def _untold(self, history: History) -> Float[Tensor, "batch levels size"]:
+        """Probabilities of the codes behind each history, none of which is known; without dropout."""
+        training, levels = self.training, self.item_codes.levels
+        self.eval()
+        nothing = torch.full((len(history), 1, levels), -1, device=history.device)
+        log_p = self.log_probabilities(history, nothing)[:, 0]
+        self.train(training)
+        return log_p.exp()
 
     def _loss(self, items: History, hidden: Hidden, total: Float[Tensor, ""] | float) -> Float[Tensor, ""]:
         tokens = self.item_codes.tokens(items)
         states = self.states(tokens, hidden.which)
         if self.original:
             which = hidden.which
-            return hidden_loss(self.logits(states[which]), tokens[which], hidden.weight[which], total)
+            logits = self.logits(states[which])
+            return hidden_loss(logits, tokens[which], hidden.weight[which], total, self.label_smoothing)
         codes = self.item_codes.codes[(items - 1).clamp(min=0)]
-        losses = cross_entropy(self.of_levels(states).flatten(0, 2), codes.flatten(), reduction="none")
-        return (losses * (hidden.weight * hidden.which).flatten()).sum() / total
+        weight = (hidden.weight * hidden.which).flatten()
+        return hidden_loss(self.of_levels(states).flatten(0, 2), codes.flatten(), weight, total, self.label_smoothing)
 
     # decoding
 

@@ -2,7 +2,7 @@
 
 Hidden codes are those of a masked diffusion: a share of all, whose cross-entropy is divided by that share, bounds the
 likelihood. Sources: Sahoo et al., "Simple and Effective Masked Diffusion Language Models" (NeurIPS 2024); for codes of
-items MaskGR (arXiv 2511.23021) and LLaDA-Rec (arXiv 2511.06254).
+items MaskGR (arXiv 2511.23021), LLaDA-Rec (arXiv 2511.06254) and DiffGRM (arXiv 2510.21805).
 """
 
 from __future__ import annotations
@@ -45,14 +45,24 @@ def hide_exactly(count: Int[Tensor, " batch"], u: Float[Tensor, "batch levels"])
     return Hidden(rank < count[:, None], (u.shape[1] / count)[:, None].expand_as(u))
 
 
+def hide_least_confident(
+    count: Int[Tensor, " batch"], probabilities: Float[Tensor, "batch levels size"]
+) -> Bool[Tensor, "batch levels"]:
+    """The `count` levels of each row whose greatest probability is least: those that are read last."""
+    rank = by_confidence(probabilities).argsort(dim=1)
+    return rank >= rank.shape[1] - count[:, None]
+
+
 def hidden_loss(
     logits: Float[Tensor, "hidden codes"],
     codes: Int[Tensor, " hidden"],
     weight: Float[Tensor, " hidden"],
     total: Float[Tensor, ""] | float,
+    label_smoothing: float = 0.0,
 ) -> Float[Tensor, ""]:
     """Sum of the weighed cross-entropies of hidden codes, divided by `total`."""
-    return (cross_entropy(logits, codes, reduction="none") * weight).sum() / total
+    losses = cross_entropy(logits, codes, reduction="none", label_smoothing=label_smoothing)
+    return (losses * weight).sum() / total
 
 
 def by_confidence(probabilities: Float[Tensor, "*shape levels size"]) -> Int[Tensor, "*shape levels"]:

@@ -179,13 +179,61 @@ def test_the_original_answers_with_any_token():
     torch.testing.assert_close(alike, read(fixed, 0, one), rtol=1e-4, atol=1e-4)
 
 
-def test_both_ways_of_hiding_train():
-    for masking, fidelity in itertools.product(("share", "counts"), ("fixed", "original")):
+def test_every_way_of_hiding_trains():
+    for masking, fidelity in itertools.product(("share", "counts", "guided"), ("fixed", "original")):
         made = model(masking=masking, fidelity=fidelity)
         loss = made.training_loss(Batch(HISTORY[[0, 1, 3]], HISTORY[[0, 1, 3], :0]))
         loss.backward()
         assert torch.isfinite(loss)
         assert made.tokens.weight.grad.abs().sum() > 0
+
+
+def test_guided_hides_what_the_model_is_least_sure_of(monkeypatch):
+    made, found = model(masking="guided", dropout=0.5), []
+
+    def loss(items, hidden, total):
+        found.append((hidden, total))
+        return torch.zeros(())
+
+    monkeypatch.setattr(made, "_loss", loss)
+    made.train()
+    batch = Batch(HISTORY[[0, 1, 3]], HISTORY[[0, 1, 3], :0])
+    torch.manual_seed(0)
+    for _ in range(100):
+        made.training_loss(batch)
+    assert made.training
+    made.eval()
+    last = (batch.history > 0).sum(1) - 1
+    for row, place in enumerate(last):
+        before, nothing = batch.history[row : row + 1, :place], torch.full((1, 1, LEVELS), -1)
+        sure = made.log_probabilities(before, nothing)[0, 0].amax(-1)
+        views = [sure.argsort(descending=True).argsort() >= LEVELS - count for count in range(1, LEVELS + 1)]
+        counts = torch.zeros(LEVELS)
+        for hidden, total in found:
+            assert total == hidden.which.sum()
+            view = hidden.which[row, place]
+            assert hidden.which[row].sum() == view.sum()
+            counts[[torch.equal(view, other) for other in views].index(True)] += 1
+        assert (counts > 20).all()
+
+
+def test_temperature_and_label_smoothing():
+    made, batch = model(temperature=0.5, label_smoothing=0.1), Batch(HISTORY[[0, 1, 3]], HISTORY[[0, 1, 3], :0])
+    plain = model()
+    plain.load_state_dict(made.state_dict())
+    states = torch.randn(2, LEVELS, made.tokens.embedding_dim)
+    torch.testing.assert_close(made.of_levels(states), 2 * plain.of_levels(states))
+    torch.testing.assert_close(made.logits(states), 2 * plain.logits(states))
+    losses = []
+    for temperature, smoothing in ((0.5, 0.1), (0.5, 0.0), (1.0, 0.1)):
+        made.temperature, made.label_smoothing = temperature, smoothing
+        torch.manual_seed(0)
+        losses.append(made.training_loss(batch).item())
+    assert len({round(loss, 4) for loss in losses}) == 3
+    with pytest.raises(UsageError, match="temperature must be a finite number above 0, got 0"):
+        model(temperature=0.0)
+    with pytest.raises(UsageError, match="label_smoothing must be a finite number from 0 to below 1, got 1"):
+        model(label_smoothing=1.0)
 
 
 def test_a_target_is_put_behind_its_history():
