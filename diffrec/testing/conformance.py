@@ -137,20 +137,30 @@ class ModelConformance:
     @pytest.fixture(scope="class")
     @classmethod
     def histories(cls):
-        """1,000 requests of 0 to 24 items, which is longer than any window here."""
+        """Requests of 0 to 24 items, which is longer than any window here."""
         return requests(np.arange(NUM_USERS) % 25)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def scores(cls, model, histories):
+        """Asked once, to be compared with what comes later and in other ways."""
+        return scores_of(model, histories)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def lists(cls, model, histories):
+        return model.recommend(histories, K)
 
     # scores
 
-    def test_one_finite_score_for_every_item(self, model, histories):
-        for history in (histories, histories[:1], histories[:0]):
-            scores = scores_of(model, history)
-            assert scores.shape == (len(history), NUM_ITEMS)
-            assert scores.is_floating_point()
-            assert torch.isfinite(scores).all()
+    def test_one_finite_score_for_every_item(self, model, histories, scores):
+        for history, got in ((histories, scores), *((h, scores_of(model, h)) for h in (histories[:1], histories[:0]))):
+            assert got.shape == (len(history), NUM_ITEMS)
+            assert got.is_floating_point()
+            assert torch.isfinite(got).all()
 
-    def test_scores_tell_items_apart(self, model, histories):
-        assert (scores_of(model, histories).std(1) > 0).float().mean() > 0.9
+    def test_scores_tell_items_apart(self, scores):
+        assert (scores.std(1) > 0).float().mean() > 0.9
 
     def test_padding_changes_no_score(self, model):
         short = requests(np.arange(60) % 7)  # 6 slots, so that the padding stays inside every window
@@ -165,7 +175,7 @@ class ModelConformance:
         noise = RequestNoise.from_history(histories)
         assert_close(scores_of(model, cut, replace(noise)), scores_of(model, histories, replace(noise)))
 
-    def test_scores_are_the_products_that_an_index_takes_them_for(self, model, histories):
+    def test_scores_are_the_products_that_an_index_takes_them_for(self, model, histories, scores):
         try:
             keys = model.keys
         except UsageError:
@@ -174,47 +184,45 @@ class ModelConformance:
             return
         with torch.inference_mode():
             products = model.checked_query(histories, RequestNoise.from_history(histories)) @ keys.T
-        assert_close(products, scores_of(model, histories))
+        assert_close(products, scores)
 
-    def test_scores_can_be_asked_outside_of_inference_mode(self, model, histories):
+    def test_scores_can_be_asked_outside_of_inference_mode(self, model, histories, scores):
         with_gradients = model.checked_scores(histories, RequestNoise.from_history(histories))
-        assert_close(with_gradients.detach(), scores_of(model, histories))
+        assert_close(with_gradients.detach(), scores)
 
     # lists
 
     @pytest.mark.parametrize(("size", "batches"), [(1, 26), (7, 6)])
-    def test_a_list_does_not_depend_on_the_batch(self, model, histories, size, batches):
-        together, scores = model.recommend(histories, K), scores_of(model, histories)
+    def test_a_list_does_not_depend_on_the_batch(self, model, histories, scores, lists, size, batches):
         for start in range(0, batches * size, size):
             here = slice(start, start + size)
             width = int((histories[here] > 0).sum(1).max())
             alone = histories[here, :width]
-            assert torch.equal(model.recommend(alone, K).items, together.items[here])
+            assert torch.equal(model.recommend(alone, K).items, lists.items[here])
             assert_close(scores_of(model, alone), scores[here])
 
-    def test_a_list_does_not_depend_on_its_place(self, model, histories):
-        assert torch.equal(model.recommend(histories.flip(0), K).items.flip(0), model.recommend(histories, K).items)
+    def test_a_list_does_not_depend_on_its_place(self, model, histories, lists):
+        assert torch.equal(model.recommend(histories.flip(0), K).items.flip(0), lists.items)
 
-    def test_one_thread_or_two(self, model, histories):
-        one = model.recommend(histories, K).items
+    def test_one_thread_or_two(self, model, histories, lists):
         torch.set_num_threads(2)
         try:
             two = model.recommend(histories, K).items
         finally:
             torch.set_num_threads(1)
-        assert torch.equal(one, two)
+        assert torch.equal(two, lists.items)
 
     @pytest.mark.slow  # each process imports torch and Lightning
     def test_one_process_or_three(self, data, dataset, histories, tmp_path):
         """Two others load every model from its entry; they differ in threads, batches and the hashes of Python."""
-        entries, expected = [], []
+        entries, expected, histories = [], [], histories[::13].contiguous()
         for name in self.names:
             model = started(name, data)
             entries.append(diffrec.save(model, tmp_path / name, dataset=dataset))
-            lists = model.recommend(histories, K).items[::20]
-            assert len(lists.unique(dim=0)) > 1
-            expected.append(hashlib.sha256(lists.numpy().tobytes()).hexdigest())
-        save_file({"histories": histories[::20].contiguous()}, tmp_path / "histories.safetensors")
+            items = model.recommend(histories, K).items
+            assert len(items.unique(dim=0)) > 1
+            expected.append(hashlib.sha256(items.numpy().tobytes()).hexdigest())
+        save_file({"histories": histories}, tmp_path / "histories.safetensors")
         others = [
             subprocess.Popen(
                 [sys.executable, "-c", LISTS, threads, size, tmp_path / "histories.safetensors", str(K), *entries],
@@ -234,8 +242,8 @@ class ModelConformance:
         assert torch.equal(first.items, second.items)
         assert torch.equal(first.scores, second.scores)
 
-    def test_lists_are_the_best_scores_in_order(self, model, histories):
-        got, scores = model.recommend(histories, K, exclude_seen=False), scores_of(model, histories)
+    def test_lists_are_the_best_scores_in_order(self, model, histories, scores):
+        got = model.recommend(histories, K, exclude_seen=False)
         assert_close(got.scores, scores.sort(dim=1, descending=True).values[:, :K])
         assert_close(scores.gather(1, got.items - 1), got.scores)
 
@@ -279,15 +287,14 @@ class ModelConformance:
             model.recommend(torch.tensor([[1]]), 0)
 
     @pytest.mark.parametrize("training", [True, False])
-    def test_the_mode_is_left_as_it_was_and_changes_no_list(self, model, histories, training):
-        expected = model.recommend(histories, K).items
+    def test_the_mode_is_left_as_it_was_and_changes_no_list(self, model, histories, lists, training):
         model.train(training)
         modes = [module.training for module in model.modules()]
         got = model.recommend(histories, K).items
         left = [module.training for module in model.modules()]
         model.eval()
         assert left == modes == [training] * len(modes)
-        assert torch.equal(got, expected)
+        assert torch.equal(got, lists.items)
 
     def test_the_loss_reaches_every_parameter(self, name, data, batch):
         model = built(name)
@@ -346,23 +353,22 @@ class ModelConformance:
         for protocol in protocols_of(name):
             check_no_leak(lambda data: fitted(name, data, epochs=1, validate=True), protocol)
 
-    def test_the_same_seed_trains_the_same_model(self, name, model, histories, data):
+    def test_the_same_seed_trains_the_same_model(self, name, histories, lists, data):
         again = fitted(name, data)
-        assert torch.equal(again.recommend(histories, K).items, model.recommend(histories, K).items)
+        assert torch.equal(again.recommend(histories, K).items, lists.items)
 
     # keeping
 
-    def test_a_state_dict_carries_everything_that_was_learnt(self, name, model, histories):
+    def test_a_state_dict_carries_everything_that_was_learnt(self, name, model, histories, scores):
         fresh = built(name, seed=1).eval()
-        expected = scores_of(model, histories)
-        assert not torch.equal(scores_of(fresh, histories), expected)
+        assert not torch.equal(scores_of(fresh, histories), scores)
         fresh.load_state_dict(model.state_dict())
-        assert torch.equal(scores_of(fresh, histories), expected)
+        assert torch.equal(scores_of(fresh, histories), scores)
 
-    def test_a_saved_model_gives_the_same_lists(self, model, histories, dataset, tmp_path):
+    def test_a_saved_model_gives_the_same_lists(self, model, histories, lists, dataset, tmp_path):
         loaded = diffrec.load(diffrec.save(model, tmp_path / "entry", dataset=dataset))
         assert type(loaded) is type(model)
         assert not loaded.training
-        assert torch.equal(loaded.recommend(histories, K).items, model.recommend(histories, K).items)
+        assert torch.equal(loaded.recommend(histories, K).items, lists.items)
         by_id = loaded.recommend(["id:item-3", "id:item-61"], K).items
         assert torch.equal(by_id, model.recommend(torch.tensor([[3, 61]]), K).items)

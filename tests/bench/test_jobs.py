@@ -168,8 +168,8 @@ def test_workers_end_with_a_parent_that_is_killed(suite, workers, folders, tmp_p
 
 TRAINED = """
   - {name: sasrec, configs: [model/sasrec],
-     overrides: [--model.embedding_size=8, --model.lr=1e-2, --trainer.max_epochs=60,
-                 --trainer.callbacks.EarlyStopping.patience=60, --trainer.check_val_every_n_epoch=5]}
+     overrides: [--model.embedding_size=8, --model.lr=1e-2, --trainer.max_epochs=40,
+                 --trainer.callbacks.EarlyStopping.patience=40, --trainer.check_val_every_n_epoch=5]}
 """
 
 
@@ -208,7 +208,7 @@ def test_a_command_that_was_killed_goes_on_to_the_same_results(suite_file, suite
 @pytest.mark.slow
 def test_the_number_of_threads_changes_no_list(suite_file, suite_text, tmp_path):
     """The last bits of sums over a batch, and so of trained weights, depend on it; ranks and metrics do not."""
-    text = suite_text + TRAINED.replace("60", "3").replace("=5]", "=1]")
+    text = suite_text + TRAINED.replace("40", "3").replace("=5]", "=1]")
     suite = load_suite(suite_file(text)).only(["sasrec", "ease"])
     one = run_suite(suite, Folders(tmp_path / "one", tmp_path / "one-runs"))
     try:
