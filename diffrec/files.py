@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -94,15 +94,18 @@ def write_folder(
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a loss of power, where the system lets folders be opened."""
+    """Make the names in a folder survive a loss of power, where the system can.
+
+    What it is called after has its name already: a system that cannot sync a folder (Windows, some network file
+    systems) has refused nothing.
+    """
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except PermissionError:  # Windows
         return
-    try:
+    with suppress(OSError):
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    os.close(descriptor)
 
 
 @contextmanager

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from diffrec.metrics.functional import hide
+from diffrec.metrics.functional import hide, rows_at_once
 from diffrec.typing import Float, History, Int, Scores, Tensor
-
-_SCORES_IN_CACHE = 1 << 19  # scores that `top_k` works on at a time: twice as fast as all of a batch
 
 
 @dataclass(frozen=True)
@@ -24,7 +22,7 @@ class Recommendations:
 
 def top_k(scores: Scores, excluded: Int[Tensor, "batch excluded"], k: int) -> Recommendations:
     """The k best item numbers per row, leaving out `excluded` (0 is ignored); ties by item number."""
-    rows = max(1, _SCORES_IN_CACHE // scores.shape[1])
+    rows = rows_at_once(scores)
     chunks = zip(scores.split(rows), excluded.split(rows), strict=True)
     parts = [_top_k(*chunk, min(k, scores.shape[1])) for chunk in chunks]
     best, columns = (torch.cat(column) for column in zip(*parts, strict=True))

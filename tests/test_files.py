@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,21 @@ def test_a_folder_that_shall_be_kept_is_kept_even_if_it_appears_late(tmp_path):
     write_folder(folder, {"a": b"3"})
     assert names(folder) == ["a"]
     assert sorted(names(tmp_path)) == ["x", "y"]
+
+
+def test_a_file_system_that_cannot_sync_folders_has_refused_nothing(tmp_path, monkeypatch):
+    real = os.fsync
+
+    def some_network(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(22, "Invalid argument")
+        real(descriptor)
+
+    monkeypatch.setattr(files.os, "fsync", some_network)
+    write_file(tmp_path / "file", b"there")
+    write_folder(tmp_path / "folder", {"a": b"1"})
+    assert (tmp_path / "file").read_bytes() == b"there"
+    assert names(tmp_path / "folder") == ["a"]
 
 
 def test_where_folders_cannot_be_opened_they_are_not_synced(tmp_path, monkeypatch):

@@ -10,6 +10,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from diffrec.bench.evaluate import measure_one
 from diffrec.bench.result import sha256_of
 from diffrec.bench.search import Settings
@@ -24,13 +26,16 @@ from diffrec.training.build import build
 
 
 def run_trial(search: Search, settings: Settings, places: Places, solver: Solver) -> Trial:
-    """Train with these settings and validate; an error of the model is a trial without a value."""
+    """Train with these settings and validate.
+
+    An error of the model, or memory that does not suffice, is a trial without a value: the next settings are tried.
+    """
     started = time.perf_counter()
     value, error = None, None
     try:
         value = solver.value(search, settings) if solver.solves(search) else _trained_value(search, settings, places)
-    except DiffrecError as refused:
-        error = str(refused).partition("\n")[0]
+    except (DiffrecError, MemoryError, torch.OutOfMemoryError) as refused:
+        error = (str(refused) or type(refused).__name__).partition("\n")[0]
     return Trial(dict(settings), value, round(time.perf_counter() - started, 2), error)
 
 

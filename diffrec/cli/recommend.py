@@ -68,7 +68,8 @@ def run(args: argparse.Namespace) -> int:
     model = load(args.model, offline=args.offline, **sampling_of(args))
     if args.input is not None:
         return _run_file(args, model.to(_device(args.device)), time.perf_counter() - start)
-    return _run_history(args, model.to("cuda" if args.device == "cuda" else "cpu"))  # to start a GPU takes longer
+    asked = "cuda" if args.device == "cuda" else "cpu"  # for one list, to start a GPU takes longer
+    return _run_history(args, model.to(_device(asked)))
 
 
 def _check_which(args: argparse.Namespace) -> None:
@@ -92,6 +93,8 @@ def _device(asked: str) -> str:
 
     if asked == "cpu" or (asked == "auto" and not torch.cuda.is_available()):
         return "cpu"
+    if not torch.cuda.is_available():
+        raise UsageError("--device cuda needs a GPU that torch can use, and there is none; use cpu or auto")
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
 
 

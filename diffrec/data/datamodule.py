@@ -18,9 +18,10 @@ from diffrec.data.protocol import get_protocol
 from diffrec.data.ragged import Ragged
 from diffrec.data.sources import load_dataset
 from diffrec.data.splits import Cases, Split
-from diffrec.errors import UsageError
+from diffrec.errors import UsageError, check_sizes
 
 Examples = Literal["history", "next", "prefix", "prefix-or-none", "last", "pairs", "once"]
+_ONE_TARGET = ("prefix", "prefix-or-none", "last")
 
 
 def distinct_pairs(sequences: Ragged) -> tuple[np.ndarray, np.ndarray]:
@@ -184,7 +185,8 @@ class InteractionDataModule(pl.LightningDataModule):
     """A named dataset under one protocol.
 
     dataset: a name of `diffrec data list`; protocol: an id of `diffrec.data.protocol`;
-    examples: overrides the kind of training example that the model asks for.
+    examples: in place of the kind of training example that the model asks for; of those with one target for a history
+    any does for any other.
     """
 
     def __init__(
@@ -198,6 +200,7 @@ class InteractionDataModule(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         self.protocol = get_protocol(protocol)
+        check_sizes(batch_size=batch_size, eval_batch_size=eval_batch_size)
         self.dataset_name = dataset
         self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
         self.examples: Examples | None = examples
@@ -231,6 +234,12 @@ class InteractionDataModule(pl.LightningDataModule):
         model = cast(Any, self.trainer).lightning_module
         self.examples_of_model, self.similar_lengths = model.examples, model.similar_lengths
         self.max_history_length = model.max_history_length
+        allowed = [model.examples, *model.other_examples]
+        if any(kind in _ONE_TARGET for kind in allowed):
+            allowed += [kind for kind in _ONE_TARGET if kind not in allowed]
+        if self.examples is not None and self.examples not in allowed:
+            name = type(model).__name__
+            raise UsageError(f"{name} cannot learn from examples {self.examples!r}; it can from {', '.join(allowed)}")
 
     def train_dataloader(self) -> DataLoader[Batch]:
         kind = self.examples or self.examples_of_model
@@ -238,7 +247,7 @@ class InteractionDataModule(pl.LightningDataModule):
         if not len(batches):
             raise UsageError(f"{self.dataset_name} has no training sequence long enough for an example")
         lengths = batches.history_lengths if kind == "next" or self.similar_lengths else None
-        even = "examples" if kind in ("prefix", "prefix-or-none", "last") else "positions"
+        even = "examples" if kind in _ONE_TARGET else "positions"
         sampler = EpochSampler(len(batches), self.batch_size, self.seed, lengths, even)
         return DataLoader(batches, sampler=sampler, batch_size=None, pin_memory=self._on_cuda)
 

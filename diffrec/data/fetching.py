@@ -13,11 +13,12 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPMessage, HTTPResponse
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, Any, BinaryIO
 from urllib.parse import urlsplit
 
 from diffrec.errors import IntegrityError, NetworkError, UsageError
@@ -136,14 +137,16 @@ def _transfer(url: str, file: _File, sha256: str | None, max_bytes: int, manner:
         request.add_header("Range", f"bytes={had}-")
     received, stop_at = had, time.monotonic() + manner.deadline
     try:
-        with _OPENER.open(request, timeout=manner.timeout) as response:
+        with _network_refusals():
+            answer = _OPENER.open(request, timeout=manner.timeout)
+        with answer as response:
             if had and not _continues(response.status, response.headers, had):
                 file.seek(0)
                 file.truncate()
                 digest, had, received = hashlib.sha256(), 0, 0
             expected = response.headers.get("Content-Length")
             # read1 returns what is there, so that the deadline is looked at even where bytes trickle in.
-            while chunk := response.read1(_CHUNK):
+            while chunk := _next_bytes(response):
                 received += len(chunk)
                 if received > max_bytes:
                     raise IntegrityError(f"{url} is larger than the {max_bytes:,} bytes allowed; nothing was kept")
@@ -167,6 +170,23 @@ def _transfer(url: str, file: _File, sha256: str | None, max_bytes: int, manner:
     if expected is not None and received - had != int(expected):
         raise _Passing(f"{url} ended after {received:,} of {had + int(expected):,} bytes")
     return digest.hexdigest(), had > 0
+
+
+def _next_bytes(response: Any) -> bytes:
+    """Of an answer of any scheme."""
+    with _network_refusals():
+        return response.read1(_CHUNK)
+
+
+@contextmanager
+def _network_refusals() -> Iterator[None]:
+    """No route to a host, say, is a broken connection, and not what the disk of this machine refused."""
+    try:
+        yield
+    except (urllib.error.URLError, ConnectionError, TimeoutError, ssl.SSLError):
+        raise
+    except OSError as error:
+        raise ConnectionError(error.strerror or str(error)) from error
 
 
 def _digest(file: _File) -> hashlib._Hash:

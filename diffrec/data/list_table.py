@@ -22,7 +22,7 @@ def list_table(users: np.ndarray, items: np.ndarray, scores: np.ndarray, item_id
     ids = np.asarray(item_ids, dtype=object)
     return pa.table(
         {
-            "user_id": np.repeat(users, items.shape[1])[there],
+            "user_id": pa.array(np.repeat(users, items.shape[1])[there], type=None if len(users) else pa.string()),
             "rank": np.tile(np.arange(1, items.shape[1] + 1, dtype=np.int32), len(items))[there],
             "item_id": pa.array(ids).take(pa.array(items.ravel()[there].astype(np.int64) - 1)),
             "score": scores.ravel()[there],

@@ -18,7 +18,7 @@ from torch import nn
 
 from diffrec.diffusion.noise import RequestNoise
 from diffrec.diffusion.sampler import ReverseSteps
-from diffrec.diffusion.schedulers import GaussianScheduler, Scheduler, check_scheduler, check_steps, renoises
+from diffrec.diffusion.schedulers import GaussianScheduler, Scheduler, check_scheduler, renoises
 from diffrec.diffusion.schedules import Betas, Grid, respaced, steps_of, trailing_grid
 from diffrec.diffusion.trajectory import RenoisedSteps, Trajectory
 from diffrec.errors import UsageError, choose
@@ -187,7 +187,6 @@ class GaussianProcess(nn.Module):
             return RenoisedSteps(self.trajectory(num_inference_steps))
         visited, told = self.grid(self.num_train_timesteps, self.num_steps(num_inference_steps))
         num_steps = len(visited)
-        check_steps(self.scheduler, num_steps)
         betas = respaced(self.betas, visited)
         # trained_betas and the spacing are ours whatever the template says, and nothing is clipped: diffusers'
         # defaults are for pictures in [-1, 1]; everything else is the template's

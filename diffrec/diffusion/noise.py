@@ -1,8 +1,7 @@
 """Normal noise that belongs to a request: the same for a batch of 1 or 1,000, on any number of threads.
 
 Each number is a hash of (request, draw, coordinate), so nothing depends on what else is in the batch.
-Mixing: the 64-bit finaliser of Stafford's variant 13 (as in SplitMix64, Steele et al. 2014);
-normals: Box and Muller (1958).
+Normals: Box and Muller (1958).
 """
 
 from __future__ import annotations
@@ -13,20 +12,8 @@ from dataclasses import dataclass
 import torch
 
 from diffrec.errors import UsageError, is_whole
+from diffrec.hashing import GOLDEN, mixed, shifted
 from diffrec.typing import Float, Int, Tensor
-
-_GOLDEN = -7046029254386353131  # 2^64 / golden ratio, as a signed 64-bit integer
-
-
-def _logical_shift(x: Tensor, bits: int) -> Tensor:
-    return (x >> bits) & ((1 << (64 - bits)) - 1)
-
-
-def _mix(x: Tensor) -> Tensor:
-    """Bijective 64-bit hash of every element; multiplication wraps."""
-    x = (x ^ _logical_shift(x, 30)) * -4658895280553007687
-    x = (x ^ _logical_shift(x, 27)) * -7723592293110705685
-    return x ^ _logical_shift(x, 31)
 
 
 @dataclass
@@ -41,13 +28,13 @@ class RequestNoise:
         """From a number per request (a user number, say) and the seed of the run, a whole number of 64 bits."""
         if not (is_whole(seed) and -(1 << 63) <= seed < 1 << 63):
             raise UsageError(f"seed must be a whole number that 64 bits hold, got {seed!r}")
-        return cls(_mix(_mix(keys + _GOLDEN) ^ _mix(torch.tensor(seed, device=keys.device) - _GOLDEN)))
+        return cls(mixed(mixed(keys + GOLDEN) ^ mixed(torch.tensor(seed, device=keys.device) - GOLDEN)))
 
     @classmethod
     def from_history(cls, history: Int[Tensor, "batch length"], seed: int = 0) -> RequestNoise:
         """From the items themselves: the same history gets the same list. Padding does not count."""
         slots = torch.arange(1, history.shape[1] + 1, device=history.device)
-        return cls.from_keys((_mix(history + _GOLDEN * slots) * (history > 0)).sum(1), seed)
+        return cls.from_keys((mixed(history + GOLDEN * slots) * (history > 0)).sum(1), seed)
 
     def normal(self, size: int, dtype: torch.dtype = torch.float32) -> Float[Tensor, "batch size"]:
         """The next (batch, size) standard normal numbers."""
@@ -58,8 +45,8 @@ class RequestNoise:
         self.draws += 1
         half = (size + 1) // 2
         column = torch.arange(length * half, device=self.state.device) + (self.draws << 32)
-        bits = _mix(self.state[:, None] + column * _GOLDEN)
-        radius = _logical_shift(bits, 32).to(torch.float64).add_(0.5).div_(1 << 32).log_().mul_(-2).sqrt_()
+        bits = mixed(self.state[:, None] + column * GOLDEN)
+        radius = shifted(bits, 32).to(torch.float64).add_(0.5).div_(1 << 32).log_().mul_(-2).sqrt_()
         angle = (bits & 0xFFFFFFFF).to(torch.float64).mul_(2 * math.pi / (1 << 32))
         pairs = torch.stack([radius * angle.cos(), radius * angle.sin()], dim=1)  # (batch, 2, length * half)
         return pairs.unflatten(2, (length, half)).transpose(1, 2).flatten(2)[..., :size].to(dtype)
@@ -68,7 +55,7 @@ class RequestNoise:
         """The next (batch, size) numbers, uniform in (0, 1)."""
         self.draws += 1
         column = torch.arange(size, device=self.state.device) + (self.draws << 32)
-        bits = _logical_shift(_mix(self.state[:, None] + column * _GOLDEN), 42)  # 22 bits: (bits + .5) / 2^22 < 1
+        bits = shifted(mixed(self.state[:, None] + column * GOLDEN), 42)  # 22 bits: (bits + .5) / 2^22 < 1
         return bits.to(dtype).add_(0.5).div_(1 << 22)
 
     def take(self, rows: Int[Tensor, " chosen"]) -> RequestNoise:

@@ -9,7 +9,6 @@ from typing import Any, Protocol, runtime_checkable
 from diffusers import (
     DDIMScheduler,
     DPMSolverMultistepScheduler,
-    DPMSolverSinglestepScheduler,
     EulerDiscreteScheduler,
     FlowMatchEulerDiscreteScheduler,
     FlowMatchHeunDiscreteScheduler,
@@ -54,7 +53,6 @@ SCHEDULERS: dict[str, Any] = {
     for scheduler in (
         DDIMScheduler,
         DPMSolverMultistepScheduler,
-        DPMSolverSinglestepScheduler,
         EulerDiscreteScheduler,
         HeunDiscreteScheduler,
         LCMScheduler,
@@ -91,12 +89,6 @@ def renoises(scheduler: object) -> bool:
 def takes_noise(scheduler: object, eta: float | None) -> bool:
     """Whether noise joins at its steps: at those of a consistency model, and of DDIM with an eta above 0."""
     return renoises(scheduler) or (isinstance(scheduler, DDIMScheduler) and bool(eta))
-
-
-def check_steps(scheduler: Scheduler, num_inference_steps: int) -> None:
-    """UsageError for a grid that is too short for the scheduler."""
-    if isinstance(scheduler, DPMSolverSinglestepScheduler) and num_inference_steps < 2:
-        raise UsageError("DPMSolverSinglestepScheduler needs num_inference_steps of at least 2, got 1")
 
 
 def scheduler_class(name: str) -> Any:

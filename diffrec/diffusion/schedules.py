@@ -160,8 +160,9 @@ def trailing_grid(num_train_timesteps: int, num_inference_steps: int) -> Grid:
 def preferdiff_grid(num_train_timesteps: int, num_inference_steps: int) -> Grid:
     """Step 0 and the last of every stride s = T / steps, where the network is told 0, s, 2s, ..., T.
 
-    All but the first are told one step more than they are at, and T is more than training ever told (PreferDiff).
+    All but the first are told one step more than they are at, and T is more than training ever told (PreferDiff). With
+    a stride of 1, step 0 is the end of the first stride already, and not visited twice.
     """
     stride = num_train_timesteps // num_inference_steps
-    told = np.arange(0, num_train_timesteps + 1, stride)
+    told = np.arange(0 if stride > 1 else 1, num_train_timesteps + 1, stride)
     return np.maximum(told - 1, 0), told

@@ -36,8 +36,9 @@ class Question:
 
     @property
     def together(self) -> tuple[Hashable, ...]:
-        """Questions that agree in this can be asked in one batch."""
-        return self.include_seen, self.num_inference_steps or 0, self.guidance_scale or 0.0
+        """Questions that agree in this can be asked in one batch; what is left to the model is no number."""
+        steps, guidance = self.num_inference_steps, self.guidance_scale
+        return self.include_seen, steps is None, steps or 0, guidance is None, guidance or 0.0
 
 
 class Batcher:

@@ -55,9 +55,8 @@ def explain(
         if vectors is None and method == "vectors":
             raise UsageError(f"{type(model).__name__} has no vectors of items to compare; use leave-one-out")
         last = {item: place for place, item in enumerate(history.tolist()) if item}  # each item once
-        distinct = torch.tensor(
-            sorted(last, key=lambda item: -last[item]), device=history.device
-        )  # of equals the latest
+        latest_first = sorted(last, key=lambda item: -last[item])  # of equals the latest
+        distinct = torch.tensor(latest_first, dtype=torch.int64, device=history.device)
         if vectors is None:
             near = _falls(model, history, distinct, items, seed)
         else:

@@ -146,15 +146,16 @@ def build_app(model: Recommender, name: str, limits: Limits | None = None) -> Fa
         """Whether requests are answered."""
         return Health(status="ok" if batcher.thread.is_alive() else "stopped", waiting=batcher.waiting.qsize())
 
+    about = About(
+        name=name, model=type(model).__name__, version=__version__, items=model.num_items,
+        parameters=count_parameters(model), max_history_length=model.max_history_length,
+        denoiser_calls=model.denoiser_calls, limits=asdict(limits),
+        settings=[s for s in model.settings_that_may_change if s in _FIELDS],
+    )  # fmt: skip
+
     @app.get("/models")
-    async def about() -> list[About]:
+    async def models() -> list[About]:
         """The models that are served: one."""
-        about = About(
-            name=name, model=type(model).__name__, version=__version__, items=model.num_items,
-            parameters=count_parameters(model), max_history_length=model.max_history_length,
-            denoiser_calls=model.denoiser_calls, limits=asdict(limits),
-            settings=[s for s in model.settings_that_may_change if s in _FIELDS],
-        )  # fmt: skip
         return [about]
 
     app.add_exception_handler(RequestValidationError, _unlike_the_schema)

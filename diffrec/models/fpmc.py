@@ -14,6 +14,7 @@ Differs from the original in:
 from __future__ import annotations
 
 import torch
+from torch.nn.functional import embedding
 
 from diffrec.data.batch import Batch
 from diffrec.data.datamodule import distinct_pairs
@@ -21,7 +22,7 @@ from diffrec.data.ragged import Ragged
 from diffrec.diffusion.noise import RequestNoise
 from diffrec.errors import check_numbers, check_sizes
 from diffrec.nn.bpr import bpr_loss, half_squares
-from diffrec.nn.known_users import KnownUsers, folded_in
+from diffrec.nn.known_users import FoldIn, KnownUsers
 from diffrec.recommender import Recommender
 from diffrec.spaces.embedding import EmbeddingSpace
 from diffrec.typing import Float, History, Scores, Tensor
@@ -31,7 +32,7 @@ class FPMC(Recommender):
     """Score of item i for user u behind item l: <user_u, to_user_i> + <previous_l, to_previous_i>.
 
     The two vectors of an item stand side by side in one table, so that it is one inner product. weight_decay: times
-    |v|^2 / 2 of the vectors that a triple uses; fold_in: the ridge of users unknown to training, see `folded_in`.
+    |v|^2 / 2 of the vectors that a triple uses; fold_in: the ridge of users unknown to training, see `FoldIn`.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class FPMC(Recommender):
         self.users = KnownUsers(embedding_size, init_std)
         self.previous = EmbeddingSpace(num_items, embedding_size, init_std)
         self.items = EmbeddingSpace(num_items, 2 * embedding_size, init_std)
-        self.embedding_size, self.fold_in = embedding_size, fold_in
+        self.embedding_size, self.folded_in = embedding_size, FoldIn(fold_in)
         self.lr, self.weight_decay = lr, weight_decay
 
     def prepare(self, sequences: Ragged) -> None:
@@ -60,8 +61,9 @@ class FPMC(Recommender):
     def training_loss(self, batch: Batch) -> Float[Tensor, ""]:
         """Each next item against one drawn from all; where that is the next item itself, nothing is learnt of it."""
         assert batch.key is not None
+        self.folded_in.forget()  # the weights are about to change
         real = batch.target > 0
-        user = self.users.weight[batch.key[:, None].expand_as(real)[real]]
+        user = embedding(batch.key[:, None].expand_as(real)[real], self.users.weight)
         state = torch.cat([user, self.previous.encode(batch.history[real])], dim=1)
         target = batch.target[real]
         drawn = torch.randint(1, self.num_items + 1, target.shape, device=target.device)
@@ -70,7 +72,7 @@ class FPMC(Recommender):
 
     def score(self, history: History, *, noise: RequestNoise | None = None) -> Scores:
         """Inner products with every item; nothing is sampled, `noise` is not used."""
-        unknown = folded_in(history, self.items.table.weight[:, : self.embedding_size], self.fold_in)
+        unknown = self.folded_in(history, self.items.table.weight[:, : self.embedding_size])
         user = self.users.choose(history, self.users.weight, unknown)
         last = history.gather(1, (history > 0).sum(1, keepdim=True).clamp(min=1) - 1)[:, 0]
         before = self.previous.encode(last) * (last > 0)[:, None]  # nothing before: the user alone

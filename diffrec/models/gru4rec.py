@@ -85,7 +85,7 @@ class GRU4Rec(NextItemRecommender):
 
     def _initialise(self) -> None:
         """Uniform up to sqrt(6 / (fan in + fan out)), each gate by itself; biases start at 0."""
-        for space in {self.items, self.candidates}:
+        for space in dict.fromkeys((self.items, self.candidates)):
             nn.init.xavier_uniform_(space.table.weight)
         for name, parameter in self.gru.named_parameters():
             for gate in parameter.data.chunk(3):

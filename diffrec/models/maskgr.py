@@ -38,7 +38,7 @@ from diffrec.diffusion.noise import RequestNoise
 from diffrec.diffusion.schedules import steps_of
 from diffrec.errors import UsageError, check_numbers, check_sizes, choose
 from diffrec.lists import last_items
-from diffrec.nn.code_sets import CodeSets, projected, without_repeats
+from diffrec.nn.code_sets import CodeSets, without_repeats
 from diffrec.nn.dropout import Dropout
 from diffrec.nn.item_codes import level_logits
 from diffrec.nn.masked_codes import (
@@ -54,6 +54,7 @@ from diffrec.nn.positions import PositionsFromEnd
 from diffrec.nn.shared_memory import Memory, beside_memory, memory_of
 from diffrec.nn.transformer import Transformer, TransformerBlock, check_blocks
 from diffrec.recommender import LrSchedule
+from diffrec.recommender.base import evaluating
 from diffrec.typing import Bool, Fidelity, Float, History, Int, Scores, Tensor
 
 Masking = Literal["share", "counts", "guided"]
@@ -77,6 +78,7 @@ class MaskGR(CodedRecommender):
     """
 
     examples = "history"
+    other_examples = ("prefix",)
     similar_lengths = True
     sampling_settings = ("num_beams", "num_inference_steps")
 
@@ -175,7 +177,8 @@ class MaskGR(CodedRecommender):
 
     def training_loss(self, batch: Batch) -> Float[Tensor, ""]:
         """Weighed cross-entropy of what is hidden."""
-        history = with_target(batch)
+        assert self.max_history_length is not None
+        history = last_items(with_target(batch), self.max_history_length)
         tokens = self.item_codes.tokens(history)
         real = tokens > 0
         if self.masking == "share":
@@ -201,12 +204,9 @@ class MaskGR(CodedRecommender):
     @torch.no_grad()
     def _untold(self, history: History) -> Float[Tensor, "batch levels size"]:
         """Probabilities of the codes behind each history, none of which is known; without dropout."""
-        training, levels = self.training, self.item_codes.levels
-        self.eval()
-        nothing = torch.full((len(history), 1, levels), -1, device=history.device)
-        log_p = self.log_probabilities(history, nothing)[:, 0]
-        self.train(training)
-        return log_p.exp()
+        nothing = torch.full((len(history), 1, self.item_codes.levels), -1, device=history.device)
+        with evaluating(self):
+            return self.log_probabilities(history, nothing)[:, 0].exp()
 
     def _loss(self, items: History, hidden: Hidden, total: Float[Tensor, ""] | float) -> Float[Tensor, ""]:
         tokens = self.item_codes.tokens(items)
@@ -239,7 +239,7 @@ class MaskGR(CodedRecommender):
         trie = self.item_codes.trie
         tuples = self.item_codes.codes.new_empty(trie.num_leaves, codes.shape[2])
         tuples[trie.leaf_of_item] = self.item_codes.codes
-        leaves = projected(codes, tuples)
+        leaves = self.sets.nearest(codes, tuples)
         kept = without_repeats(leaves, scores)
         if (counts := self.item_codes.counts) is not None:
             there = ~torch.isneginf(scores)

@@ -21,7 +21,7 @@ from diffrec.data.ragged import Ragged
 from diffrec.diffusion.noise import RequestNoise
 from diffrec.errors import check_numbers, check_sizes
 from diffrec.nn.bpr import bpr_loss, half_squares
-from diffrec.nn.known_users import KnownUsers, folded_in
+from diffrec.nn.known_users import FoldIn, KnownUsers
 from diffrec.nn.unseen_items import UnseenItems
 from diffrec.recommender import Recommender
 from diffrec.spaces.embedding import EmbeddingSpace
@@ -31,7 +31,7 @@ from diffrec.typing import Float, History, Scores, Tensor
 class BPRMF(Recommender):
     """A vector for every user and item; the score is their inner product.
 
-    weight_decay: times |v|^2 / 2 of the vectors that a triple uses; fold_in: the ridge of `folded_in`, in units of
+    weight_decay: times |v|^2 / 2 of the vectors that a triple uses; fold_in: the ridge of `FoldIn`, in units of
     the mean eigenvalue of Q^T Q.
     """
 
@@ -52,7 +52,8 @@ class BPRMF(Recommender):
         self.users = KnownUsers(embedding_size, init_std)
         self.items = EmbeddingSpace(num_items, embedding_size, init_std)
         self.unseen = UnseenItems(num_items)
-        self.fold_in, self.lr, self.weight_decay = fold_in, lr, weight_decay
+        self.folded_in = FoldIn(fold_in)
+        self.lr, self.weight_decay = lr, weight_decay
 
     def prepare(self, sequences: Ragged) -> None:
         """Learns who there is: the rows of the user table, and what each of them has."""
@@ -63,13 +64,14 @@ class BPRMF(Recommender):
     def training_loss(self, batch: Batch) -> Float[Tensor, ""]:
         """One item of each user against one that the user does not have."""
         assert batch.key is not None
+        self.folded_in.forget()  # the weights are about to change
         user = embedding(batch.key, self.users.weight)
         positive, negative = self.items.encode(batch.target[:, 0]), self.items.encode(self.unseen.draw(batch.key))
         return bpr_loss(user, positive, negative) + self.weight_decay * half_squares(user, positive, negative)
 
     def score(self, history: History, *, noise: RequestNoise | None = None) -> Scores:
         """Inner products with every item; nothing is sampled, `noise` is not used."""
-        unknown = folded_in(history, self.items.table.weight, self.fold_in)
+        unknown = self.folded_in(history, self.items.table.weight)
         return self.items.score(self.users.choose(history, self.users.weight, unknown))
 
     @property

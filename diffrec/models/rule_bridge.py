@@ -107,7 +107,7 @@ class RuleBridge(NextItemRecommender):
         self.norm = nn.LayerNorm(embedding_size) if bridge else None
         self.timesteps = LateTimesteps(num_train_timesteps, late)
         self.rules = RuleTable(num_items, rules_per_item, rule_window, rule_reach, rule_decay, rule_shares)
-        self.rule_weight = nn.Parameter(torch.tensor(rule_weight), requires_grad=readout == "joint")
+        self.rule_weight = nn.Parameter(torch.tensor(float(rule_weight)), requires_grad=readout == "joint")
         self.num_inference_steps, self.num_draws = num_inference_steps, num_draws
         self.regression, self.rule_floor = regression, rule_floor
 

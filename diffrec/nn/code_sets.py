@@ -7,6 +7,8 @@ import torch
 from diffrec.errors import UsageError
 from diffrec.typing import Bool, Float, Int, Tensor
 
+_COMPARED_AT_ONCE = 1 << 24  # pairs of a tuple that is no item, and an item
+
 
 class CodeSets:
     """All parts of all tuples of items, as sorted numbers; a part is a set of levels and their codes.
@@ -43,6 +45,16 @@ class CodeSets:
         place = torch.searchsorted(self.known, numbers).clamp(max=len(self.known) - 1)
         return self.known[place] == numbers
 
+    def nearest(
+        self, codes: Int[Tensor, "batch found levels"], catalogue: Int[Tensor, "tuples levels"]
+    ) -> Int[Tensor, "batch found"]:
+        """The number of each tuple in the catalogue, or what `projected` makes of it, where it is not there."""
+        numbers, order = self.number(catalogue).sort(stable=True)
+        asked = self.number(codes)
+        place = torch.searchsorted(numbers, asked).clamp(max=len(numbers) - 1)
+        missing = numbers[place] != asked
+        return order[place].masked_scatter(missing, projected(codes[missing][None], catalogue)[0])
+
     def are_items(self, codes: Int[Tensor, "*shape levels"]) -> Bool[Tensor, "*shape"]:
         """Which tuples, known in full, are those of an item."""
         return self._is_known(self.number(codes))
@@ -52,8 +64,14 @@ def projected(
     codes: Int[Tensor, "batch found levels"], catalogue: Int[Tensor, "tuples levels"]
 ) -> Int[Tensor, "batch found"]:
     """The number of the tuple of the catalogue with the most equal codes, the first where several have as many."""
-    equal = sum((codes[..., level, None] == catalogue[:, level]).to(torch.uint8) for level in range(codes.shape[2]))
-    assert isinstance(equal, torch.Tensor)
+    parts = codes.flatten(0, 1).split(max(1, _COMPARED_AT_ONCE // len(catalogue)))
+    return torch.cat([_most_equal(part, catalogue) for part in parts]).view(codes.shape[:2])
+
+
+def _most_equal(codes: Int[Tensor, "found levels"], catalogue: Int[Tensor, "tuples levels"]) -> Int[Tensor, " found"]:
+    equal = torch.zeros(len(codes), len(catalogue), dtype=torch.uint8, device=codes.device)
+    for level in range(codes.shape[1]):
+        equal += codes[:, level, None] == catalogue[:, level]
     return equal.argmax(-1)
 
 

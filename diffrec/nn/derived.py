@@ -23,7 +23,7 @@ class Derived(Generic[T]):
 
     def of(self, tensors: Iterable[Tensor], make: Callable[[], T]) -> T:
         """What was made last, or anew where a tensor has changed, moved or been replaced."""
-        state = tuple((tensor.data_ptr(), tensor._version, tensor.device) for tensor in tensors)
+        state = tuple((tensor.data_ptr(), _version(tensor), tensor.device) for tensor in tensors)
         if self._kept is None or self._kept[0] != state:
             with torch.inference_mode(False), torch.no_grad():  # kept beyond a call, so no inference tensors
                 self._kept = (state, make())
@@ -32,3 +32,8 @@ class Derived(Generic[T]):
     def forget(self) -> None:
         """Make it anew when it is asked for next."""
         self._kept = None
+
+
+def _version(tensor: Tensor) -> int | None:
+    """None for those of inference mode, which do not count their changes."""
+    return None if tensor.is_inference() else tensor._version

@@ -6,11 +6,12 @@ import torch
 from torch import nn
 from torch.nn.functional import embedding_bag
 
+from diffrec.hashing import GOLDEN, mixed
+from diffrec.nn.derived import Derived
 from diffrec.nn.fitted_shape import FittedShape
 from diffrec.nn.item_sets import first_occurrences
 from diffrec.typing import Float, History, Int, Tensor, Vectors
 
-_GOLDEN = -7046029254386353131  # 2^64 / golden ratio, as a signed 64-bit integer
 _LEAST_SHARE = 0.5  # of the items asked with; below it, the new items say more than the user's row
 
 
@@ -36,7 +37,7 @@ class KnownUsers(FittedShape):
         """From all different (user, item) pairs of training; new rows replace those that there were."""
         device, dim = self.weight.device, self.weight.shape[1]
         self.weight = nn.Parameter(torch.empty(num_users, dim, device=device).normal_(std=self.init_std))
-        sums = torch.zeros(num_users, dtype=torch.int64).index_add_(0, users, _hash(items))
+        sums = torch.zeros(num_users, dtype=torch.int64).index_add_(0, users, mixed(items * GOLDEN))
         known = users.unique()
         keys, order = sums[known].sort(stable=True)
         first = torch.ones_like(keys, dtype=torch.bool)
@@ -52,7 +53,7 @@ class KnownUsers(FittedShape):
         if not len(self.keys):
             return history.new_full((len(history),), -1)
         counted = first_occurrences(history)
-        sums, sizes = (_hash(history) * counted).cumsum(1), counted.cumsum(1)
+        sums, sizes = (mixed(history * GOLDEN) * counted).cumsum(1), counted.cumsum(1)
         place = torch.searchsorted(self.keys, sums).clamp(max=len(self.keys) - 1)
         enough = (sizes >= _LEAST_SHARE * sizes[:, -1:]) & (history > 0)
         hits = (self.keys[place] == sums) & enough
@@ -67,26 +68,27 @@ class KnownUsers(FittedShape):
         return unknown.masked_scatter(found[:, None], known[rows[found]])
 
 
-def folded_in(history: History, table: Float[Tensor, "rows dim"], ridge: float) -> Vectors:
+class FoldIn:
     """Vectors for users without a row of their own: (Q^T Q + r)^-1 times the sum of the vectors of their items.
 
     That is the ridge regression of what they have on the table Q of the items, whose row 0 is padding and left out; r
-    is `ridge` in units of the mean eigenvalue of Q^T Q.
+    is `ridge` in units of the mean eigenvalue of Q^T Q, which is worked out once for each state of the table.
     """
-    gram = table[1:].T @ table[1:]
-    strength = ridge * gram.diagonal().mean() * torch.eye(len(gram)).to(gram)
-    counted = first_occurrences(history).to(table.dtype)
-    sums = embedding_bag(history, table, mode="sum", per_sample_weights=counted)
-    return torch.linalg.solve(gram + strength, sums.T).T
 
+    def __init__(self, ridge: float) -> None:
+        self.ridge = ridge
+        self._gram: Derived[Tensor] = Derived()
 
-def _hash(items: Int[Tensor, ...]) -> Int[Tensor, ...]:
-    """SplitMix64 (Steele et al., 2014) of every number; products and sums wrap."""
-    x = items * _GOLDEN
-    x = (x ^ _logical_shift(x, 30)) * -4658895280553007687
-    x = (x ^ _logical_shift(x, 27)) * -7723592293110705685
-    return x ^ _logical_shift(x, 31)
+    def __call__(self, history: History, table: Float[Tensor, "rows dim"]) -> Vectors:
+        gram = self._gram.of((table,), lambda: self._regularised(table[1:]))
+        counted = first_occurrences(history).to(table.dtype)
+        sums = embedding_bag(history, table, mode="sum", per_sample_weights=counted)
+        return torch.linalg.solve(gram, sums.T).T
 
+    def forget(self) -> None:
+        """The table is about to change."""
+        self._gram.forget()
 
-def _logical_shift(x: Tensor, bits: int) -> Tensor:
-    return (x >> bits) & ((1 << (64 - bits)) - 1)
+    def _regularised(self, table: Float[Tensor, "items dim"]) -> Float[Tensor, "dim dim"]:
+        gram = table.T @ table
+        return gram + self.ridge * gram.diagonal().mean() * torch.eye(len(gram)).to(gram)

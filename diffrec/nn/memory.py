@@ -7,17 +7,49 @@ import os
 import re
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 from diffrec.errors import UsageError
 
 _log = logging.getLogger(__name__)
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+class _Group(NamedTuple):
+    """Files of a version of Linux' control groups, as a container sees its own."""
+
+    limit: str
+    used: str
+    stat: str
+    inactive: str
+
+
+_GROUPS = (
+    _Group("memory.max", "memory.current", "memory.stat", "inactive_file"),
+    _Group("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),
+)
 
 
 def available_memory() -> int:
     """Bytes that new arrays can take: the kernel's estimate where there is one, else all memory there is.
 
-    Where the system tells neither (Windows), no limit.
+    In a container no more than its limit leaves. Where the system tells nothing (Windows), no limit.
     """
+    return min(_of_machine(), *(_left_of(group) for group in _GROUPS))
+
+
+def _left_of(group: _Group) -> int:
+    """What a control group may take beyond what it has; files that it read and may forget do not count."""
+    try:
+        limit, used = (int((_CGROUP / name).read_text()) for name in (group.limit, group.used))
+        stat = (_CGROUP / group.stat).read_text()
+    except (OSError, ValueError):  # no such group, or no limit: "max"
+        return sys.maxsize
+    forgotten = re.search(rf"^{group.inactive} (\d+)$", stat, re.MULTILINE)
+    return max(0, limit - used + (int(forgotten[1]) if forgotten else 0))
+
+
+def _of_machine() -> int:
     estimate = Path("/proc/meminfo")
     if estimate.exists() and (found := re.search(r"MemAvailable:\s+(\d+) kB", estimate.read_text())):
         return int(found[1]) * 1024

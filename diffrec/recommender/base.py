@@ -47,13 +47,15 @@ class Recommender(SamplingSettings, pl.LightningModule):
     """A model that ranks all items for a history, for users seen in training or not.
 
     num_items: N, so that item numbers are 1..N; max_history_length: how many of the last items the
-    model reads (None: all); examples: the kind of training example it learns from (`TrainingBatches`).
+    model reads (None: all); examples: the kind of training example it learns from (`TrainingBatches`);
+    other_examples: those that `--data.examples` may ask for besides.
 
     A subclass gives `score`, `training_loss` and Lightning's `configure_optimizers`. Its constructor arguments
     are kept in `init_args`, which is how a checkpoint is rebuilt.
     """
 
     examples: ClassVar[Examples] = "next"
+    other_examples: ClassVar[tuple[Examples, ...]] = ()
     similar_lengths: ClassVar[bool] = False  # whether batches hold histories of similar length; "next" always do
     reads_times: ClassVar[bool] = False  # whether `score` takes `times`, (batch, length) seconds aligned with history
     taught: Callable[[Batch], Tensor] | None = None  # what training minimises instead of its own loss
@@ -160,6 +162,9 @@ class Recommender(SamplingSettings, pl.LightningModule):
         check_sizes(k=k)
         k = min(k, self.num_items)
         history = checked_items(history, self.num_items).to(self.device)
+        if times is not None and times.shape != history.shape:
+            seen = f"{tuple(times.shape)} for a history of {tuple(history.shape)}"
+            raise UsageError(f"times hold one second for each item of the history, got {seen}")
         times = None if times is None else right_padded(history, times.to(self.device))
         history = right_padded(history)
         excluded = [history] if exclude_seen else [history[:, :0]]
@@ -200,7 +205,8 @@ class Recommender(SamplingSettings, pl.LightningModule):
         read = {"times": times[rows]} if self.reads_times and times is not None else {}
         answer = question(history[rows], noise=None if noise is None else noise.take(rows), **read)[: len(history)]
         if not all_finite(answer):
-            raise DiffrecError(f"{type(self).__name__} gave non-finite scores: the checkpoint is broken")
+            calls = f" after {self.denoiser_calls} steps, or its sampler is not for so many" * (self.denoiser_calls > 1)
+            raise DiffrecError(f"{type(self).__name__} gave non-finite scores: the checkpoint is broken{calls}")
         return answer
 
     def _repeated(self, count: int) -> Int[Tensor, " rows"]:

@@ -13,14 +13,14 @@ from diffrec.typing import History, Int, Tensor
 
 
 def checked_items(items: Int[Tensor, "batch slots"], num_items: int) -> Int[Tensor, "batch slots"]:
-    """The same; UsageError for what is no table of item numbers 0..num_items."""
-    if items.ndim != 2 or items.dtype.is_floating_point:
+    """The same in 64 bits; UsageError for what is no table of item numbers 0..num_items."""
+    if items.ndim != 2 or items.dtype.is_floating_point or items.dtype == torch.bool:
         seen = f"{tuple(items.shape)} of {str(items.dtype).removeprefix('torch.')}"
         raise UsageError(f"item numbers are a (batch, length) tensor of whole numbers, got {seen}")
     wrong = items[(items < 0) | (items > num_items)]
     if len(wrong):
         raise UsageError(f"item numbers must lie in 1..{num_items}, 0 for padding, got {int(wrong[0])}")
-    return items
+    return items.long()
 
 
 def numbers_of(queries: Sequence[str | int] | Sequence[Sequence[str | int]], vocabulary: Vocabulary | None) -> History:

@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 
 import pytest
+import torch
 
 from diffrec.baselines.ease import EASE
 from diffrec.bench import trial as trial_module
@@ -211,6 +212,18 @@ def test_a_trial_that_fails_counts_and_says_why(suite, tmp_path):
     (search,) = of(suite, "sequential-rules", budget=3)
     trials = run_study(search, tmp_path, lambda s: Trial(dict(s), None, 1.0, "not finite"), lambda *_: None)
     assert [(trial.value, trial.error) for trial in trials] == [(None, "not finite")] * 3
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried\nto allocate")])
+def test_settings_that_do_not_fit_into_memory_are_a_trial_without_a_value(error, suite, places, monkeypatch):
+    def full(*_):
+        raise error
+
+    (search,) = of(suite, "sequential-rules", budget=3)
+    solver = trial_module.Solver()
+    monkeypatch.setattr(solver, "value", full)
+    trial = trial_module.run_trial(search, {"model.window": 1}, places, solver)
+    assert (trial.value, trial.error) == (None, str(error).partition("\n")[0] or "MemoryError")
 
 
 def test_records_come_back_as_they_were_written(suite, places, tmp_path):

@@ -296,6 +296,24 @@ def test_the_model_chooses_the_examples_unless_told_otherwise(dataset, monkeypat
     assert fitted(data).trained[0] != by_model, "the next model is asked again"
 
 
+def test_examples_that_a_model_cannot_learn_from_are_refused(dataset, monkeypatch):
+    """A history that already holds the target, say, would train without a word."""
+    told = InteractionDataModule("small", "loo-full-masked@1", examples="next")
+    told.__dict__["dataset"] = dataset
+    monkeypatch.setattr(Recorder, "examples", "prefix")
+    wanted = "Recorder cannot learn from examples 'next'; it can from prefix, prefix-or-none, last"
+    with pytest.raises(UsageError, match=wanted):
+        fitted(told)
+    monkeypatch.setattr(Recorder, "other_examples", ("next",))
+    fitted(told)
+
+
+@pytest.mark.parametrize("name", ["batch_size", "eval_batch_size"])
+def test_batches_hold_something(name):
+    with pytest.raises(UsageError, match=f"{name} must be a whole number from 1, got 0"):
+        InteractionDataModule("small", "loo-full-masked@1", **{name: 0})
+
+
 def test_an_unmasked_protocol_hands_out_no_seen_items(dataset):
     masked, unmasked = (InteractionDataModule.of(dataset, f"loo-full-{kind}@1") for kind in ("masked", "unmasked"))
     for loader in ("val_dataloader", "test_dataloader", "predict_dataloader"):

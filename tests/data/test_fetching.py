@@ -151,6 +151,28 @@ def test_a_host_that_cannot_be_reached_is_not_tried_again(tmp_path, monkeypatch)
     assert_nothing_there(tmp_path)
 
 
+@pytest.mark.parametrize("place", ["open", "read"])
+def test_what_the_network_refuses_is_not_the_disk(place, tmp_path, monkeypatch):
+    """The system has no route to a host, at once or in the middle: tried again, and no error of writing."""
+    asked = []
+
+    class Answer(io.BytesIO):
+        status, headers = 200, HTTPMessage()
+
+        def read1(self, size=-1):
+            raise OSError(113, "No route to host")
+
+    def opened(request, timeout):
+        asked.append(place)
+        return Answer() if place == "read" else Answer().read1()
+
+    monkeypatch.setattr(fetching._OPENER, "open", opened)
+    with pytest.raises(NetworkError, match="broke off after 0 bytes: No route to host"):
+        get("http://127.0.0.1:9/file.bin", tmp_path)
+    assert len(asked) == 3
+    assert_nothing_there(tmp_path)
+
+
 def test_file_urls_go_the_same_way_and_work_offline(tmp_path, monkeypatch):
     monkeypatch.setenv("DIFFREC_OFFLINE", "1")
     (tmp_path / "there.bin").write_bytes(CONTENT)

@@ -12,7 +12,7 @@ from diffrec.diffusion.gaussian import GaussianProcess
 from diffrec.diffusion.sampler import sample
 from diffrec.diffusion.schedulers import SCHEDULERS, scheduler_class, settings, with_settings
 from diffrec.diffusion.schedules import linear
-from diffrec.errors import NotFoundError, UsageError
+from diffrec.errors import NotFoundError
 
 
 def process_with(scheduler=None):
@@ -66,13 +66,13 @@ def test_other_names_are_refused(name):
         scheduler_class(name)
 
 
-@pytest.mark.parametrize("name", SCHEDULERS)
-def test_one_step_is_a_walk_or_a_clear_error(name):
-    """The scheduler that needs two stages dies of an index inside diffusers otherwise."""
+@pytest.mark.parametrize("name", sorted({*SCHEDULERS} - {"LCMScheduler"}))
+def test_every_step_of_every_grid_is_visited_once_and_in_order(name):
+    """Heun visits all but the first twice. Solvers of diffusers that lay their own grid over ours would not pass."""
     process = process_with(scheduler_class(name)())
-    if name == "DPMSolverSinglestepScheduler":
-        with pytest.raises(UsageError, match="DPMSolverSinglestepScheduler needs num_inference_steps of at least 2"):
-            process.reverse_steps(1)
-        process.reverse_steps(2)
-    else:
-        assert torch.isfinite(sample(lambda x, t: 0.5 * x, process, torch.ones(2, 3), num_inference_steps=1)).all()
+    for num_steps in range(1, 21):
+        told = process.grid(process.num_train_timesteps, num_steps)[1]
+        visited = list(dict.fromkeys(process.reverse_steps(num_steps).timesteps))
+        assert visited == told[::-1].tolist()
+        got = sample(lambda x, t: 0.5 * x, process, torch.ones(2, 3), num_inference_steps=num_steps)
+        assert torch.isfinite(got).all()

@@ -213,3 +213,4 @@ def test_no_users_is_an_empty_table(tmp_path):
     out = tmp_path / "lists.parquet"
     assert recommend_file(popular(), written(tmp_path, empty), out).rows == 0
     assert pq.read_table(out).num_rows == 0
+    assert pq.read_schema(out).field("user_id").type == pa.string(), "parts of a folder have one schema"

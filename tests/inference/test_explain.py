@@ -56,6 +56,12 @@ def test_the_noise_stays_while_an_item_is_left_out():
     assert told.values.abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("method", ["vectors", "leave-one-out"])
+def test_an_empty_history_explains_nothing(method):
+    told = explain(SASRec(9, embedding_size=4).eval(), torch.tensor([0, 0]), torch.tensor([2, 3]), method=method)
+    assert told.items.shape == told.values.shape == (2, 0)
+
+
 def test_methods_that_there_are():
     with pytest.raises(UsageError, match="ItemKNN has no vectors of items to compare; use leave-one-out"):
         explain(ItemKNN(5), torch.tensor([1]), torch.tensor([2]), method="vectors")

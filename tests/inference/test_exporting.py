@@ -47,8 +47,8 @@ def test_a_graph_that_is_read_back_scores_as_the_model_does(model, tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    ["DDIMScheduler", "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler", "EulerDiscreteScheduler",
-     "HeunDiscreteScheduler", "LCMScheduler", "UniPCMultistepScheduler"],
+    ["DDIMScheduler", "DPMSolverMultistepScheduler", "EulerDiscreteScheduler", "HeunDiscreteScheduler", "LCMScheduler",
+     "UniPCMultistepScheduler"],
 )  # fmt: skip
 def test_the_steps_of_a_scheduler_are_numbers(name):
     torch.manual_seed(0)

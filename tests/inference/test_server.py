@@ -211,7 +211,7 @@ def test_a_model_that_fails_gives_no_trace(monkeypatch):
 def test_who_else_asks_changes_nothing(dreamrec):
     """Twenty callers at once get what each gets alone, in fewer batches than there are callers."""
     questions = [
-        Question(tuple(range(1, 1 + n % 7)), k=3 + n % 4, seed=n % 3, num_inference_steps=(None, 4)[n % 2])
+        Question(tuple(range(1, 1 + n % 7)), 3 + n % 4, n % 3, False, (None, 4)[n % 2], (None, 0.0)[n % 4 == 0])
         for n in range(20)
     ]
     batcher = Batcher(dreamrec, max_batch=8, max_waiting=64)
@@ -234,11 +234,11 @@ def test_who_else_asks_changes_nothing(dreamrec):
     finally:
         del dreamrec.__dict__["recommend"]
         batcher.close()
-    assert (batcher.questions, batcher.batches) == (21, 7), "1 alone, then 8 + 8 + 4, in two kinds of steps each"
+    assert (batcher.questions, batcher.batches) == (21, 10), "1 alone, then 8 + 8 + 4, in three kinds each"
     for question, items in zip(questions, got, strict=True):
         alone = dreamrec.recommend(
             torch.tensor([question.history], dtype=torch.int64), question.k, seed=question.seed,
-            num_inference_steps=question.num_inference_steps,
+            num_inference_steps=question.num_inference_steps, guidance_scale=question.guidance_scale,
         )  # fmt: skip
         assert items == alone.items.tolist()
 

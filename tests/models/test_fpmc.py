@@ -43,7 +43,7 @@ def test_known_users_have_a_row_and_others_are_folded_in(model):
     histories = torch.tensor([[1, 2, 7, 0], [5, 2, 3, 4], [8, 1, 8, 0]])
     to_user = model.items.table.weight[1:, :5]
     gram = to_user.T @ to_user
-    ridge = gram.trace() / 5 * model.fold_in
+    ridge = gram.trace() / 5 * model.folded_in.ridge
     folded = torch.linalg.inv(gram + ridge * torch.eye(5)) @ (to_user[7] + to_user[0])
     users = [model.users.weight[0], model.users.weight[2], folded]
     for row, user, last in zip(model.score(histories), users, (7, 4, 8), strict=True):

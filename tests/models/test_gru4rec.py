@@ -114,6 +114,16 @@ def test_weights_start_in_their_bounds():
     assert (made.gru.bias_hh_l0 == 0).all()
 
 
+def test_tables_are_drawn_in_the_same_order_in_every_process(monkeypatch):
+    """The hashes of modules, and so the order of a set of them, differ from process to process."""
+    drawn = []
+    monkeypatch.setattr(torch.nn.init, "xavier_uniform_", drawn.append)
+    for _ in range(20):
+        drawn.clear()
+        made = GRU4Rec(9, embedding_size=4, tied=False)
+        assert [id(weight) for weight in drawn[:2]] == [id(s.table.weight) for s in (made.items, made.candidates)]
+
+
 def test_it_learns_what_follows_what(ndcg, walks, popular):
     data = walks(64)
     torch.manual_seed(0)

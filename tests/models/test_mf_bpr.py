@@ -38,7 +38,7 @@ def test_known_users_have_a_row_and_others_are_folded_in(model):
     scores = model.score(histories)
     torch.testing.assert_close(scores[:2], model.users.weight[:2] @ items.T)
     gram = items.T @ items
-    ridge = gram.trace() / 5 * model.fold_in
+    ridge = gram.trace() / 5 * model.folded_in.ridge
     vector = torch.linalg.inv(gram + ridge * torch.eye(5)) @ (items[7] + items[0])
     torch.testing.assert_close(scores[2], items @ vector, rtol=1e-4, atol=1e-5)
 

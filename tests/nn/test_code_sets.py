@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from diffrec.errors import UsageError
-from diffrec.nn.code_sets import CodeSets, without_repeats
+from diffrec.nn.code_sets import CodeSets, projected, without_repeats
 
 CODES = torch.randint(0, 4, (12, 3), generator=torch.Generator().manual_seed(0))
 TUPLES = [tuple(row) for row in CODES.tolist()]
@@ -23,6 +23,20 @@ def test_what_can_follow_any_part():
         for level in (level for level in range(3) if known[level] == -1):
             got = sets.can_follow(torch.tensor([known]), torch.tensor([level]))[0]
             assert got.nonzero()[:, 0].tolist() == sorted({t[level] for t in fitting})
+
+
+def test_the_nearest_tuple_is_the_equal_one_where_there_is_one(monkeypatch):
+    every = torch.tensor(list(itertools.product(range(4), repeat=3))).view(8, 8, 3)
+    catalogue = CODES.unique(dim=0).flip(0)
+    expected = projected(every, catalogue)
+    monkeypatch.setattr("diffrec.nn.code_sets._COMPARED_AT_ONCE", 3 * len(catalogue))
+    assert torch.equal(CodeSets(CODES, 4).nearest(every, catalogue), expected)
+    assert torch.equal(projected(every, catalogue), expected)
+    for found, asked in zip(expected.flatten(), every.flatten(0, 1), strict=True):
+        equal = (catalogue == asked).sum(1)
+        assert equal[found] == equal.max()
+        assert (equal[:found] < equal.max()).all()
+    assert CodeSets(CODES, 4).nearest(every[:0], catalogue).shape == (0, 8)
 
 
 def test_too_many_codes_are_refused():

@@ -13,7 +13,7 @@ from diffrec.data.synthetic import synthetic
 from diffrec.data.vocabulary import Vocabulary
 from diffrec.diffusion.noise import RequestNoise
 from diffrec.errors import UsageError
-from diffrec.models import DiffRec, DreamRec, FMRec, GiffCF
+from diffrec.models import DiffRec, DreamRec, FMRec, GiffCF, SASRec
 from diffrec.recommender import Recommender
 
 
@@ -48,6 +48,20 @@ def test_what_is_no_item_number_is_named(wrong, seen):
     for call in (lambda: lists(wrong), lambda: lists([[2]], exclude=torch.tensor(wrong))):
         with pytest.raises(UsageError, match=rf"1\.\.9, 0 for padding, got {seen}$"):
             call()
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int16, torch.uint8])
+def test_whole_numbers_of_any_size_are_read(dtype, unchecked_types):
+    model = SASRec(9, embedding_size=4).eval()
+    history = torch.tensor([[2, 5]])
+    assert torch.equal(model.recommend(history.to(dtype), 3).items, model.recommend(history, 3).items)
+
+
+def test_truth_values_and_times_of_another_shape_are_refused(unchecked_types):
+    with pytest.raises(UsageError, match=r"tensor of whole numbers, got \(1, 2\) of bool"):
+        lists([[True, False]])
+    with pytest.raises(UsageError, match=r"one second for each item of the history, got \(1, 2\) for .* \(1, 3\)"):
+        lists([[1, 2, 3]], times=torch.tensor([[10, 20]]))
 
 
 def test_rows_must_belong_together():
