@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,6 +10,7 @@ import torch
 from jaxtyping import Num
 
 from diffrec.diffusion.noise import RequestNoise
+from diffrec.nn.precision import full_precision
 from diffrec.typing import Float, Int, Tensor
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
@@ -121,16 +121,11 @@ def sample(
     steps = process.reverse_steps(num_inference_steps)
     # coordinates keep a projection of the noise, and an x_0 that is worked out from eps or v holds all of it
     exact = noise is None or getattr(process, "prediction_type", "sample") == "sample"
-    with _full_precision(x.device.type):  # coordinates add up to vectors and need all their digits
+    with full_precision(x.device.type):  # coordinates add up to vectors and need all their digits
         compact = _compact(denoiser, x, noisy=noise is not None) if exact else None
         if compact is not None:
             return compact.expand(_walk(compact, steps, compact.start, _draw(noise, compact, x)))
     return _walk(denoiser, steps, x, _draw(noise, None, x))
-
-
-def _full_precision(device: str) -> AbstractContextManager[object]:
-    """Without autocast; where there is none anyway nothing is entered, for a graph could not hold it."""
-    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 def _walk(network: Denoise, steps: ReverseSteps, state: Tensor, draw: Callable[[], Tensor] | None) -> Tensor:

@@ -21,6 +21,7 @@ from diffrec.errors import DiffrecError, UsageError, check_sizes
 from diffrec.lists import Recommendations, last_items, right_padded, top_k
 from diffrec.metrics.functional import all_finite
 from diffrec.metrics.ranking import RankingMetrics
+from diffrec.nn.precision import full_precision
 from diffrec.recommender.histories import checked_items, numbers_of
 from diffrec.recommender.sampling import SamplingSettings
 from diffrec.typing import Float, History, Int, Scores, Tensor
@@ -195,7 +196,7 @@ class Recommender(SamplingSettings, pl.LightningModule):
     def _asked(
         self, question: Callable[..., Tensor], history: History, noise: RequestNoise | None, times: History | None
     ) -> Tensor:
-        """The rows of an answer for the window the model reads."""
+        """The rows of an answer for the window the model reads, without autocast."""
         if history.shape[1] == 0:
             history, times = nn.functional.pad(history, (0, 1)), None
         if self.max_history_length is not None:
@@ -203,7 +204,10 @@ class Recommender(SamplingSettings, pl.LightningModule):
             history = last_items(history, self.max_history_length)
         rows = self._repeated(len(history))
         read = {"times": times[rows]} if self.reads_times and times is not None else {}
-        answer = question(history[rows], noise=None if noise is None else noise.take(rows), **read)[: len(history)]
+        # under bf16 autocast scores would have 8 bits, and validation, which picks the checkpoint, would rank groups of
+        # ties; a checkpoint is asked in the precision of its weights later, so that is what has to be measured
+        with full_precision(self.device.type):
+            answer = question(history[rows], noise=None if noise is None else noise.take(rows), **read)[: len(history)]
         if not all_finite(answer):
             calls = f" after {self.denoiser_calls} steps, or its sampler is not for so many" * (self.denoiser_calls > 1)
             raise DiffrecError(f"{type(self).__name__} gave non-finite scores: the checkpoint is broken{calls}")

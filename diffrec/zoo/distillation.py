@@ -25,6 +25,7 @@ from diffrec.diffusion.noise import RequestNoise
 from diffrec.diffusion.rectified_flow import RectifiedFlow
 from diffrec.diffusion.sampler import sample
 from diffrec.errors import UsageError, check_numbers, check_sizes, choose
+from diffrec.nn.precision import full_precision
 from diffrec.recommender import DiffusionRecommender, Recommender
 from diffrec.training.averaging import average_of
 from diffrec.training.checkpoint_io import load_weights, read_checkpoint
@@ -158,7 +159,8 @@ class Walks:
         """The mean over requests, steps and coordinates; every request starts from noise of its own."""
         noise = RequestNoise(_random_state(batch.history))
         x, student = self.student.process.prior(self.student.space.shape, noise), self.student
-        end = self.ends(batch.history, x, RequestNoise(noise.state, noise.draws))
+        with full_precision(x.device.type):  # the teacher answers as it answers everybody
+            end = self.ends(batch.history, x, RequestNoise(noise.state, noise.draws))
         denoise = student.denoiser_for(batch.history, RequestNoise(noise.state, noise.draws))
         steps, errors = student.process.reverse_steps(student.num_inference_steps), []
         state = steps.enter(x)
@@ -201,7 +203,10 @@ class Consistency:
         place = torch.randint(self.way.num_steps, (len(batch.history),), device=batch.history.device)
         x = self.states(batch, place, noise)
         denoise = self.student.denoiser_for(batch.history, RequestNoise(noise.state, noise.draws))
-        return (denoise(x, self.way.told(place)) - self.further_on(batch.history, x, place, noise)).square().mean()
+        output = denoise(x, self.way.told(place))
+        with full_precision(x.device.type):
+            target = self.further_on(batch.history, x, place, noise)
+        return (output - target).square().mean()
 
     @torch.no_grad()
     def states(self, batch: Batch, place: Int[Tensor, " batch"], noise: RequestNoise) -> Float[Tensor, "batch dim"]:

@@ -18,7 +18,7 @@ from diffrec.training.build import build
 from diffrec.training.checkpoint_io import read_checkpoint
 from diffrec.training.fit import fit
 from diffrec.zoo import save
-from diffrec.zoo.distillation import Distillation, Walks, teacher_of
+from diffrec.zoo.distillation import Consistency, Distillation, Walks, teacher_of
 
 HISTORY = torch.tensor([[3, 7, 5, 2], [5, 1, 0, 0], [9, 0, 0, 0], [1, 2, 3, 0]])
 
@@ -100,6 +100,21 @@ def test_a_student_comes_closer_to_where_its_teacher_ends(name, steps, objective
     assert student.taught is None
     assert student.denoiser_calls == steps
     assert distance(student, teacher) < 0.8 * distance(start, teacher)
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_under_autocast_the_loss_is_that_in_float32_up_to_rounding(name):
+    cls, settings = FAMILY[name]
+    teacher, student, batch = make(cls, **settings), make(cls, 1, **settings), Batch(HISTORY, HISTORY)
+    for taught in (Walks(teacher, student), Consistency(teacher, student, 0.5)):
+        losses = []
+        for enabled in (False, True):
+            torch.manual_seed(0)
+            with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+                losses.append(taught(batch))
+        losses[1].backward()
+        assert losses[1].dtype == torch.float32
+        torch.testing.assert_close(losses[1], losses[0], rtol=0.01, atol=0)
 
 
 def test_one_linear_layer_learns_the_whole_walk():
