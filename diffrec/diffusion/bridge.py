@@ -65,7 +65,7 @@ class BrownianBridge(nn.Module):
         noise: Float[Tensor, "batch dim"] | None = None,
     ) -> Corrupted:
         """A point of the bridge to `end`, to the origin where none is given; eps is drawn where it is not given."""
-        end = torch.zeros_like(x0) if end is None else end
+        end = torch.zeros_like(x0) if end is None else end.to(x0.dtype)
         noise = torch.randn_like(x0) if noise is None else noise
         m = ((t + 1) / self.num_train_timesteps)[:, None]
         deviation = (2 * self.variance * m * (1 - m)).sqrt()

@@ -74,7 +74,7 @@ class HeatProcess(nn.Module):
     ) -> Float[Tensor, "batch items"]:
         """F(x, t) from x and S x; t = -1 gives x."""
         time = (t + 1).to(x.dtype)[:, None] if isinstance(t, Tensor) else t + 1
-        return x.lerp(smooth, self.alpha / self.num_train_timesteps * time)
+        return x.lerp(smooth.to(x.dtype), self.alpha / self.num_train_timesteps * time)
 
     def corrupt(
         self,

@@ -35,6 +35,7 @@ from diffrec.diffusion.objectives import MeanSquaredError, SNRWeightedError
 from diffrec.diffusion.schedules import VarianceSchedule, variances_of
 from diffrec.diffusion.timesteps import LossAwareTimesteps, UniformTimesteps
 from diffrec.errors import UsageError, check_numbers, check_sizes
+from diffrec.nn.precision import at_least_float32
 from diffrec.nn.vector_mlp import VectorMLP
 from diffrec.recommender import DiffusionRecommender
 from diffrec.spaces.item_clusters import k_means, singular_vectors
@@ -160,7 +161,8 @@ class LDiffRec(DiffusionRecommender):
         loss = self.objective(output, noised)
         self.timesteps.update(draw.t, loss.detach())
         z0 = cast(GaussianProcess, self.process).predicted_x0(output, noised)
-        bound = multinomial_loss(space.score(z0), x).mean() + self.gamma() * posterior.divergence().mean()
+        likelihood = multinomial_loss(at_least_float32(space.score(z0)), x).mean()
+        bound = likelihood + self.gamma() * posterior.divergence().mean()
         return self._weighted((loss * draw.weight).mean(), bound)
 
     def _weighted(self, diffusion: Float[Tensor, ""], bound: Float[Tensor, ""]) -> Float[Tensor, ""]:

@@ -19,6 +19,7 @@ from diffrec.diffusion.noise import RequestNoise
 from diffrec.errors import check_numbers, check_sizes
 from diffrec.nn.dropout import Dropout
 from diffrec.nn.item_sets import first_occurrences
+from diffrec.nn.precision import at_least_float32
 from diffrec.nn.wide_linear import wide_linear
 from diffrec.recommender import Recommender
 from diffrec.typing import Float, History, Scores, Tensor, Vectors
@@ -72,7 +73,7 @@ class MultVAE(Recommender):
         counted = first_occurrences(history)
         x = counted / counted.sum(1, keepdim=True).clamp(min=1).sqrt()
         sums = embedding_bag(history, self.table.weight, mode="sum", per_sample_weights=self.dropout(x))
-        mu, log_variance = self.to_latent(torch.tanh(sums + self.bias)).chunk(2, dim=1)
+        mu, log_variance = at_least_float32(self.to_latent(torch.tanh(sums + self.bias))).chunk(2, dim=1)
         return mu, log_variance
 
     def decode(self, z: Vectors) -> Scores:
@@ -84,7 +85,7 @@ class MultVAE(Recommender):
         mu, log_variance = self.encode(batch.history)
         logits = self.decode(mu + torch.randn_like(mu) * (log_variance / 2).exp())
         divergence = (mu.square() + log_variance.exp() - log_variance - 1).sum(1) / 2
-        loss = (multinomial_error(logits, batch.history) + self.kl_weight * divergence).mean()
+        loss = (multinomial_error(at_least_float32(logits), batch.history) + self.kl_weight * divergence).mean()
         self.updates += int(self.training)
         return loss
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.autograd import Function
 
+from diffrec.nn.precision import at_least_float32
 from diffrec.typing import Float, Int, Tensor
 
 _LOGITS_AT_ONCE = 1 << 22  # 16 MiB of float32: inside a processor's cache, which is what makes this fast
@@ -23,9 +24,10 @@ def cross_entropy_over_items(
     """mean of -log softmax(states @ table.T + weight * prior)[target]; target: column 0..items-1.
 
     prior: the fixed logits (rows, items) of a slice of the positions, asked for chunk by chunk; `weight` goes with it.
-    Logits exist for one chunk of positions at a time, and the gradient is computed along with the loss.
+    Logits exist for one chunk of positions at a time, and the gradient is computed along with the loss,
+    in float32 under autocast too.
     """
-    return _ChunkedCrossEntropy.apply(states, table, target, prior, weight)
+    return _ChunkedCrossEntropy.apply(at_least_float32(states), at_least_float32(table), target, prior, weight)
 
 
 def logit_chunks(states: Tensor, table: Tensor) -> Iterator[tuple[slice, Tensor]]:

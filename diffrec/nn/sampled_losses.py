@@ -13,6 +13,7 @@ from torch.autograd import Function
 from torch.nn.functional import embedding, softplus
 
 from diffrec.nn.cross_entropy import logit_chunks
+from diffrec.nn.precision import at_least_float32
 from diffrec.typing import Float, Int, Tensor
 
 Positive = Float[Tensor, " positions"]
@@ -31,9 +32,9 @@ def uniform_negatives(
     drawn = torch.randint(len(table), (len(target), count), device=target.device)
     items = torch.cat([target[:, None], drawn], dim=1)
     if table.device.type == "cpu" and len(table) <= _ALL_FOR_ONE_DRAWN * count:
-        logits = _LogitsOfSome.apply(states, table, items)
+        logits = _LogitsOfSome.apply(at_least_float32(states), at_least_float32(table), items)
     else:
-        logits = torch.bmm(embedding(items, table), states[:, :, None])[:, :, 0]
+        logits = at_least_float32(torch.bmm(embedding(items, table), states[:, :, None])[:, :, 0])
     return logits[:, 0], logits[:, 1:].masked_fill(drawn == target[:, None], -torch.inf)
 
 
@@ -70,7 +71,7 @@ def shared_negatives(
 ) -> tuple[Positive, Negative]:
     """Logits of the target of each position and of the columns `drawn`, the same for all positions."""
     positive = (states * embedding(target, table)).sum(1)
-    negative = states @ embedding(drawn, table).T
+    negative = at_least_float32(states @ embedding(drawn, table).T)
     return positive, negative.masked_fill(drawn == target[:, None], -torch.inf)
 
 

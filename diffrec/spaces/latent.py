@@ -13,6 +13,7 @@ from torch import nn
 from diffrec.errors import UsageError, check_sizes, choose
 from diffrec.nn.clustered_linear import ClusteredLinear
 from diffrec.nn.dropout import Dropout
+from diffrec.nn.precision import at_least_float32
 from diffrec.spaces.interaction import InteractionSpace
 from diffrec.typing import Float, History, Int, Scores, Tensor
 
@@ -99,7 +100,7 @@ class LatentSpace(nn.Module):
         x = self.dropout(x)
         for layer in self.encoder:
             x = self.activation(layer(x))
-        return LatentNormal(*x.chunk(2, dim=1))
+        return LatentNormal(*at_least_float32(x).chunk(2, dim=1))
 
     def score(self, x0: Float[Tensor, "batch latent"]) -> Scores:
         """(batch, N) logits."""

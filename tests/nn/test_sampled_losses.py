@@ -63,6 +63,18 @@ def test_logits_looked_up_and_taken_from_all_have_the_same_slopes(monkeypatch, a
     torch.testing.assert_close(got[64], got[0])
 
 
+@pytest.mark.parametrize("limit", [0, 64])
+def test_under_autocast_logits_are_added_up_in_float32(monkeypatch, limit):
+    monkeypatch.setattr(losses, "_ALL_FOR_ONE_DRAWN", limit)
+    with torch.autocast("cpu", torch.bfloat16):
+        table = TABLE @ torch.eye(4)  # as a network gives it, in bf16
+        own, shared = (
+            losses.uniform_negatives(STATES, table, TARGET, 5),
+            losses.shared_negatives(STATES, table, TARGET, TARGET),
+        )
+    assert {logits.dtype for logits in (*own, *shared)} == {torch.float32}
+
+
 def test_shared_negatives_leave_the_target_out():
     drawn = torch.tensor([3, 0, 7])
     positive, negative = losses.shared_negatives(STATES, TABLE, TARGET, drawn)
