@@ -132,7 +132,7 @@ def table(results: Sequence[Result], sort: str | None = None) -> Table:
         protocol=first.protocol,
         headline=first.headline,
         test_users=first.split_counts["test_users"],
-        machines=tuple(sorted({f"{r.device}, {r.threads} threads" for r in results})),
+        machines=tuple(sorted({f"{r.device}, {r.threads} thread{'s' * (r.threads != 1)}" for r in results})),
         rows=tuple(_ordered(rows, sort or first.headline)),
         lacks=dict.fromkeys(_lacking(results)),
     )

@@ -153,6 +153,10 @@ def markdown(tables: Sequence[Table]) -> str:
         "# Leaderboard",
         "Made from the files in `results/` by `diffrec leaderboard --write`; do not edit. Rows are compared "
         f"inside one table only. {LEGEND}",
+        "Below a table: *beats counting* names the trained rows that are better than every row without training "
+        "(°) in it, *diffusion helps* the diffusion rows that are better than all of their controls, both by "
+        "those tests; *reported* is what a source states beside what came out here, with the kind of source; *lacks* "
+        "says why a row that every table should have is not there.",
     ]
     for table in tables:
         parts += [f"## {_escaped(table.title)}", markdown_table(table), *map(_escaped, caption(table).splitlines())]

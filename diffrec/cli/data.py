@@ -343,12 +343,17 @@ def _report_facts(report: ImportReport) -> list[tuple[str, str]]:
         ("rows kept", f"{report.rows_kept:,} of {report.users:,} users and {report.items:,} items"),
         ("repeats", f"{report.repeats:,} (a user comes back to an item; kept{_for_repeats(report)})"),
         ("time order", _time_fact(report)),
-        ("next", f"diffrec data info {report.name}"),
+        ("next", f"diffrec fit -c model/sasrec --data.dataset={report.name}{_unmasked(report)}"),
     ]
 
 
 def _for_repeats(report: ImportReport) -> str:
-    return "; train with --data.protocol=loo-full-unmasked@1" * (report.repeats > 0)
+    return f"; train with{_unmasked(report)}" * (report.repeats > 0)
+
+
+def _unmasked(report: ImportReport) -> str:
+    """Where users come back to items, what they had may be asked for."""
+    return " --data.protocol=loo-full-unmasked@1" * (report.repeats > 0)
 
 
 def _unused_facts(report: ImportReport) -> list[str]:

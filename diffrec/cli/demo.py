@@ -62,10 +62,12 @@ def run(args: argparse.Namespace) -> int:
     from diffrec.bench.leaderboard import comparable, table, with_comparison, with_reasons
     from diffrec.bench.suite import find_suite, load_suite
     from diffrec.bench.tuning import shipped, tuned
+    from diffrec.data.sources import load_dataset
 
     suite = tuned(load_suite(find_suite(args.suite)), shipped())
     output = Output(args.output, suite.datasets[0].name)
     _say_where_data_comes_from(output.dataset)
+    load_dataset(output.dataset).vocabulary.parse_history(args.history)  # wrong titles are told before the training
     results = _train(suite, output)
     if results is None:
         return 1

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from diffrec.cli.sampling import add_sampling_arguments, sampling_of
+from diffrec.cli.sampling import add_sampling_arguments, loaded
 
 HELP = (
     "write a model with its sampler as a graph, for torch.export or ONNX: (history, state) -> scores. history: item "
@@ -29,10 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export, compare, write, tell."""
+    model = loaded(args)
     from diffrec.inference.exporting import export
-    from diffrec.zoo import load
 
-    model = load(args.model, offline=args.offline, **sampling_of(args))
     path = args.output or Path(f"{Path(args.model).name}.{args.format}")
     done = export(model, path, form=args.format, batch=args.batch, window=args.window)
     parity = done.parity

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ _ABOUT = {
     "test": "measure a checkpoint on the test cases",
     "predict": "write the lists of a checkpoint for all test users",
 }
+_NEEDED = ("--ckpt PATH [-c CONFIG ...]", "-c CONFIG [-c CONFIG ...]")
 
 
 def run_stage(stage: str, words: Sequence[str]) -> int:
@@ -46,9 +48,9 @@ def _parser(stage: str) -> argparse.ArgumentParser:
 
     parser = Parser(
         prog=f"diffrec {stage}",
-        usage=f"diffrec {stage} -c CONFIG [-c CONFIG ...] [options] [--model.x=1] [--data.x=1] [--trainer.x=1]",
+        usage=f"diffrec {stage} {_NEEDED[stage == 'fit']} [options] [--model.x=1] [--data.x=1] [--trainer.x=1]",
         description=_ABOUT[stage] + ". Any key of the configuration can be overridden: --model.lr=1e-3.",
-        epilog=_recipes(),
+        epilog=_recipes() if stage == "fit" else None,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     text = "a recipe by name, or a YAML file; repeat to put one over another"
@@ -79,11 +81,21 @@ def _recipes() -> str:
     from diffrec.plugins import plugins
 
     folder = resource_dir("configs")
-    rows = [f"  {kind:8} {', '.join(sorted(p.stem for p in (folder / kind).glob('*.yaml')))}"
-            for kind in ("recipe", "model", "data", "logger")]  # fmt: skip
+    names = {
+        kind: [path.stem for path in (folder / kind).glob("*.yaml")] for kind in ("recipe", "model", "data", "logger")
+    }
+    names["beside"] = [path.stem for path in folder.glob("*.yaml") if path.stem != "trainer"]
     if others := plugins():
-        rows.append("  plug-ins " + ", ".join(f"model/{name} ({plugin.package})" for name, plugin in others.items()))
-    together = "\n\nA recipe is used by its name, the others with their folder: -c model/ease -c data/ml-100k\n"
+        names["plug-ins"] = [f"model/{name} ({plugin.package})" for name, plugin in others.items()]
+    rows = [
+        textwrap.fill(", ".join(sorted(found)), 100, initial_indent=f"  {kind:9} ", subsequent_indent=" " * 12,
+                      break_on_hyphens=False)
+        for kind, found in names.items()
+    ]  # fmt: skip
+    together = (
+        "\n\nA recipe is used by its name, the others with their folder: -c model/ease -c data/ml-100k; what stands "
+        "beside\ngoes over any: -c dreamrec-ml-100k -c averaged-weights\n"
+    )
     return "shipped configurations:\n" + "\n".join(rows) + together
 
 
@@ -97,15 +109,16 @@ def _print_config(configs: Sequence[str], overrides: Sequence[str]) -> int:
 
 
 def _fit(args: argparse.Namespace, overrides: Sequence[str]) -> int:
-    from diffrec.training.build import build
     from diffrec.training.config import compose
+
+    if args.resume is not None and args.init_from is not None:
+        raise UsageError("--resume goes on with a run, --init-from begins one; give one of the two")
+    config = compose(args.config, overrides)  # before Lightning is imported, for what is wrong to be told at once
+    from diffrec.training.build import build
     from diffrec.training.fit import fit, monitored
     from diffrec.training.progress import hush_lightning, progress_for
 
     hush_lightning()
-    if args.resume is not None and args.init_from is not None:
-        raise UsageError("--resume goes on with a run, --init-from begins one; give one of the two")
-    config = compose(args.config, overrides)
     if "decoding" in config:
         raise UsageError(
             "decoding has no part in training; set it below model, or give it to 'diffrec test' or a suite"
@@ -132,6 +145,7 @@ def _fit(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     sys.stdout.write(
         f"{value} (epoch {result.epoch} of {result.epochs}, {result.seconds:.0f} s), "
         f"{run.data.dataset_name}, {run.data.protocol.id}\nrun {run.run_dir}\n"
+        f"'diffrec zoo save {run.run_dir}' makes an entry of it for recommend, serve and export\n"
     )
     return 0
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffrec.cli.sampling import add_sampling_arguments, sampling_of
+from diffrec.cli.device import device_of
+from diffrec.cli.sampling import add_sampling_arguments, loaded
 from diffrec.errors import UsageError, check_sizes
 
 if TYPE_CHECKING:
@@ -63,13 +63,11 @@ def run(args: argparse.Namespace) -> int:
     _check_which(args)
     check_sizes(k=args.k)
     start = time.perf_counter()
-    from diffrec.zoo import load
-
-    model = load(args.model, offline=args.offline, **sampling_of(args))
+    model = loaded(args)
     if args.input is not None:
-        return _run_file(args, model.to(_device(args.device)), time.perf_counter() - start)
+        return _run_file(args, model.to(device_of(args.device)), time.perf_counter() - start)
     asked = "cuda" if args.device == "cuda" else "cpu"  # for one list, to start a GPU takes longer
-    return _run_history(args, model.to(_device(asked)))
+    return _run_history(args, model.to(device_of(asked)))
 
 
 def _check_which(args: argparse.Namespace) -> None:
@@ -85,17 +83,6 @@ def _check_which(args: argparse.Namespace) -> None:
         from diffrec.data.list_table import check_parquet_name
 
         check_parquet_name(args.output)
-
-
-def _device(asked: str) -> str:
-    """That of this process: under torchrun, each has a GPU of its own."""
-    import torch
-
-    if asked == "cpu" or (asked == "auto" and not torch.cuda.is_available()):
-        return "cpu"
-    if not torch.cuda.is_available():
-        raise UsageError("--device cuda needs a GPU that torch can use, and there is none; use cpu or auto")
-    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
 
 
 def _run_file(args: argparse.Namespace, model: Recommender, loading: float) -> int:

@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from typing import TypedDict
+from typing import TYPE_CHECKING
 
-
-class Sampling(TypedDict):
-    """The settings of `Recommender.set_sampling`; None for what the entry keeps."""
-
-    num_inference_steps: int | None
-    guidance_scale: float | None
-    scheduler: str | None
-    eta: float | None
-    num_samples: int | None
+if TYPE_CHECKING:
+    from diffrec.recommender import Recommender
 
 
 def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,9 +20,16 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num-samples", type=int, metavar="N", help="average the scores of so many samples")
 
 
-def sampling_of(args: argparse.Namespace) -> Sampling:
-    """What was asked for, as `diffrec.load` takes it."""
-    return Sampling(
+def loaded(args: argparse.Namespace) -> Recommender:
+    """The model that was asked for, sampling as was asked for; a wrong name is told before torch is imported."""
+    from diffrec.zoo.finding import find_entry
+
+    find_entry(args.model, offline=args.offline)
+    from diffrec.zoo import load
+
+    return load(
+        args.model,
+        offline=args.offline,
         num_inference_steps=args.num_inference_steps,
         guidance_scale=args.guidance_scale,
         scheduler=args.scheduler,

@@ -7,7 +7,7 @@ import importlib.util
 import socket
 import sys
 
-from diffrec.cli.sampling import add_sampling_arguments, sampling_of
+from diffrec.cli.sampling import add_sampling_arguments, loaded
 from diffrec.errors import UsageError, check_sizes
 
 HELP = (
@@ -43,11 +43,10 @@ def run(args: argparse.Namespace) -> int:
         import uvicorn
 
         from diffrec.inference.server import Limits, build_app
-        from diffrec.zoo import load
 
         if args.threads is not None:
             torch.set_num_threads(args.threads)
-        model = load(args.model, offline=args.offline, **sampling_of(args))
+        model = loaded(args)
         limits = Limits(args.max_k, args.max_history, args.max_steps, args.max_body, args.max_batch, args.max_waiting)
         app = build_app(model, args.model, limits)
         host, port = listening.getsockname()[:2]

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diffrec.cli.device import device_of
 from diffrec.errors import UsageError, check_sizes
 
 if TYPE_CHECKING:
@@ -51,8 +52,7 @@ def run(args: argparse.Namespace) -> int:
             check_sizes(**{name: value})
     if args.out is not None and args.out.exists() and not args.out.is_dir():
         raise UsageError(f"--out is a folder, and {args.out} is a file")
-    import torch
-
+    device = device_of(args.device)
     from diffrec.bench.plots import tradeoff_chart
     from diffrec.bench.tradeoff import tradeoff
     from diffrec.cli.subjects import subject_of
@@ -60,8 +60,7 @@ def run(args: argparse.Namespace) -> int:
     from diffrec.strict_json import to_json
 
     subject = subject_of(args.model, args.dataset, args.protocol, args.seed, args.batch_size)
-    cuda = args.device == "cuda" or (args.device == "auto" and torch.cuda.is_available())
-    subject.model.to("cuda" if cuda else "cpu")
+    subject.model.to(device)
     if args.samples is not None:
         if not hasattr(subject.model, "num_samples"):
             raise UsageError(f"{type(subject.model).__name__} averages no samples, so leave --samples out")

@@ -10,14 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffrec.cli import zoo_build, zoo_publish, zoo_refresh, zoo_verify
+from diffrec.cli import zoo_build, zoo_publish, zoo_refresh, zoo_save, zoo_verify
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from diffrec.zoo.index import Listing
 
-HELP = "list pretrained models with their metrics; show, download, check, build and publish them"
+HELP = "list pretrained models with their metrics; show, download, check, build and publish them; keep your own"
 
 
 _COSTS = {
@@ -42,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     download.add_argument("--revision", metavar="SHA256", help="of its manifest; default: the one that the list has")
     download.add_argument("--cache-dir", type=Path, metavar="DIR", help="default: DIFFREC_CACHE, else ~/.cache/diffrec")
     zoo_verify.add_arguments(actions.add_parser("verify", help=zoo_verify.HELP, description=zoo_verify.HELP))
+    zoo_save.add_arguments(actions.add_parser("save", help=zoo_save.HELP, description=zoo_save.HELP))
     zoo_build.add_arguments(actions.add_parser("build", help=zoo_build.HELP, description=zoo_build.HELP))
     zoo_publish.add_arguments(actions.add_parser("publish", help=zoo_publish.HELP, description=zoo_publish.HELP))
     zoo_refresh.add_arguments(actions.add_parser("refresh", help=zoo_refresh.HELP, description=zoo_refresh.HELP))
@@ -66,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     """Run one action; the exit code."""
     actions = {"list": _list, "info": _info, "download": _download, "index": _index,
                "verify": zoo_verify.run, "build": zoo_build.run, "refresh": zoo_refresh.run,
-               "publish": zoo_publish.run}  # fmt: skip
+               "publish": zoo_publish.run, "save": zoo_save.run}  # fmt: skip
     return actions[args.action](args)
 
 

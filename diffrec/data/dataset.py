@@ -55,7 +55,7 @@ class DatasetInfo:
     citation: str = ""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """Named interactions, either whole (`parts == {"all": ...}`) or split by its publisher into
     `train`, `valid` and `test`. `aligned` tells whether row u is the same user in every part."""
@@ -65,6 +65,10 @@ class Dataset:
     parts: Mapping[str, Interactions]
     info: DatasetInfo
     aligned: bool = True
+
+    def __repr__(self) -> str:
+        sizes = f"{self.num_users:,} users, {self.num_items:,} items, {self.num_interactions:,} interactions"
+        return f"<Dataset {self.name}: {sizes} in {', '.join(self.parts)}>"
 
     @property
     def num_items(self) -> int:

@@ -123,6 +123,8 @@ def open_table(
     blank = next((number for number, line in enumerate(lines) if line.strip()), None)
     if blank is None:
         raise UsageError(f"{path.name} is empty: line 1 holds nothing")
+    if lines[blank].lstrip().startswith("{"):
+        raise UsageError(f"{path.name} holds JSON, which is not read; give a CSV, TSV, gzip or Parquet file")
     delimiter = delimiter or _guess_delimiter(lines[blank:])
     separator = delimiter if len(delimiter) == 1 else _UNIT_SEPARATOR
     sample = _cells(lines[blank:], delimiter)

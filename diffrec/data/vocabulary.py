@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, SupportsInt, runtime_checkable
 
 import numpy as np
 
@@ -31,7 +32,7 @@ class TitleSource(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Vocabulary:
     """Item number j (1..N; 0 is padding) has id `item_ids[j - 1]` and, where known, title `titles[j - 1]`.
 
@@ -58,6 +59,14 @@ class Vocabulary:
 
     def __len__(self) -> int:
         return len(self.item_ids)
+
+    def __repr__(self) -> str:
+        known = "with titles" if self.stored_titles is not None else self.source or "no titles"
+        return f"<Vocabulary of {len(self):,} items, {known}>"
+
+    def labels(self, numbers: Iterable[SupportsInt]) -> list[str]:
+        """The label of each item number; 0, where a list has ended, is left out."""
+        return [self.label(number) for number in map(int, numbers) if number]
 
     def label(self, number: int) -> str:
         """The title of an item number, or its id where there is no title."""

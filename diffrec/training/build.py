@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import itertools
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +53,9 @@ def build(configs: Sequence[str | Path], overrides: Sequence[str] = (), run_dir:
         cli = _construct(config, folder)
     except BaseException as error:
         if run_dir is None:
-            folder.rmdir()
+            with suppress(OSError):  # other runs are in one of them
+                for empty in (folder, folder.parent, folder.parent.parent):
+                    empty.rmdir()
         if isinstance(error, (ArgumentError, MisconfigurationException, ValueError)):
             raise UsageError(f"the configuration cannot be built: {_reason(error)}") from error
         raise

@@ -27,6 +27,12 @@ def run_of(checkpoint: Path) -> Path:
     return checkpoint.parent.parent
 
 
+def best_of(run: Path) -> Path | None:
+    """The checkpoint that validation chose, of the folder of a run, if it is one."""
+    best = run / "checkpoints" / "best.ckpt"
+    return best if best.is_file() else None
+
+
 def refuse_another_experiment(config: Mapping[str, Any], checkpoint: Path) -> None:
     """UsageError where `config` differs from the config.yaml of the run in more than MAY_DIFFER, or ends before it.
 

@@ -74,7 +74,7 @@ class Entry:
     def open(cls, folder: Path) -> Entry:
         """Read the manifest. NotFoundError where there is no folder, IntegrityError where it is no entry."""
         if not os.path.isdir(folder):  # False for every impossible path, too
-            raise NotFoundError(f"there is no zoo entry in {folder}: no such folder")
+            raise NotFoundError(f"there is no zoo entry in {folder}: no such folder{_of_a_run(folder)}")
         if not os.path.lexists(folder / MANIFEST):
             raise IntegrityError(f"{folder} is no zoo entry, for it holds no {MANIFEST}{_of_a_run(folder)}")
         data = read_file(folder / MANIFEST, LARGEST[MANIFEST])
@@ -94,9 +94,10 @@ class Entry:
 
 
 def _of_a_run(folder: Path) -> str:
-    """What to do with a folder that `diffrec fit` wrote, where it is one."""
-    checkpoint = folder / "checkpoints" / "best.ckpt"
-    return f"; it is a run: 'diffrec predict --ckpt {checkpoint}' writes its lists" if checkpoint.is_file() else ""
+    """What to do with what `diffrec fit` wrote, where it is that."""
+    is_run = os.path.isfile(folder / "checkpoints" / "best.ckpt")
+    what = "run" if is_run else "checkpoint" if folder.suffix == ".ckpt" else ""
+    return f"; it is a {what}, of which 'diffrec zoo save {folder}' makes an entry" if what else ""
 
 
 def is_name(text: str) -> bool:

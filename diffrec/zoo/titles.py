@@ -21,7 +21,7 @@ class DatasetTitles:
     def titles(self, item_ids: tuple[str, ...]) -> tuple[str, ...] | None:
         """The titles of these items; None where the dataset is not here, damaged or of other items."""
         try:
-            if self.dataset != "synthetic" and find(self.dataset).folder is None:
+            if not self._is_here():
                 return None
             theirs = load_dataset(self.dataset).vocabulary
         except DiffrecError:
@@ -32,5 +32,13 @@ class DatasetTitles:
     def how_to_get(self) -> str:
         """A command for registered datasets, a setting for those people bring."""
         name = self.dataset
+        if name not in REGISTERED and self._is_here():
+            return f"{name}, which is on this machine, has no titles for them; ids work"
         get = f"run 'diffrec data fetch {name}'" if name in REGISTERED else f"set DIFFREC_DATA to where {name} is"
         return f"titles come with the dataset: {get}"
+
+    def _is_here(self) -> bool:
+        try:
+            return self.dataset == "synthetic" or find(self.dataset).folder is not None
+        except DiffrecError:
+            return False

@@ -49,3 +49,12 @@ def test_the_rest_is_known_from_this_run_and_unknown_without_any(cells, tmp_path
         "[3/5] synthetic markov seed 1: ndcg@10 .0500, trained in 0.5 s; 1 left, time unknown",
         "[5/5] synthetic ease seed 0: ndcg@10 .0500, trained in 0.5 s",
     ]  # fmt: skip
+
+
+def test_what_is_not_known_here_is_known_from_the_records_that_ship(cells, tmp_path, result, put_result, monkeypatch):
+    shipped, here = tmp_path / "benchmarks" / "results", tmp_path / "here"
+    monkeypatch.setattr("diffrec.bench.schedule.resource_dir", lambda name: tmp_path / name)
+    assert Costs(here).of(cells[0]) is None
+    for folder, seconds in ((shipped, 7.0), (here, 3.0)):
+        put_result(result(dataset="synthetic", train_seconds=seconds, evaluate_seconds=0.5), folder)
+        assert Costs(here).of(cells[0]) == seconds + 0.5

@@ -97,6 +97,8 @@ def test_a_lost_model_is_trained_again(folder, capsys):
     assert weights[0] == weights[1]
 
 
-def test_an_unknown_title_names_the_near_match(folder, capsys):
-    assert demo(folder, "--history", "Item 7 (group)") == 4
+def test_an_unknown_title_names_the_near_match_before_the_training(tmp_path, capsys):
+    (tmp_path / "small.yaml").write_text(SUITE)
+    assert demo(tmp_path, "--history", "Item 7 (group)") == 4
     assert "did you mean 'Item 7 (group" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

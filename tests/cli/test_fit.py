@@ -36,7 +36,9 @@ def test_fit_then_test_validate_and_predict(call, tmp_path):
     assert (code, err) == (0, "")
     run = Path("runs/sasrec-synthetic/version_0")
     match = re.fullmatch(
-        r"best valid/ndcg@10 (0\.\d{4}) \(epoch 2 of 2, \d+ s\), synthetic, loo-full-masked@1\nrun (.*)\n", out
+        r"best valid/ndcg@10 (0\.\d{4}) \(epoch 2 of 2, \d+ s\), synthetic, loo-full-masked@1\nrun (.*)\n"
+        r"'diffrec zoo save \2' makes an entry of it for recommend, serve and export\n",
+        out,
     )
     assert match
     assert match[2] == str(run)
@@ -133,8 +135,17 @@ def test_help_lists_the_recipes(call):
     assert code == 0
     assert "dreamrec-ml-100k" in out
     assert "--resume" in out
+    assert "averaged-weights" in out
+    assert max(map(len, out.splitlines())) <= 110
     assert "--ckpt" not in out
-    assert "--ckpt" in call("test", "--help")[1]
+    measuring = call("test", "--help")[1]
+    assert measuring.startswith("usage: diffrec test --ckpt PATH")
+    assert "dreamrec-ml-100k" not in measuring
+
+
+def test_a_run_that_cannot_be_built_leaves_no_folder(call):
+    assert call("fit", *SMALL, "--data.dataset=synthetc")[0] == 4
+    assert not list(Path().iterdir())
 
 
 @pytest.mark.parametrize(

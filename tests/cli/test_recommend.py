@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from functools import partial
 
@@ -201,6 +203,20 @@ def test_options_of_the_other_kind_of_question(words, message, sasrec, capsys):
 def test_histories_that_cannot_be_read(history, error, message, sasrec, capsys):
     with pytest.raises(error, match=message):
         answer(capsys, sasrec, "--history", history)
+
+
+def test_a_gpu_that_there_is_not(sasrec, capsys, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    for command in (["recommend", str(sasrec), "--history", "1"], ["tradeoff", str(sasrec)]):
+        assert main([*command, "--device", "cuda"]) == 2
+        assert "--device cuda needs a GPU that torch can use, and there is none" in capsys.readouterr().err
+
+
+def test_a_wrong_name_is_told_without_torch(tmp_path):
+    code = "import sys; from diffrec.cli.main import main; c = main(sys.argv[1:]); print(c, 'torch' in sys.modules)"
+    for words in (["recommend", "nosuch", "--history", "1"], ["export", "nosuch"], ["fit", "-c", "nosuch"]):
+        done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=tmp_path)
+        assert done.stdout.split() == ["4", "False"], done.stderr
 
 
 def test_a_missing_model_and_a_bad_k(sasrec, tmp_path, capsys):

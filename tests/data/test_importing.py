@@ -256,6 +256,7 @@ def test_k_core_goes_on_until_nothing_changes(bring):
         ("user,item\n,1\n2,\n", r"left \(1 rows: no user id, first in line 2; 1 rows: no item id, first in line 3\)"),
         (b"user,item\n1,\0\n", "neither text nor Parquet"),
         (b"PK\x03\x04 and so on", "zip archive or a spreadsheet"),
+        ('\n{"user": 1, "item": 2, "ts": 3}\n', "holds JSON, which is not read"),
     ],
 )
 def test_files_that_are_refused(bring, content, message):

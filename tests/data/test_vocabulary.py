@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
 import pytest
 
 from diffrec.data.vocabulary import Vocabulary
@@ -173,6 +174,13 @@ def test_titles_of_a_source_are_asked_for_once_and_only_when_needed():
     assert vocabulary.source.asked == []
     assert (vocabulary.label(2), vocabulary.number("X"), vocabulary.missing_titles) == ("Y", 1, "")
     assert vocabulary.source.asked == [("x", "y")]
+
+
+def test_labels_of_a_list_end_where_it_ends_and_a_vocabulary_is_told_in_a_line():
+    films = Vocabulary(("7", "9"), ("Alien (1979)", ""))
+    assert films.labels(np.array([2, 1, 0])) == ["9", "Alien (1979)"]
+    assert repr(films) == "<Vocabulary of 2 items, with titles>"
+    assert repr(Vocabulary(tuple(map(str, range(10_000))))) == "<Vocabulary of 10,000 items, no titles>"
 
 
 def test_a_source_without_titles_says_how_to_get_them():

@@ -240,7 +240,7 @@ def test_the_folder_of_a_run_is_told_as_one(tmp_path):
     with pytest.raises(IntegrityError, match=r"is no zoo entry, for it holds no manifest\.json$"):
         load(tmp_path)
     (tmp_path / "checkpoints" / "best.ckpt").touch()
-    with pytest.raises(IntegrityError, match=r"it is a run: 'diffrec predict --ckpt .*best\.ckpt' writes its lists"):
+    with pytest.raises(IntegrityError, match=r"it is a run, of which 'diffrec zoo save .*' makes an entry"):
         load(tmp_path)
 
 

@@ -1,0 +1,71 @@
+"""`diffrec zoo save`: a trained run as an entry, to be used by folder."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diffrec.cli.printable import print_line
+
+if TYPE_CHECKING:
+    from diffrec.bench.subject import Subject
+    from diffrec.zoo.config import Evaluation
+
+HELP = "make an entry of a run of 'diffrec fit'; recommend, serve and export take its folder"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which run, and what goes into the entry."""
+    parser.add_argument("run", type=Path, metavar="RUN", help="its folder, whose best.ckpt is taken, or a checkpoint")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="the folder of the entry (default: RUN/entry)")
+    parser.add_argument("--test", action="store_true",
+                        help="measure on the test cases too, and keep the metrics in the entry")  # fmt: skip
+    parser.add_argument("--include-titles", action="store_true",
+                        help="keep the titles of the items in the entry; look at the terms of your data "
+                             "first")  # fmt: skip
+    parser.add_argument("--overwrite", action="store_true", help="in the place of an entry that is there")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Save the entry and say how it is used."""
+    from diffrec.cli.subjects import subject_of_checkpoint
+    from diffrec.errors import NotFoundError
+    from diffrec.training.resume import best_of, run_of
+    from diffrec.zoo.saving import save
+
+    checkpoint = best_of(args.run) if args.run.is_dir() else args.run
+    if checkpoint is None:
+        raise NotFoundError(f"{args.run} holds no checkpoints/best.ckpt; 'diffrec fit' prints the folder of its run")
+    subject = subject_of_checkpoint(checkpoint, None, None, None, 512)
+    folder = args.output or run_of(checkpoint) / "entry"
+    metrics, evaluation = _measured(subject) if args.test else (None, None)
+    save(
+        subject.model,
+        folder,
+        dataset=subject.dataset,
+        protocol=subject.protocol.id,
+        metrics=metrics,
+        training={"seed": subject.seed},
+        evaluation=evaluation,
+        include_titles=args.include_titles,
+        overwrite=args.overwrite,
+    )
+    if metrics is not None:
+        headline = subject.protocol.headline
+        print_line(f"{headline} {metrics[headline]:.4f} on the test cases of {subject.protocol.id}")
+    ids = ",".join(subject.dataset.vocabulary.item_ids[:2])
+    print_line(f"{folder}\ndiffrec recommend {folder} --history {ids}")
+    return 0
+
+
+def _measured(subject: Subject) -> tuple[dict[str, float], Evaluation]:
+    import torch
+
+    from diffrec.bench.evaluate import mean_metrics
+    from diffrec.bench.provenance import device_name, packages, processor_name
+    from diffrec.zoo.config import Evaluation
+
+    metrics = mean_metrics(subject.model, subject.split.test, subject.protocol.cutoffs, subject.seed, draws=1)
+    machine = device_name(subject.model.device), processor_name(), torch.get_num_threads()
+    return metrics, Evaluation(subject.seed, 1, *machine, packages())
