@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from diffrec.errors import DiffrecError, IntegrityError
+
+_CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EPERM)
 
 
 @contextmanager
@@ -94,18 +97,19 @@ def write_folder(
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a loss of power, where the system can.
-
-    What it is called after has its name already: a system that cannot sync a folder (Windows, some network file
-    systems) has refused nothing.
-    """
+    """Make the names in a folder survive a loss of power, where the system can: Windows opens no folder, and some
+    network file systems sync none, which is no failure."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except PermissionError:  # Windows
         return
-    with suppress(OSError):
+    try:
         os.fsync(descriptor)
-    os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            raise
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
