@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from diffrec.bench.result import Result
     from diffrec.bench.runner import Trained
     from diffrec.bench.suite import Suite
+    from diffrec.data.dataset import Dataset
 
 HELP = "train a diffusion and an autoregressive recommender on MovieLens 100K, compare them, recommend ten films"
 SHOWN = "dreamrec"
@@ -62,12 +63,11 @@ def run(args: argparse.Namespace) -> int:
     from diffrec.bench.leaderboard import comparable, table, with_comparison, with_reasons
     from diffrec.bench.suite import find_suite, load_suite
     from diffrec.bench.tuning import shipped, tuned
-    from diffrec.data.sources import load_dataset
 
     suite = tuned(load_suite(find_suite(args.suite)), shipped())
     output = Output(args.output, suite.datasets[0].name)
-    _say_where_data_comes_from(output.dataset)
-    load_dataset(output.dataset).vocabulary.parse_history(args.history)  # wrong titles are told before the training
+    dataset = _say_where_data_comes_from(output.dataset)
+    dataset.vocabulary.parse_history(args.history)  # wrong titles are told before the training
     results = _train(suite, output)
     if results is None:
         return 1
@@ -84,8 +84,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _say_where_data_comes_from(name: str) -> None:
-    """Load the dataset, for its download to be seen."""
+def _say_where_data_comes_from(name: str) -> Dataset:
+    """The dataset, loaded for its download to be seen."""
     from diffrec.data.catalogue import find
     from diffrec.data.sources import load_dataset
 
@@ -95,6 +95,7 @@ def _say_where_data_comes_from(name: str) -> None:
     facts = [f"{dataset.num_users:,} users", f"{dataset.num_items:,} items", dataset.info.homepage]
     print_line(f"{dataset.info.title}: {', '.join(fact for fact in facts if fact)}")
     print_line(f"licence: {dataset.info.licence}\n")
+    return dataset
 
 
 def _train(suite: Suite, output: Output) -> list[Result] | None:

@@ -7,7 +7,7 @@ import os
 from diffrec.errors import UsageError
 
 
-def device_of(asked: str) -> str:
+def chosen_device(asked: str) -> str:
     """That of this process for `auto`, `cpu` or `cuda`: under torchrun, each has a GPU of its own.
 
     Raises UsageError for a GPU that there is not.

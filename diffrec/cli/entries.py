@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from diffrec.bench.result import Result, Tree
     from diffrec.bench.runner import Trained
     from diffrec.bench.suite import Cell
+    from diffrec.data.splits import Cases
+    from diffrec.recommender import Recommender
     from diffrec.zoo.benchmark import Benchmark, Score
     from diffrec.zoo.config import Evaluation, Training
 
@@ -74,6 +76,21 @@ def facts_of(result: Result, name: str) -> tuple[Training, Evaluation]:
     command = f"diffrec zoo build {name} --suite {result.suite} --seed {result.seed}"
     draws, machine = len(result.draw_metrics), (result.device, result.processor, result.threads)
     return Training(command, result.seed, result.epochs), Evaluation(result.seed, draws, *machine, result.packages)
+
+
+def measured_now(
+    model: Recommender, cases: Cases, cutoffs: Sequence[int], seed: int, draws: int
+) -> tuple[dict[str, float], Evaluation]:
+    """The metrics of a model on some cases, and what they were measured on: here and now."""
+    import torch
+
+    from diffrec.bench.evaluate import mean_metrics
+    from diffrec.bench.provenance import device_name, packages, processor_name
+    from diffrec.zoo.config import Evaluation
+
+    metrics = mean_metrics(model, cases, cutoffs, seed, draws)
+    machine = device_name(model.device), processor_name(), torch.get_num_threads()
+    return metrics, Evaluation(seed, draws, *machine, packages())
 
 
 def benchmark_of(own: Result, records: Sequence[Result] | None = None) -> Benchmark:

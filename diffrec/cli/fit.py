@@ -114,7 +114,7 @@ def _fit(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     if args.resume is not None and args.init_from is not None:
         raise UsageError("--resume goes on with a run, --init-from begins one; give one of the two")
     config = compose(args.config, overrides)  # before Lightning is imported, for what is wrong to be told at once
-    from diffrec.training.build import build
+    from diffrec.training.build import build, give_up_run_dir
     from diffrec.training.fit import fit, monitored
     from diffrec.training.progress import hush_lightning, progress_for
 
@@ -134,8 +134,8 @@ def _fit(args: argparse.Namespace, overrides: Sequence[str]) -> int:
             _start_from(run, args)
         result = fit(run, checkpoint)
     except DiffrecError:
-        if args.run_dir is None and not any(run.run_dir.iterdir()):
-            run.run_dir.rmdir()  # made a moment ago
+        if args.run_dir is None:
+            give_up_run_dir(run.run_dir)
         raise
     except KeyboardInterrupt:
         if (kept := run.run_dir / "checkpoints" / "last.ckpt").is_file():

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffrec.cli.device import device_of
+from diffrec.cli.device import chosen_device
 from diffrec.cli.sampling import add_sampling_arguments, loaded
 from diffrec.errors import UsageError, check_sizes
 
@@ -65,9 +65,9 @@ def run(args: argparse.Namespace) -> int:
     start = time.perf_counter()
     model = loaded(args)
     if args.input is not None:
-        return _run_file(args, model.to(device_of(args.device)), time.perf_counter() - start)
+        return _run_file(args, model.to(chosen_device(args.device)), time.perf_counter() - start)
     asked = "cuda" if args.device == "cuda" else "cpu"  # for one list, to start a GPU takes longer
-    return _run_history(args, model.to(device_of(asked)))
+    return _run_history(args, model.to(chosen_device(asked)))
 
 
 def _check_which(args: argparse.Namespace) -> None:

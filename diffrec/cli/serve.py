@@ -39,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
     if args.threads is not None:
         check_sizes(threads=args.threads)
     with _listening(args.host, args.port) as listening:
+        model = loaded(args)
         import torch
         import uvicorn
 
@@ -46,7 +47,6 @@ def run(args: argparse.Namespace) -> int:
 
         if args.threads is not None:
             torch.set_num_threads(args.threads)
-        model = loaded(args)
         limits = Limits(args.max_k, args.max_history, args.max_steps, args.max_body, args.max_batch, args.max_waiting)
         app = build_app(model, args.model, limits)
         host, port = listening.getsockname()[:2]

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diffrec.cli.device import device_of
+from diffrec.cli.device import chosen_device
 from diffrec.errors import UsageError, check_sizes
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
             check_sizes(**{name: value})
     if args.out is not None and args.out.exists() and not args.out.is_dir():
         raise UsageError(f"--out is a folder, and {args.out} is a file")
-    device = device_of(args.device)
+    device = chosen_device(args.device)
     from diffrec.bench.plots import tradeoff_chart
     from diffrec.bench.tradeoff import tradeoff
     from diffrec.cli.subjects import subject_of

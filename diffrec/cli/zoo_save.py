@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from diffrec.cli.entries import measured_now
 from diffrec.cli.printable import print_line
-
-if TYPE_CHECKING:
-    from diffrec.bench.subject import Subject
-    from diffrec.zoo.config import Evaluation
 
 HELP = "make an entry of a run of 'diffrec fit'; recommend, serve and export take its folder"
 
@@ -39,7 +35,10 @@ def run(args: argparse.Namespace) -> int:
         raise NotFoundError(f"{args.run} holds no checkpoints/best.ckpt; 'diffrec fit' prints the folder of its run")
     subject = subject_of_checkpoint(checkpoint, None, None, None, 512)
     folder = args.output or run_of(checkpoint) / "entry"
-    metrics, evaluation = _measured(subject) if args.test else (None, None)
+    metrics, evaluation = None, None
+    if args.test:
+        cutoffs = subject.protocol.cutoffs
+        metrics, evaluation = measured_now(subject.model, subject.split.test, cutoffs, subject.seed, draws=1)
     save(
         subject.model,
         folder,
@@ -57,15 +56,3 @@ def run(args: argparse.Namespace) -> int:
     ids = ",".join(subject.dataset.vocabulary.item_ids[:2])
     print_line(f"{folder}\ndiffrec recommend {folder} --history {ids}")
     return 0
-
-
-def _measured(subject: Subject) -> tuple[dict[str, float], Evaluation]:
-    import torch
-
-    from diffrec.bench.evaluate import mean_metrics
-    from diffrec.bench.provenance import device_name, packages, processor_name
-    from diffrec.zoo.config import Evaluation
-
-    metrics = mean_metrics(subject.model, subject.split.test, subject.protocol.cutoffs, subject.seed, draws=1)
-    machine = device_name(subject.model.device), processor_name(), torch.get_num_threads()
-    return metrics, Evaluation(subject.seed, 1, *machine, packages())

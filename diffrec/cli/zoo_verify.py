@@ -95,13 +95,11 @@ def measured_here(verified: Verified, model: Recommender) -> tuple[Mapping[str, 
     """
     import torch
 
-    from diffrec.bench.evaluate import mean_metrics
-    from diffrec.bench.provenance import device_name, packages, processor_name
     from diffrec.bench.rerun import device_of
+    from diffrec.cli.entries import measured_now
     from diffrec.cli.submit import local_dataset
     from diffrec.data.protocol import get_protocol
     from diffrec.errors import IntegrityError, UsageError
-    from diffrec.zoo.config import Evaluation
 
     config, measured = verified.config, verified.measured
     if config.dataset is None or config.protocol is None or not measured.metrics:
@@ -114,12 +112,11 @@ def measured_here(verified: Verified, model: Recommender) -> tuple[Mapping[str, 
     try:
         if on is not None:
             torch.set_num_threads(on.threads)
-        device = device_of(on.device if on else "cpu")
-        machine = device_name(device), processor_name(), torch.get_num_threads()
+        model = model.to(device_of(on.device if on else "cpu"))
         seed, draws = (on.seed, on.draws) if on else (seed, 1)
-        metrics = mean_metrics(model.to(device), protocol.apply(dataset).test, protocol.cutoffs, seed, draws)
+        metrics, here = measured_now(model, protocol.apply(dataset).test, protocol.cutoffs, seed, draws)
     finally:
         torch.set_num_threads(threads)
     if unknown := measured.metrics.keys() - metrics.keys():
         raise UsageError(f"{protocol.id} does not measure {', '.join(sorted(unknown))}, which the entry states")
-    return metrics, Evaluation(seed, draws, *machine, packages())
+    return metrics, here

@@ -53,9 +53,7 @@ def build(configs: Sequence[str | Path], overrides: Sequence[str] = (), run_dir:
         cli = _construct(config, folder)
     except BaseException as error:
         if run_dir is None:
-            with suppress(OSError):  # other runs are in one of them
-                for empty in (folder, folder.parent, folder.parent.parent):
-                    empty.rmdir()
+            give_up_run_dir(folder)
         if isinstance(error, (ArgumentError, MisconfigurationException, ValueError)):
             raise UsageError(f"the configuration cannot be built: {_reason(error)}") from error
         raise
@@ -141,6 +139,13 @@ def new_run_dir(family: Path) -> Path:
             continue
         return folder
     raise AssertionError("unreachable")
+
+
+def give_up_run_dir(folder: Path) -> None:
+    """Remove what `new_run_dir` made, as far as nothing is in it."""
+    with suppress(OSError):
+        for empty in (folder, folder.parent, folder.parent.parent):
+            empty.rmdir()
 
 
 def last_checkpoint(config: Mapping[str, Any], run_dir: Path | None = None) -> Path | None:
