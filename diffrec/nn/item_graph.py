@@ -14,6 +14,7 @@ from diffrec.nn.wide_linear import wide_linear
 from diffrec.typing import Float, Int, Tensor
 
 _DENSE_UP_TO = 1 << 24  # cells of an items x items table: 64 MiB of float32
+_TOGETHER = 32  # requests of one sparse product on a CPU: the rows that it picks here and there then stay in the caches
 
 
 class ItemGraph(FittedShape):
@@ -79,12 +80,16 @@ class ItemGraph(FittedShape):
 
 
 def _hop_on_cpu(links: tuple[Tensor, Tensor, Tensor], x: Float[Tensor, "batch items"]) -> Float[Tensor, "batch items"]:
-    """x R~^T R~ with scipy, which adds up rows that are as long as the batch; each number is its own sum."""
+    """x R~^T R~ with scipy, which adds up rows as long as the part of a batch; each number is its own sum."""
     indptr, indices, values = (part.numpy() for part in links)
     matrix = sp.csr_array((values, indices, indptr), shape=(len(indptr) - 1, x.shape[1]))
     matrix.check_format(full_check=True)  # scipy multiplies without a look at indices, which may come from a file
-    by_item = np.ascontiguousarray(x.detach().numpy().T)
-    return torch.from_numpy(np.ascontiguousarray((matrix.T @ (matrix @ by_item)).T))
+    transposed, rows = matrix.T, x.detach().numpy()
+    hopped = np.empty_like(rows)
+    for start in range(0, len(rows), _TOGETHER):
+        part = slice(start, start + _TOGETHER)
+        hopped[part] = (transposed @ (matrix @ np.ascontiguousarray(rows[part].T))).T
+    return torch.from_numpy(hopped)
 
 
 def _hop(links: tuple[Tensor, Tensor, Tensor], x: Float[Tensor, "batch items"]) -> Float[Tensor, "batch items"]:
