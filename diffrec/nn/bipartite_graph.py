@@ -17,7 +17,7 @@ class BipartiteGraph(FittedShape):
     """S = D^-1/2 A D^-1/2 of the nodes: the users, and after them the `num_items` items. Before `fit`, no user.
 
     Kept as the lists of neighbours alone: with F = D^-1/2 E, S E is D^1/2 times the mean over each node's neighbours
-    of F, a sum of rows without weights (`embedding_bag`, several times faster than torch's sparse product).
+    of F, a sum of rows without weights (`embedding_bag`; `benchmarks/speed/graph.py` has it beside a sparse product).
     `neighbours` (2 pairs,) and `offsets` (nodes + 1,) are int32.
     """
 

@@ -14,7 +14,7 @@ from diffrec.nn.wide_linear import wide_linear
 from diffrec.typing import Float, Int, Tensor
 
 _DENSE_UP_TO = 1 << 24  # cells of an items x items table: 64 MiB of float32
-_TOGETHER = 32  # requests of one sparse product on a CPU: the rows that it picks here and there then stay in the caches
+_TOGETHER = 32  # requests of one sparse product on a CPU: its rows then stay in the caches (benchmarks/speed/graph.py)
 
 
 class ItemGraph(FittedShape):
