@@ -10,6 +10,8 @@ from torch.nn.functional import embedding_bag, pad
 
 from diffrec.typing import Bool, Float, History, Int, Tensor
 
+_ROUNDING = 1e-5  # of a count: what is left below it is no rule of others, but the difference of equal sums
+
 
 @dataclass(frozen=True)
 class Rules:
@@ -48,20 +50,25 @@ class RuleTable(nn.Module):
         items, strength, totals = self.items[history], self.counts[history], self.totals[history]
         if following is not None:
             own, own_totals = self._own(history, following, items)
-            strength, totals = (strength - own).clamp(min=0), totals - own_totals
+            others = strength - own
+            strength = torch.where(others > _ROUNDING * strength, others, 0.0)
+            totals = (totals - own_totals).clamp(min=0)
         return Rules(items, strength / (1 + totals)[..., None] if self.shares else strength)
 
     def _own(
         self, history: History, following: Int[Tensor, "batch length"], items: Int[Tensor, "batch length rules"]
     ) -> tuple[Float[Tensor, "batch length rules"], Float[Tensor, "batch length"]]:
-        """What the sequence itself counts for the rules of each event, by all events of the same item."""
-        own, totals = torch.zeros_like(items, dtype=torch.float32), torch.zeros_like(history, dtype=torch.float32)
+        """What the sequence itself counts for the rules of each event, by all events of the same item in the window.
+
+        In float64, which neither autocast nor TF32 rounds.
+        """
+        own, totals = torch.zeros_like(items, dtype=torch.float64), torch.zeros_like(history, dtype=torch.float64)
         for distance in range(1, min(self.window, history.shape[1]) + 1):
             later = pad(following, (0, distance - 1))[:, distance - 1 :]
             own += (later[..., None] == items) / distance
             totals += (later > 0) / distance
-        same = (history[:, :, None] == history[:, None, :]).float()
-        return same @ own, (same @ totals[..., None]).squeeze(-1)
+        same = (history[:, :, None] == history[:, None, :]).double()
+        return (same @ own).float(), (same @ totals[..., None]).squeeze(-1).float()
 
     def mean(self, rules: Rules, table: Float[Tensor, "rows dim"]) -> Float[Tensor, "batch length dim"]:
         """The mean row of `table` under r, after every event; zeros where no rule speaks."""

@@ -68,6 +68,18 @@ def test_a_sequence_that_nobody_shares_starts_at_nothing():
     assert not model.rules.mean(model.rules(history, target), model.directions()).any()
 
 
+def test_half_precision_leaves_nothing_of_the_own_sequence():
+    """It counts 8 -> 10 as 1/2 + 1/3, which bfloat16 rounds down."""
+    alone = [8, 9, 10, 10, 11, 8, 9, 10, 10]
+    model = built([[1, 2, 3, 4], alone])
+    history, target = torch.tensor([alone[:-1]]), torch.tensor([alone[1:]])
+    for precision in (torch.autocast("cpu", torch.bfloat16, enabled=on) for on in (False, True)):
+        with precision:
+            rules = model.rules(history, target)
+            assert not rules.strength.any()
+            assert not model.rules.mean(rules, model.directions()).any()
+
+
 def test_the_walk_starts_at_the_mean_item_under_the_rules():
     history, model = torch.tensor([[1, 2, 3]]), built(SEQUENCES)
     scores = rule_scores(SEQUENCES, history, shares=False)
