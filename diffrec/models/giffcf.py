@@ -78,7 +78,8 @@ class GiffCF(DiffusionRecommender):
 
     alpha: how far the last of T steps smooths; noise_scale, decay: see `HeatProcess`; ideal_weight, ideal_rank: g, and
     how many eigenvectors the ideal filter keeps (both are without effect at g = 0); dropout: of the history that the
-    denoiser is told in training.
+    denoiser is told in training; mixer_size: features between the layers of the denoiser's two mixers. With the 2 of
+    the original, what a run reaches depends on where its weights start.
     """
 
     examples = "history"
@@ -95,11 +96,12 @@ class GiffCF(DiffusionRecommender):
         ideal_rank: int = 200,
         dropout: float = 0.5,
         time_embedding_size: int = 20,
+        mixer_size: int = 2,
         num_inference_steps: int | None = None,
         lr: float = 1e-3,
         weight_decay: float = 0.0,
     ) -> None:
-        check_sizes(num_items=num_items, embedding_size=embedding_size, ideal_rank=ideal_rank)
+        check_sizes(num_items=num_items, embedding_size=embedding_size, ideal_rank=ideal_rank, mixer_size=mixer_size)
         check_sizes(least=2, time_embedding_size=time_embedding_size)
         check_numbers(low=0.0, ideal_weight=ideal_weight)
         check_numbers(low=0.0, high=1.0, dropout=dropout)
@@ -109,7 +111,7 @@ class GiffCF(DiffusionRecommender):
             max_history_length=None,
             space=InteractionSpace(num_items),
             process=HeatProcess(filter, num_train_timesteps, alpha, noise_scale, decay),
-            denoiser=ItemMixer(num_items, embedding_size, time_embedding_size),
+            denoiser=ItemMixer(num_items, embedding_size, time_embedding_size, mixer_size),
             timesteps=UniformTimesteps(num_train_timesteps),
             objective=SquaredError(),
             start="history",

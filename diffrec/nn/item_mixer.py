@@ -11,19 +11,18 @@ from torch import nn
 from diffrec.nn.time_embedding import cosine_sine
 from diffrec.typing import Float, Int, Tensor
 
-_HIDDEN = 2  # features between the layers of a mixer
-
 
 class FeatureMixer(nn.Module):
     """A network of two layers with swish between them, the same at every coordinate.
 
-    It reads `features` vectors, each of one number a coordinate, and one number a row, and gives one vector.
+    It reads `features` vectors, each of one number a coordinate, and one number a row, and gives one vector; `size`
+    features lie between its layers.
     """
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, features: int, size: int) -> None:
         super().__init__()
-        self.first = nn.Linear(features + 1, _HIDDEN)
-        self.last = nn.Linear(_HIDDEN, 1)
+        self.first = nn.Linear(features + 1, size)
+        self.last = nn.Linear(size, 1)
         for layer in (self.first, self.last):
             _glorot(layer)
 
@@ -33,8 +32,8 @@ class FeatureMixer(nn.Module):
         of_vectors, of_number = self.first.weight.split([len(vectors), 1], dim=1)
         told = of_row @ of_number.T + self.first.bias
         hidden = torch.stack([x.reshape(-1) for x in vectors])  # features first: a product of long rows
-        hidden = (of_vectors @ hidden).view(_HIDDEN, *vectors[0].shape) + told.T[:, :, None]
-        mixed = self.last.weight @ nn.functional.silu(hidden).view(_HIDDEN, -1) + self.last.bias
+        hidden = (of_vectors @ hidden).view(-1, *vectors[0].shape) + told.T[:, :, None]
+        mixed = self.last.weight @ nn.functional.silu(hidden).flatten(1) + self.last.bias
         return mixed.view(vectors[0].shape)
 
 
@@ -46,11 +45,11 @@ class ItemMixer(nn.Module):
     their own about the time t + 1: Linear(swish(Linear(sinusoid))). Weights start by Glorot's uniform, biases as 0.
     """
 
-    def __init__(self, num_items: int, embedding_size: int, time_embedding_size: int) -> None:
+    def __init__(self, num_items: int, embedding_size: int, time_embedding_size: int, mixer_size: int) -> None:
         super().__init__()
         self.time_embedding_size = time_embedding_size
         self.table = nn.Parameter(nn.init.xavier_uniform_(torch.empty(num_items, embedding_size)))
-        self.of_embeddings, self.of_items = FeatureMixer(2), FeatureMixer(3)
+        self.of_embeddings, self.of_items = FeatureMixer(2, mixer_size), FeatureMixer(3, mixer_size)
         self.time_of_embeddings, self.time_of_items = _time(time_embedding_size), _time(time_embedding_size)
 
     def forward(

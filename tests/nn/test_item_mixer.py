@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from diffrec.nn.item_mixer import ItemMixer
@@ -37,10 +38,11 @@ def reference(model, x_t, t, c, smooth):
     return np.array([mixed(model.of_items, scores[i], c[i], smooth[i], of_items) for i in range(ITEMS)])
 
 
-def test_output():
+@pytest.mark.parametrize("mixer_size", [2, 5])
+def test_output(mixer_size):
     """A history of less than one item in sum, one of none, and one of many, at steps of their own."""
     torch.manual_seed(0)
-    model = ItemMixer(ITEMS, DIM, TIME)
+    model = ItemMixer(ITEMS, DIM, TIME, mixer_size)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter)
     x_t, condition = torch.randn(3, ITEMS), torch.randn(3, 2, ITEMS)
@@ -56,7 +58,7 @@ def test_output():
 
 
 def test_weights_start_by_glorot():
-    model = ItemMixer(400, 100, 20)
+    model = ItemMixer(400, 100, 20, 2)
     bound = (6 / 500) ** 0.5
     assert 0.98 * bound < model.table.abs().max() <= bound
     biases = [parameter for name, parameter in model.named_parameters() if name.endswith("bias")]
