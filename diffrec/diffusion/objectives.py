@@ -52,12 +52,12 @@ class SNRWeightedError(nn.Module):
     x_0 prediction: mean (x_0 - output)^2 * (SNR_{t-1} - SNR_t), SNR = alpha_bar / (1 - alpha_bar);
     v prediction: the same error of the x_0 that it stands for, which is sigma_t^2 mean (v - output)^2;
     epsilon prediction: mean (eps - output)^2 * (1 - alpha_bar_t) / ((1 - alpha_bar_{t-1})^2 alpha_t).
-    At t = 0 the weight is 1, and for epsilon the term is the likelihood mean (x_0 - x0_hat)^2 / 2.
+    At t = 0 it is `weight_t0` times mean (x_0 - x0_hat)^2, half of it for epsilon: the likelihood.
     """
 
     weight: Tensor
 
-    def __init__(self, process: GaussianProcess) -> None:
+    def __init__(self, process: GaussianProcess, weight_t0: float = 1.0) -> None:
         super().__init__()
         self.process = process
         alpha_bar, betas = process.alphas_cumprod, torch.from_numpy(process.betas)
@@ -66,7 +66,7 @@ class SNRWeightedError(nn.Module):
             later = (1 - alpha_bar[1:]) / ((1 - before).square() * (1 - betas[1:]))
         else:
             later = before / (1 - before) - alpha_bar[1:] / (1 - alpha_bar[1:])
-        weight = torch.cat([torch.ones(1, dtype=torch.float64), later])
+        weight = torch.cat([torch.tensor([weight_t0], dtype=torch.float64), later])
         if process.prediction_type == "v_prediction":
             weight = weight * (1 - alpha_bar)
         self.register_buffer("weight", weight, persistent=False)

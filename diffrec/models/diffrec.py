@@ -10,8 +10,8 @@ Differs from the original in:
 - the state of the loss-aware timestep sampler is in the checkpoint (the original loses it).
 
 Kept, because the published numbers need it: t = 0, whose output is the prediction, is trained with
-weight 1 against up to 1e5 for the others; the released noise scales hardly corrupt the input, so
-every result stands beside its twin without noise (`num_train_timesteps=1, noise_scale=0`).
+weight 1 against up to 1e5 for the others (`weight_t0` changes it); the released noise scales hardly corrupt
+the input, so every result stands beside its twin without noise (`num_train_timesteps=1, noise_scale=0`).
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class DiffRec(DiffusionRecommender):
     dims: layer sizes of the decoder, mirrored in the encoder; schedule: "linear_variance" is the paper's, whose
     variance 1 - alpha_bar rises from noise_scale*noise_min to noise_scale*noise_max over T steps, the others have
     no such numbers; prediction_type: what the network tells, v being no choice of the paper;
+    reweight: weigh the error at t as the variational bound does, and at t = 0 with weight_t0;
     stochastic: add posterior noise in the reverse loop (the released settings do not).
     """
 
@@ -50,6 +51,7 @@ class DiffRec(DiffusionRecommender):
         schedule: VarianceSchedule = "linear_variance",
         prediction_type: PredictionType = "sample",
         reweight: bool = True,
+        weight_t0: float = 1.0,
         loss_aware_timesteps: bool = True,
         recency: tuple[float, float] | None = None,
         time_embedding_size: int = 10,
@@ -62,7 +64,7 @@ class DiffRec(DiffusionRecommender):
     ) -> None:
         check_sizes(num_items=num_items, dims=dims, num_train_timesteps=num_train_timesteps)
         check_sizes(least=2, time_embedding_size=time_embedding_size)
-        check_numbers(low=0.0, noise_scale=noise_scale, noise_min=noise_min, noise_max=noise_max)
+        check_numbers(low=0.0, noise_scale=noise_scale, noise_min=noise_min, noise_max=noise_max, weight_t0=weight_t0)
         check_numbers(low=0.0, high=1.0, dropout=dropout)
         betas = variances_of(schedule, num_train_timesteps, noise_scale, noise_min, noise_max, first_beta=1e-5)
         process = GaussianProcess(betas, prediction_type)
@@ -73,7 +75,7 @@ class DiffRec(DiffusionRecommender):
             process=process,
             denoiser=VectorMLP(num_items, dims, time_embedding_size, dropout, normalise),
             timesteps=(LossAwareTimesteps if loss_aware_timesteps else UniformTimesteps)(num_train_timesteps),
-            objective=SNRWeightedError(process) if reweight else MeanSquaredError(process),
+            objective=SNRWeightedError(process, weight_t0) if reweight else MeanSquaredError(process),
             start="history",
             num_inference_steps=num_inference_steps,
             stochastic=stochastic,

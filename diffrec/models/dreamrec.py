@@ -9,6 +9,7 @@ Differs from the original in:
 - padding is not a candidate, and the last incomplete evaluation batch is not dropped;
 - no query mask by "sum is exactly zero": after layer normalisation that depends on rounding and
   drops the attention of about 8 % of real slots at random; padding is masked as padding;
+- every prefix is met once an epoch, where the original draws batches with replacement;
 - the empty prefix is an example only with `data.examples: prefix-or-none`, as in the recipe for Zhihu;
 - the width is free (the original writes 64 into its unconditional path);
 - tables are float64, noise belongs to the request and not to its place in a batch;

@@ -154,7 +154,7 @@ class FMRec(EpochDecay, DiffusionRecommender):
 
 def balanced_error(decoded: Float[Tensor, "batch items"], history: History) -> Float[Tensor, ""]:
     """Squared error against 1 at the items of the histories and against 0 at as many others of the batch, which are
-    drawn, divided by the number of all places."""
+    drawn one by one (some twice), divided by the number of all places."""
     held = torch.zeros(len(history), decoded.shape[1] + 1, device=decoded.device).scatter_(1, history, 1.0)[:, 1:]
     others = (held == 0).flatten().nonzero()[:, 0]
     if not len(others):

@@ -49,7 +49,7 @@ class LDiffRec(DiffusionRecommender):
     num_clusters: each has its own encoder; 1 is a plain autoencoder; item_vectors: what k-means groups, None for
     singular vectors of the training matrix, else a zoo entry by name or path whose model has item_embeddings (N, dim);
     encoder_dims, decoder_dims, activation: see `LatentSpace`; dims: of the denoiser, see `VectorMLP`; schedule,
-    prediction_type: as in `DiffRec`.
+    prediction_type, reweight, weight_t0: as in `DiffRec`.
     diffusion_weight: lambda, which falls linearly to nothing over diffusion_weight_epochs but not below
     diffusion_weight_floor (0 epochs: it does not fall); the divergence weighs 1 / kl_batches more with every
     batch, up to kl_weight (0 batches: kl_weight from the start).
@@ -78,6 +78,7 @@ class LDiffRec(DiffusionRecommender):
         schedule: VarianceSchedule = "linear_variance",
         prediction_type: PredictionType = "sample",
         reweight: bool = True,
+        weight_t0: float = 1.0,
         loss_aware_timesteps: bool = True,
         recency: tuple[float, float] | None = None,
         diffusion_weight: float = 0.05,
@@ -95,7 +96,7 @@ class LDiffRec(DiffusionRecommender):
         check_sizes(least=2, time_embedding_size=time_embedding_size)
         check_sizes(least=0, diffusion_weight_epochs=diffusion_weight_epochs, kl_batches=kl_batches)
         check_sizes(least=0, cluster_seed=cluster_seed)
-        check_numbers(low=0.0, noise_scale=noise_scale, noise_min=noise_min, noise_max=noise_max)
+        check_numbers(low=0.0, noise_scale=noise_scale, noise_min=noise_min, noise_max=noise_max, weight_t0=weight_t0)
         check_numbers(low=0.0, high=1.0, dropout=dropout, autoencoder_dropout=autoencoder_dropout)
         check_numbers(low=0.0, diffusion_weight=diffusion_weight, diffusion_weight_floor=diffusion_weight_floor)
         check_numbers(low=0.0, kl_weight=kl_weight, autoencoder_lr=autoencoder_lr)
@@ -111,7 +112,7 @@ class LDiffRec(DiffusionRecommender):
             process=process,
             denoiser=VectorMLP(encoder_dims[-1], dims, time_embedding_size, dropout),
             timesteps=(LossAwareTimesteps if loss_aware_timesteps else UniformTimesteps)(num_train_timesteps),
-            objective=SNRWeightedError(process) if reweight else MeanSquaredError(process),
+            objective=SNRWeightedError(process, weight_t0) if reweight else MeanSquaredError(process),
             start="history",
             num_inference_steps=num_inference_steps,
             stochastic=stochastic,

@@ -8,7 +8,8 @@ licence), with its `label_smoothing`.
 
 Differs from the original in:
 - the softmax of a hidden code is over the codes of its level; the original's is over all tokens, masks and padding
-  included, and can answer with a token of another level: `fidelity="original"`;
+  included: `fidelity="original"`. The original may answer with a token of another level, which is never offered here;
+- the mask is a vector of its own on every level, for slots have no positions; the original has one for all;
 - beams go on to tuples of items only, so that nothing invalid comes out; the original takes the tuple with the most
   equal codes for one that is no item, and may list it twice: `constrained=False`, with duplicates left out;
 - the most confident level is read first; the original draws it from a softmax of confidences at temperature .01;
@@ -18,7 +19,8 @@ Differs from the original in:
   blocks; scores are sums of logarithms;
 - of DiffGRM's views of a target, with 1, 2, ... of its codes hidden, each step draws one for each sequence, where
   DiffGRM trains on all of them; both weigh a hidden code alike;
-- AdamW, behind a warm-up at a constant rate or one that falls as a cosine.
+- AdamW, behind a warm-up at a constant rate or one that falls as a cosine; gradients are clipped, at 1 in the original,
+  only where the trainer is told to (`trainer.gradient_clip_val`), which no recipe here does.
 
 Kept: one table reads and writes, logits divided by sqrt(d); what is hidden of a sequence weighs 1 / its share.
 """

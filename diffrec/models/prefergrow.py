@@ -8,7 +8,8 @@ Differs from the original in:
 - the reverse steps of the hybrid graph are those of its transition matrix; the original starts it in the extra state
   with probability gamma instead of 1 - gamma, divides a row by the number of states and takes an inexact inverse;
 - windows are filled from their end, and training reads its examples in random order;
-- the rate stays after the warm-up; of the weights no average is kept;
+- the rate stays after the warm-up; of the weights no average is kept; gradients are clipped, at 1 in the original, only
+  where the trainer is told to (`trainer.gradient_clip_val`);
 - a list is one walk of `num_samples`, whose last probabilities are averaged, from noise that belongs to the request.
 """
 

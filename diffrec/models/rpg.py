@@ -4,8 +4,8 @@ Hou et al., "Generating Long Semantic IDs in Parallel for Recommendation", KDD 2
 github.com/facebookresearch/RPG_KDD2025 (nothing is taken from it).
 
 Differs from the original in:
-- pre-norm blocks of this project with a layer of 4 d instead of GPT-2's, and positions counted from the end of the
-  window;
+- pre-norm blocks of this project with a layer of 4 d instead of GPT-2's, which drop out of both branches at the rate
+  that the original has for embeddings and attention, and positions counted from the end of the window;
 - codes may come from any tokenizer; those of OPQ (`diffrec data tokenize --method opq`) have no order, as in the paper;
 - every item is scored; the original also offers a walk over a graph of items for large catalogues;
 - AdamW, behind a warm-up at a constant rate or one that falls as a cosine.

@@ -140,3 +140,12 @@ def test_nothing_of_the_signal_is_left_after_rescaling(schedule):
 
 def test_one_step_cannot_be_rescaled():
     np.testing.assert_allclose(schedules.rescaled_to_zero_snr(schedules.linear(1)), schedules.linear(1))
+
+
+@pytest.mark.parametrize("prediction_type", ["sample", "epsilon", "v_prediction"])
+def test_the_weight_of_the_last_step_scales_its_loss_alone(prediction_type):
+    process = GaussianProcess(schedules.linear(5), prediction_type)
+    noised = process.corrupt(torch.randn(5, 3, generator=torch.Generator().manual_seed(0)), torch.arange(5))
+    output = torch.zeros(5, 3)
+    usual, more = (SNRWeightedError(process, weight)(output, noised) for weight in (1.0, 40.0))
+    torch.testing.assert_close(more, usual * torch.tensor([40.0, 1, 1, 1, 1]))

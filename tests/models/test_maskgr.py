@@ -169,7 +169,7 @@ def test_the_loss_of_a_share_beside_a_loop():
 
 
 @torch.no_grad()
-def test_the_original_answers_with_any_token():
+def test_the_original_shares_its_softmax_with_all_tokens():
     fixed, original = model(), model(fidelity="original")
     one = (-1,) * LEVELS
     torch.testing.assert_close(read(fixed, 0, one).exp().sum(1), torch.ones(LEVELS))
