@@ -10,6 +10,7 @@ BASELINES: dict[str, str] = {
     "sequential-rules": "diffrec.baselines.sequential_rules:SequentialRules",
     "item-knn": "diffrec.baselines.item_knn:ItemKNN",
     "ease": "diffrec.baselines.ease:EASE",
+    "l3ae": "diffrec.baselines.l3ae:L3AE",
     "slim": "diffrec.baselines.slim:SLIM",
     "rp3beta": "diffrec.baselines.rp3beta:RP3beta",
     "pure-svd": "diffrec.baselines.pure_svd:PureSVD",

@@ -38,10 +38,20 @@ class EASE(ItemToItem):
         instead = "use item-knn, whose matrix is sparse, or fewer items"
         refuse_without_memory(f"EASE on {self.num_items} items", tables, instead)
         table = torch.from_numpy(count_together(sequences, self.num_items)).to(self.device)
-        table.diagonal().add_(self.regularization)
-        table = inverse(table)
-        table /= -table.diagonal()
-        self.keep_table(table.fill_diagonal_(0.0))
+        self.keep_table(without_diagonal(table, self.regularization))
+
+
+def without_diagonal(
+    products: Float[torch.Tensor, "items items"], regularization: float
+) -> Float[torch.Tensor, "items items"]:
+    """-P_ij / P_jj with an empty diagonal, P = (products + regularization I)^-1; `products` is changed.
+
+    Raises DiffrecError where float32 finds the matrix not positive definite.
+    """
+    products.diagonal().add_(regularization)
+    table = inverse(products)
+    table /= -table.diagonal()
+    return table.fill_diagonal_(0.0)
 
 
 def count_together(sequences: Ragged, num_items: int) -> np.ndarray:
