@@ -10,6 +10,7 @@ from diffrec.bench.runner import plan
 from diffrec.bench.suite import SuiteDataset, find_suite, load_suite
 from diffrec.errors import NotFoundError, UsageError
 from diffrec.paths import resource_dir
+from diffrec.training.config import controls
 
 HEAD = """name: s
 version: 2
@@ -210,3 +211,27 @@ def test_every_suite_that_ships_has_valid_configurations_and_its_baselines(name,
     everywhere = {model.name for model in suite.models if not model.only}
     assert REQUIRED.keys() - everywhere == suite.without.keys()
     assert all(re.fullmatch(r"[\w.-]+@\d+", dataset.protocol) for dataset in suite.datasets)
+
+
+WITHOUT_DIFFUSION = {"noise-off", "conditioner-only", "one-step"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "quick",
+        "collaborative",
+        "collaborative-random",
+        "collaborative-wval",
+        "sequential",
+        "sequential-unmasked",
+        "semantic-id",
+        "text",
+        "temporal",
+    ],
+)
+def test_rows_stand_beside_what_tells_what_diffusion_adds(name):
+    """Where the suite compares models: `demo` and `every-model` do not. Students have one step as they are."""
+    for row in load_suite(find_suite(name)).models:
+        if row.control_of is None and not row.name.endswith("-student"):
+            assert set(row.controls) >= WITHOUT_DIFFUSION & controls(row.configs).keys(), row.name
