@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
 from dataclasses import replace
 from functools import cache
@@ -50,6 +51,11 @@ def test_leaderboard_and_tables_of_the_readme_are_those_of_the_results():
     assert (ROOT / "benchmarks" / "LEADERBOARD.md").read_text(encoding="utf-8") == markdown(tables)
     assert filled(README, tables) == README
     assert README.count("<!-- end -->") == 4
+
+
+def test_the_page_of_speed_is_that_of_its_files():
+    script = runpy.run_path(str(ROOT / "benchmarks" / "speed" / "table.py"))
+    assert script["PAGE"].read_text(encoding="utf-8") == script["page"]()
 
 
 def test_the_zoo_in_the_readme_is_that_of_the_manifest():
