@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from diffrec.bench.search import words
 from diffrec.bench.strict import parse
-from diffrec.bench.suite import Suite, SuiteDataset, SuiteModel
-from diffrec.errors import IntegrityError, NotFoundError, UsageError
+from diffrec.bench.suite import Cell, Suite, SuiteDataset, SuiteModel
+from diffrec.errors import DiffrecError, IntegrityError, NotFoundError, UsageError
 from diffrec.files import write_file
 from diffrec.paths import resource_dir
 from diffrec.strict_json import from_json, to_json
@@ -82,36 +82,85 @@ def write_tuning(path: Path, tuning: Tuning) -> None:
     write_file(path, to_json(asdict(tuning)))
 
 
+@dataclass(frozen=True)
+class Untuned:
+    """A row that has no settings on a dataset. reason: "not tuned" or the like; command: what finds them; error: the
+    same for whoever asks for this row."""
+
+    reason: str
+    command: str
+    error: DiffrecError
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.command}"
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The rows of a suite that have their settings, on the datasets where they have them; without: the others, by
+    dataset and row."""
+
+    suite: Suite
+    without: dict[tuple[str, str], Untuned]
+
+    def left_out(self, cell: Cell) -> Untuned | None:
+        """Why a cell of the whole suite is no cell of this one."""
+        return self.without.get((cell.dataset.name, cell.model.name))
+
+
 def tuned(suite: Suite, folder: Path) -> Suite:
     """The suite whose rows with a search space have the best settings of their tuning.
 
     Raises UsageError that names the command, where a row has no tuning or one of another configuration.
     """
-    return replace(suite, models=tuple(_tuned(model, suite, folder) for model in suite.models))
+    found = ready(suite, folder)
+    for untuned in found.without.values():
+        raise untuned.error
+    return found.suite
 
 
-def _tuned(model: SuiteModel, suite: Suite, folder: Path) -> SuiteModel:
+def ready(suite: Suite, folder: Path) -> Ready:
+    """The same of those rows that have settings, and which have none."""
+    without: dict[tuple[str, str], Untuned] = {}
+    models = []
+    for model in suite.models:
+        row, missing = _tuned(model, suite, folder)
+        without |= {(dataset, model.name): untuned for dataset, untuned in missing.items()}
+        if not missing:
+            models.append(row)
+        elif row.tried:
+            models.append(replace(row, only=tuple(row.tried)))
+    return Ready(replace(suite, models=tuple(models)), without)
+
+
+def _tuned(model: SuiteModel, suite: Suite, folder: Path) -> tuple[SuiteModel, dict[str, Untuned]]:
+    """The row with its settings, and by dataset why it has none."""
     if model.search is None:
-        return model
-    on, tried = dict(model.on), dict[str, int]()
+        return model, {}
+    on, tried, missing = dict(model.on), dict[str, int](), dict[str, Untuned]()
     for dataset in suite.datasets:
         if model.runs_on(dataset.name):
             tuning = _current(model, dataset, suite.name, folder)
+            if isinstance(tuning, Untuned):
+                missing[dataset.name] = tuning
+                continue
             on[dataset.name] = (*model.on.get(dataset.name, ()), *words(tuning.best.settings))
             tried[dataset.name] = len(tuning.trials)
-    return replace(model, on=on, tried=tried)
+    return replace(model, on=on, tried=tried), missing
 
 
-def _current(model: SuiteModel, dataset: SuiteDataset, suite: str, folder: Path) -> Tuning:
+def _current(model: SuiteModel, dataset: SuiteDataset, suite: str, folder: Path) -> Tuning | Untuned:
     name = model.control_of if model.twin and model.control_of else model.name
     command = f"diffrec bench tune {suite} --only {name} --datasets {dataset.name}"
     path = tuning_path(folder, dataset, name)
     try:
         tuning = read_tuning(path)
     except FileNotFoundError:
-        raise NotFoundError(f"{name} is not tuned on {dataset.name} ({path}): {command}") from None
+        error = NotFoundError(f"{name} is not tuned on {dataset.name} ({path}): {command}")
+        return Untuned("not tuned", command, error)
     if not same_question(tuning, model, dataset):
-        raise UsageError(f"{name} was tuned on {dataset.name} in another configuration: {command}")
+        error = UsageError(f"{name} was tuned on {dataset.name} in another configuration: {command}")
+        return Untuned("tuned in another configuration", command, error)
     return tuning
 
 

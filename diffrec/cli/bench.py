@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from diffrec.bench.runner import Progress
     from diffrec.bench.schedule import Executor, Folders
     from diffrec.bench.suite import Cell, Suite
+    from diffrec.bench.tuning import Ready
 
 DEFAULT_RESULTS = Path("benchmarks/results")
 HELP = "run suites of benchmarks, compare their rows user by user, and probe trained models"
@@ -76,7 +77,7 @@ def _add_run(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 
 def run(args: argparse.Namespace) -> int:
-    """What the action asks for; 1 where a cell failed."""
+    """What the action asks for; 1 where a cell failed, else another number than 0 where one was left out."""
     actions = {"run": _run, "compare": _compare, "tune": tune.run, "probe": probe.run, "groups": groups.run}
     return actions[args.action](args)
 
@@ -93,11 +94,15 @@ def _run(args: argparse.Namespace) -> int:
     from diffrec.bench.runner import run_suite
     from diffrec.bench.schedule import Folders
     from diffrec.bench.suite import find_suite, load_suite
-    from diffrec.bench.tuning import shipped, tuned
+    from diffrec.bench.tuning import ready, shipped
 
     loaded = load_suite(find_suite(args.suite))
     suite = loaded.with_controls() if args.controls else loaded
-    suite = tuned(suite.only(args.only, args.seeds, args.datasets), args.tuning or shipped())
+    asked = suite.only(args.only, args.seeds, args.datasets)
+    found = ready(asked, args.tuning or shipped())
+    suite, untuned = found.suite, list(found.without.values())
+    if untuned and not any(suite.cells()):
+        raise untuned[0].error
     folders = Folders(args.results, args.runs)
 
     def force(cell: Cell) -> bool:
@@ -105,7 +110,7 @@ def _run(args: argparse.Namespace) -> int:
         return args.force or missing
 
     if args.dry_run:
-        return _list(suite, folders, force, args.jobs)
+        return _list(asked, found, folders, force, args.jobs)
     outcomes = run_suite(
         suite,
         folders,
@@ -118,11 +123,15 @@ def _run(args: argparse.Namespace) -> int:
         sys.stderr.write(f"failed: {outcome.cell}: {outcome.error}\n")
     if failed:
         sys.stderr.write(f"{len(failed)} of {len(outcomes)} failed; tracebacks are in {folders.failures}\n")
+    for (dataset, row), why in found.without.items():
+        sys.stderr.write(f"left out: {dataset} {row}, {why}\n")
     if len(failed) < len(outcomes):
         _compare_suite(args.results, suite.name)
     where = "" if args.results == DEFAULT_RESULTS else f" --results {args.results}"
     print_line(f"results in {args.results}; 'diffrec leaderboard --suite {suite.name}{where}' shows them")
-    return 1 if failed else 0
+    if failed:
+        return 1
+    return untuned[0].error.exit_code if untuned else 0
 
 
 def _compare_suite(results: Path, suite: str) -> None:
@@ -181,13 +190,13 @@ def training_progress() -> Progress | None:
     return (lambda monitor: progress_for(sys.stderr, monitor)) if sys.stderr.isatty() else None
 
 
-def _list(suite: Suite, folders: Folders, force: Callable[[Cell], bool], jobs: int) -> int:
-    """The plan, and what it is likely to cost."""
+def _list(asked: Suite, found: Ready, folders: Folders, force: Callable[[Cell], bool], jobs: int) -> int:
+    """The plan of the suite that is asked for, of which the rows that are `found` can run, and what it may cost."""
     from diffrec.bench.result import Result
     from diffrec.bench.runner import Outdated, due, plan
     from diffrec.bench.schedule import Costs, estimate
 
-    planned = plan(suite, folders.results)
+    planned = plan(found.suite, folders.results)
     costs = Costs(folders.results)
     seconds = {task.cell: costs.of(task.cell) for task in due(planned, folders.results, force)}
     for cell, there in planned.items():
@@ -196,8 +205,11 @@ def _list(suite: Suite, folders: Folders, force: Callable[[Cell], bool], jobs: i
             print_line(f"{cell}: {word}, {estimate([seconds[cell]]).over(1)}")
         else:
             print_line(f"{cell}: {'has a result' if isinstance(there, Result) else there}")
+    left_out = {cell: why for cell in asked.cells() if (why := found.left_out(cell)) is not None}
+    for cell, why in left_out.items():
+        print_line(f"{cell}: {why}")
     total = estimate(seconds.values())
     shared = f"; with {jobs} jobs {total.over(jobs)}" if jobs > 1 and total.known else ""
     cost = f", {total.over(1)}{shared} (training and test, as stored results say)" if seconds else ""
-    print_line(f"{len(seconds)} of {len(planned)} cells would run{cost}")
+    print_line(f"{len(seconds)} of {len(planned) + len(left_out)} cells would run{cost}")
     return 0

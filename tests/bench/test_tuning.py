@@ -16,7 +16,7 @@ from diffrec.bench.searches import Places, finish, finished, searches
 from diffrec.bench.study import run_study
 from diffrec.bench.suite import load_suite
 from diffrec.bench.tune import tune
-from diffrec.bench.tuning import Trial, read_tuning, shipped, tuned, write_tuning
+from diffrec.bench.tuning import Trial, read_tuning, ready, shipped, tuned, write_tuning
 from diffrec.data.protocol import get_protocol
 from diffrec.data.sources import load_dataset
 from diffrec.errors import DiffrecError, NotFoundError, UsageError
@@ -132,6 +132,18 @@ def test_a_suite_takes_the_best_settings_and_says_how_many_were_tried(suite, pla
     best = max(markov.trials, key=lambda trial: trial.value)
     assert row.overrides_on("synthetic") == (f'--model.normalisation="{best.settings["model.normalisation"]}"',)
     assert (row.trials_on("synthetic"), popularity.trials_on("synthetic")) == (3, 0)
+
+
+def test_rows_without_settings_are_left_out_where_they_have_none(suite, places):
+    tune(of(suite, "markov"), places, silent)
+    twice = replace(suite, datasets=(*suite.datasets, replace(suite.datasets[0], name="another")))
+    found = ready(twice.only(["popularity", "markov", "ease"]), places.tuning)
+    cells = [(cell.dataset.name, cell.model.name) for cell in found.suite.cells()]
+    assert cells == [("synthetic", "popularity"), ("synthetic", "markov"), ("another", "popularity")]
+    assert list(found.without) == [("another", "markov"), ("synthetic", "ease"), ("another", "ease")]
+    words = "not tuned: diffrec bench tune tiny --only markov --datasets another"
+    assert str(found.without["another", "markov"]) == words
+    assert [found.left_out(cell) is None for cell in twice.cells() if cell.model.name == "markov"] == [True, False]
 
 
 def test_a_control_has_the_settings_of_its_row(suite_file, places):

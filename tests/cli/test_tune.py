@@ -66,6 +66,34 @@ def test_what_there_is_not(command, capsys, words, message):
     assert message in capsys.readouterr().err
 
 
-def test_a_suite_that_is_not_tuned_says_how(command, tmp_path, capsys):
-    assert command("run", "--results", str(tmp_path / "results")) != 0
-    assert "markov is not tuned on synthetic" in capsys.readouterr().err
+def test_rows_that_are_not_tuned_are_left_out_and_say_how(command, tmp_path, capsys):
+    results = ["--results", str(tmp_path / "results")]
+    assert command("tune", "--only", "markov") == 0
+    capsys.readouterr()
+    tune = "diffrec bench tune tiny --only sequential-rules --datasets synthetic"
+    assert command("run", "--dry-run", *results) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "synthetic popularity seed 0: would run, time unknown",
+        "synthetic markov seed 0: would run, time unknown",
+        f"synthetic sequential-rules seed 0: not tuned: {tune}",
+        "2 of 3 cells would run, time unknown (training and test, as stored results say)",
+    ]
+    assert command("run", *results) == 4
+    out, err = capsys.readouterr()
+    assert err == f"left out: synthetic sequential-rules, not tuned: {tune}\n"
+    assert "[2/2] synthetic markov seed 0: ndcg@10 " in out
+    assert [result.model for result in read_results(tmp_path / "results")] == ["markov", "popularity"]
+
+
+@pytest.mark.parametrize("words", [(), ("--dry-run",)])
+def test_a_row_that_is_asked_for_and_not_tuned_is_an_error(words, command, tmp_path, capsys):
+    assert command("run", "--only", "markov", "--results", str(tmp_path / "results"), *words) == 4
+    assert "error: markov is not tuned on synthetic (" in capsys.readouterr().err
+
+
+def test_a_cell_that_failed_outweighs_one_that_was_left_out(command, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("diffrec.bench.runner.run_cell", lambda *_: 1 / 0)
+    assert command("run", "--results", str(tmp_path / "results")) == 1
+    err = capsys.readouterr().err
+    assert "1 of 1 failed" in err
+    assert "left out: synthetic markov, not tuned: " in err
