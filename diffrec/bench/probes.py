@@ -21,10 +21,10 @@ from diffrec.bench.subject import Subject
 from diffrec.data.ragged import Ragged
 from diffrec.data.splits import Cases
 from diffrec.diffusion.noise import RequestNoise
-from diffrec.errors import UsageError, check_sizes, choose
+from diffrec.errors import check_sizes, choose
 from diffrec.metrics.beyond_accuracy import intra_list_diversity, popularity_buckets, popularity_miscalibration
 from diffrec.metrics.functional import metric_names, metrics_from_ranks
-from diffrec.recommender import DiffusionRecommender
+from diffrec.recommender import Recommender
 
 RULE_WINDOW = 10  # events between the two items of a training rule, as in `SequentialRules`
 POPULARITY_BUCKETS = 5
@@ -122,7 +122,8 @@ class Steps:
     """One point of accuracy against cost.
 
     num_inference_steps: steps of the reverse loop; chosen: whether the model takes that many by itself;
-    denoiser_calls: per request, two a step with guidance; ms_per_user: scoring and ranking, in batches.
+    denoiser_calls: per request, two a step with guidance; guidance_scale: 1 without; ms_per_user: scoring and
+    ranking, in batches.
     """
 
     num_inference_steps: int
@@ -303,20 +304,18 @@ def lists(subject: Subject) -> Lists:
 
 
 def steps(subject: Subject, grid: Sequence[int] | None = None) -> tuple[Steps, ...]:
-    """Accuracy and time for every number of inference steps in `grid`, with the model's guidance and scheduler.
+    """Accuracy and time for every number of inference steps in `grid`, all else as the model samples by itself.
 
-    grid: None for 1, 2, 5, 10, ... T and the model's own number. The model is left as it was.
-    Raises UsageError for a model that takes no steps, or a number outside of 1..T.
+    grid: None for 1, 2, 5, 10, ... all and the model's own number. The model is left as it was.
+    Raises UsageError for a model that takes no steps, or a number that it cannot take.
     """
-    model = subject.model
-    if not isinstance(model, DiffusionRecommender):
-        raise UsageError(f"{type(model).__name__} is no diffusion model, so it has no inference steps")
+    model, (own, every) = subject.model, subject.steps
     if grid is not None:
         check_sizes(grid=list(grid))
-    own, largest = model.process.num_steps(model.num_inference_steps), model.process.num_train_timesteps
-    numbers = sorted({*_one_two_five(largest), own, largest} if grid is None else set(grid))
+    numbers = sorted({*_one_two_five(every), own, every} if grid is None else set(grid))
     for number in numbers:
-        model.process.num_steps(number)
+        with model.sampling(num_inference_steps=number):
+            pass  # refuses what cannot be
     cases = subject.split.test
     with model.sampling(num_inference_steps=numbers[0]):
         subject.evaluate(cases.take(np.arange(min(len(cases), subject.batch_size))))  # what is slow the first time
@@ -331,10 +330,11 @@ def _one_two_five(below: int) -> Iterator[int]:
         decade *= 10
 
 
-def _point(subject: Subject, model: DiffusionRecommender, number: int, chosen: bool) -> Steps:
+def _point(subject: Subject, model: Recommender, number: int, chosen: bool) -> Steps:
     with model.sampling(num_inference_steps=number):
         asked, calls = subject.evaluate(subject.split.test), model.denoiser_calls
-    return Steps(number, chosen, calls, model.guidance_scale, asked.metrics, asked.ms_per_user)
+    guidance = getattr(model, "guidance_scale", 1.0)
+    return Steps(number, chosen, calls, guidance, asked.metrics, asked.ms_per_user)
 
 
 PROBES: Mapping[str, Callable[[Subject], object]] = {
@@ -354,7 +354,7 @@ def examine(
 
     window: of `memorisation`; grid: of `steps`; report: gets the name of each question before it is asked.
     """
-    takes_steps = isinstance(subject.model, DiffusionRecommender)
+    takes_steps = subject.model.num_steps is not None
     names = only or [name for name in PROBES if name != "steps" or takes_steps]
     for name in names:
         choose("probe", name, PROBES)

@@ -53,6 +53,14 @@ class Subject:
         return self.evaluate(self.split.test)
 
     @property
+    def steps(self) -> tuple[int, int]:
+        """How many steps the model takes by itself, and how many are all; UsageError for one that takes none."""
+        own, every = self.model.num_steps, self.model.all_steps
+        if own is None or every is None:
+            raise UsageError(f"{type(self.model).__name__} takes no steps, so there is one way only to ask it")
+        return own, every
+
+    @property
     def cutoff(self) -> int:
         """k of the headline metric."""
         return int(self.protocol.headline.partition("@")[2])

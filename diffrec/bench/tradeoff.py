@@ -22,7 +22,7 @@ from diffrec.recommender import DiffusionRecommender, Recommender
 from diffrec.recommender.sampling import restored
 
 STEPS = (1, 4, 16)  # beside the number that the model itself takes
-FEW_STEPS = (1, 2, 4, 8, 16)  # of a model with steps of its own, which takes few
+FEW_STEPS = (1, 2, 4, 8, 16)  # of a model with steps of its own, which takes few; beside all of them
 
 
 @dataclass(frozen=True)
@@ -116,14 +116,12 @@ def tradeoff(
     """Measure every sampler x number of steps x guidance scale, and the model as it is, on validation or test cases.
 
     By default all samplers of `SAMPLERS` but the last two, of a flow those of `FLOW_SAMPLERS` but the last, `STEPS` and
-    the model's own number of them, and its own guidance scale beside 1; of a model with steps of its own `FEW_STEPS` up
-    to the number that it takes. max_cases: of all cases, evenly spread; None for all. The model is left as it was.
+    the model's own number of them, and its own guidance scale beside 1; of a model with steps of its own `FEW_STEPS`
+    and all. max_cases: of all cases, evenly spread; None for all. The model is left as it was.
     Raises UsageError for a model that takes no steps, NotFoundError for a sampler or metric that there is not.
     """
-    model = subject.model
-    if model.num_steps is None:
-        raise UsageError(f"{type(model).__name__} takes no steps, so there is one way only to ask it")
-    settings = _settings(model, samplers, steps, guidance_scales)
+    model, (_, every) = subject.model, subject.steps
+    settings = _settings(model, every, samplers, steps, guidance_scales)
     cases = _some(subject.split.test if test else subject.split.valid, max_cases)
     measured = [_point(subject, model, setting, cases, metric, report) for setting in _warm(subject, settings, cases)]
     best = frontier([point.denoiser_calls for point in measured], [point.value for point in measured])
@@ -180,11 +178,12 @@ def _guided(model: Recommender) -> bool:
 
 def _settings(
     model: Recommender,
+    every: int,
     samplers: Sequence[str] | None,
     steps: Sequence[int] | None,
     guidance_scales: Sequence[float] | None,
 ) -> list[Setting]:
-    """The own setting first."""
+    """The own setting first. every: how many steps are all of them."""
     own = own_setting(model)
     there = samplers_of(model)
     if not there and samplers is not None:
@@ -195,9 +194,9 @@ def _settings(
         raise UsageError(f"{type(model).__name__} takes no guidance scale")
     check_numbers(**{f"guidance scale {number}": scale for number, scale in enumerate(guidance_scales or (), 1)})
     if isinstance(model, DiffusionRecommender):
-        usual = [number for number in STEPS if number < model.process.num_train_timesteps]
+        usual = [number for number in STEPS if number < every]
     else:
-        usual = [number for number in FEW_STEPS if number < own.num_inference_steps]
+        usual = [number for number in (*FEW_STEPS, every) if number <= every]
     numbers = steps or [*usual, own.num_inference_steps]
     for number in numbers:
         with sampling(model, replace(own, num_inference_steps=number)):

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: all but posterior-mean and lcm)"
     )
     parser.add_argument("--samplers", type=_words, metavar="NAMES", help=text)
-    text = "numbers of steps (default: 1,4,16 and the model's own; fewer for a model with steps of its own)"
+    text = "numbers of steps (default: 1,4,16 and the model's own; of a model with steps of its own 1,2,4,8,16 and all)"
     parser.add_argument("--steps", type=_whole_numbers, metavar="N,N,...", help=text)
     text = "guidance scales (default: 1 and the model's own)"
     parser.add_argument("--guidance", type=_numbers, metavar="W,W,...", help=text)

@@ -147,6 +147,10 @@ class MaskGR(CodedRecommender):
     def num_steps(self) -> int:
         return self.denoiser_calls
 
+    @property
+    def all_steps(self) -> int:
+        return 1 if self.exact else self.item_codes.levels
+
     # the network
 
     def states(

@@ -127,6 +127,10 @@ class RuleBridge(NextItemRecommender):
         return None if self.denoiser is None else self.process.num_steps(self.num_inference_steps)
 
     @property
+    def all_steps(self) -> int | None:
+        return None if self.denoiser is None else self.process.num_steps(None)
+
+    @property
     def denoiser_calls(self) -> int:
         steps = self.process.num_steps(self.num_inference_steps)
         return steps * max(1, self.num_draws) if self.denoiser is not None else 1

@@ -183,6 +183,10 @@ class DiffusionRecommender(Recommender):
         return self.process.num_steps(self.num_inference_steps)
 
     @property
+    def all_steps(self) -> int:
+        return self.process.num_steps(None)
+
+    @property
     def denoiser_calls(self) -> int:
         check_numbers(guidance_scale=self.guidance_scale)
         check_sizes(num_samples=self.num_samples)

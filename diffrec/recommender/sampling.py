@@ -25,6 +25,11 @@ class SamplingSettings:
         return None
 
     @property
+    def all_steps(self) -> int | None:
+        """How many steps are all of them, where `num_inference_steps` may ask for all; else as many as `num_steps`."""
+        return self.num_steps
+
+    @property
     def uses_noise(self) -> bool:
         """Whether lists depend on `noise`, so that several draws of it differ."""
         return False

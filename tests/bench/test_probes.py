@@ -33,7 +33,7 @@ from diffrec.data.splits import Cases, temporal_ratio
 from diffrec.data.synthetic import synthetic
 from diffrec.data.vocabulary import Vocabulary
 from diffrec.errors import NotFoundError, UsageError
-from diffrec.models import DiffRec, DreamRec
+from diffrec.models import DiffRec, DreamRec, MaskGR, PreferGrow, RuleBridge
 from diffrec.recommender import Recommender
 
 NUM_ITEMS = 150
@@ -331,8 +331,27 @@ def test_steps_that_cannot_be_taken(subject):
     with pytest.raises(UsageError, match="training mode"):
         steps(asked, [1])
     assert asked.model.num_inference_steps == 3
-    with pytest.raises(UsageError, match="Popularity is no diffusion model"):
+    with pytest.raises(UsageError, match="Popularity takes no steps"):
         steps(subject(Popularity))
+
+
+def test_models_that_are_no_gaussian_diffusion_have_steps_too(subject):
+    torch.manual_seed(0)
+    codes = {"num_levels": 3, "codebook_size": 32, "num_blocks": 1, "num_heads": 1, "feed_size": 8}
+    for model, calls, guidance in (
+        (MaskGR(NUM_ITEMS, embedding_size=8, **codes), {1: 1, 2: 2, 3: 3}, 1.0),
+        (PreferGrow(NUM_ITEMS, embedding_size=8, num_inference_steps=3), {1: 4, 2: 6, 3: 8}, 2.0),
+        (RuleBridge(NUM_ITEMS, embedding_size=8, num_train_timesteps=3), {1: 1, 2: 2, 3: 3}, 1.0),
+    ):
+        asked, own = subject(model), model.num_steps
+        model.prepare(asked.split.train)
+        told = steps(asked)
+        assert {point.num_inference_steps: point.denoiser_calls for point in told} == calls
+        assert {point.guidance_scale for point in told} == {guidance}
+        assert [point.metrics for point in told if point.chosen] == [asked.evaluation.metrics]
+        assert model.num_steps == own
+    with pytest.raises(UsageError, match="num_inference_steps must be a whole number"):
+        steps(asked, [4])
 
 
 # all of them
@@ -357,7 +376,7 @@ def test_a_report_holds_what_was_asked(subject):
     assert {name for name in PROBES if getattr(one, name) is not None} == {"memorisation"}
     with pytest.raises(NotFoundError, match=r"no probe 'oder'.*did you mean 'order'\?"):
         examine(asked, ["oder"])
-    with pytest.raises(UsageError, match="no diffusion model"):
+    with pytest.raises(UsageError, match="Popularity takes no steps"):
         examine(asked, ["steps"])
 
 

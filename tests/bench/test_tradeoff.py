@@ -150,7 +150,7 @@ GROW = {"embedding_size": 8, "num_inference_steps": 3}
     [
         (MaskGR, CODES, (3, None), [(1, None), (2, None), (3, None)]),
         (PreferGrow, GROW, (3, 2.0), [(1, 1.0), (1, 2.0), (2, 1.0), (2, 2.0), (3, 1.0), (3, 2.0)]),
-        (RuleBridge, {"embedding_size": 8, "num_inference_steps": 4}, (4, None), [(1, None), (2, None), (4, None)]),
+        (RuleBridge, {"embedding_size": 8}, (1, None), [(1, None), (2, None), (4, None)]),
     ],
 )
 def test_models_that_are_no_gaussian_diffusion_but_take_steps(cls, arguments, own, grid):
