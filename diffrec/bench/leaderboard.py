@@ -5,12 +5,16 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from diffrec.bench.comparison import Comparison, granted
 from diffrec.bench.result import BEAM_SHARES, Decoding, Reported, Result, Role
 from diffrec.bench.same_settings import same_settings
 from diffrec.errors import UsageError, choose
 from diffrec.paths import resource_dir
+
+if TYPE_CHECKING:
+    from diffrec.bench.suite import Suite
 
 # Every published table has these rows, or its suite says why not.
 REQUIRED: Mapping[str, Role] = {
@@ -37,7 +41,8 @@ class Row:
     """A model over its seeds. ms_per_user: one request at a time; costs are means over seeds.
 
     draws: of the sampling noise in each run; draw_spread: by metric, the standard deviation over draws as a mean
-    over seeds, None for a single draw; reported: what papers say of this row on these data; device: `cpu`, or the
+    over seeds, None for a single draw; reported: what papers say of this row on these data, by the records or
+    the suite; device: `cpu`, or the
     accelerators that its costs were measured on; num_beams, decoding: of models over semantic IDs, as in `Result`,
     None for all others; of `decoding` the mean over those seeds that counted it.
     """
@@ -156,14 +161,21 @@ def with_reasons(table: Table, without: Mapping[str, str]) -> Table:
     return replace(table, lacks={name: without.get(name) for name in table.lacks})
 
 
-def with_shipped_reasons(table: Table) -> Table:
+def with_suite(table: Table, suite: Suite) -> Table:
+    """The same, and what papers say of its rows as the suite has it today; rows that it does not know keep theirs."""
+    said = {model.name: model.reported_on(table.dataset) for model in suite.models if model.runs_on(table.dataset)}
+    rows = (replace(row, reported=said.get(row.model, row.reported)) for row in table.rows)
+    return with_reasons(replace(table, rows=tuple(rows)), suite.without)
+
+
+def with_shipped_suite(table: Table) -> Table:
     """The same, from the suite of that name that ships with the project, if there is one."""
     path = resource_dir("benchmarks") / "suites" / f"{table.suite}.yaml"
-    if not table.lacks or not path.is_file():
+    if not path.is_file():
         return table
-    from diffrec.bench.suite import load_suite  # only here: whole tables are shown without reading YAML
+    from diffrec.bench.suite import load_suite  # which imports this module
 
-    return with_reasons(table, load_suite(path).without)
+    return with_suite(table, load_suite(path))
 
 
 def publishable(tables: Sequence[Table]) -> Sequence[Table]:

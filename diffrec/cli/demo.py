@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """The whole line; 1 where a model could not be trained."""
     from diffrec.bench.comparison import compare_rows
-    from diffrec.bench.leaderboard import comparable, table, with_comparison, with_reasons
+    from diffrec.bench.leaderboard import comparable, table, with_comparison, with_suite
     from diffrec.bench.suite import find_suite, load_suite
     from diffrec.bench.tuning import shipped, tuned
 
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         return 1
     [group] = comparable(results)
     compared = with_comparison(table(group), compare_rows(group, output.folder / "results"))
-    tables = [with_reasons(compared, suite.without)]
+    tables = [with_suite(compared, suite)]
     show(tables)
     example = _recommend(output, args.history)
     pictures = _draw(tables[0], results, output)

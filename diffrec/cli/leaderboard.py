@@ -116,12 +116,12 @@ def compare_all(results: Sequence[Result], folder: Path) -> list[Path]:
 def make_tables(results: Sequence[Result], folder: Path, sort: str | None = None) -> tuple[list[Table], list[str]]:
     """The tables of the results below `folder`, and why others are refused."""
     from diffrec.bench.comparison import stored
-    from diffrec.bench.leaderboard import comparable, table, with_comparison, with_shipped_reasons
+    from diffrec.bench.leaderboard import comparable, table, with_comparison, with_shipped_suite
 
     tables, refused = [], []
     for group in comparable(results):
         try:
-            tables.append(with_comparison(with_shipped_reasons(table(group, sort)), stored(group, folder)))
+            tables.append(with_comparison(with_shipped_suite(table(group, sort)), stored(group, folder)))
         except UsageError as error:
             refused.append(str(error))
     return tables, refused

@@ -16,9 +16,11 @@ from diffrec.bench.leaderboard import (
     table,
     with_metrics,
     with_reasons,
+    with_suite,
 )
 from diffrec.bench.render import accuracy, caption, cells, count, duration, header, markdown, to_csv, to_json
 from diffrec.bench.result import Beams, Decoding, Reported, read_results
+from diffrec.bench.suite import load_suite
 from diffrec.cli.leaderboard import make_tables
 from diffrec.errors import NotFoundError, UsageError
 from diffrec.paths import resource_dir
@@ -255,6 +257,29 @@ def test_what_papers_say_stands_beside_what_was_measured(board, result):
     (only,) = leaderboard([*board, result("said", 0.055, role="model", reported=said)])
     lines = [line for line in caption(only).splitlines() if line.startswith("reported")]
     assert lines == ["reported for said: NDCG@10 .0500 (log: a log); here .0550, +10.0%"]
+
+
+def test_what_papers_say_is_as_the_suite_has_it_today(board, result, suite_file):
+    old, new = Reported("mrr", 0.3, "log", "an old log"), Reported("ndcg@10", 0.05, "source", "a paper")
+    text = """
+name: quick
+version: 1
+title: t
+datasets: [{name: ml-100k, protocol: loo-full-masked@1}, {name: ml-1m, protocol: loo-full-masked@1}]
+models:
+  - name: said
+    configs: [model/markov]
+    reported: {ml-100k: [{metric: ndcg@10, value: 0.05, status: source, source: a paper}]}
+  - {name: unsaid, configs: [model/markov]}
+  - {name: elsewhere, only: [ml-1m], configs: [model/markov]}
+"""
+    names = ("said", "unsaid", "elsewhere", "unknown")
+    rows = table([*board, *(result(name, 0.055, role="model", reported=(old,)) for name in names)])
+    told = with_suite(rows, load_suite(suite_file(text)))
+    assert {row.model: row.reported for row in told.rows if row.model in names} == {
+        "said": (new,), "unsaid": (), "elsewhere": (old,), "unknown": (old,),
+    }  # fmt: skip
+    assert {row.reported for row in rows.rows if row.model in names} == {(old,)}
 
 
 def test_chosen_metrics_are_shown_and_unknown_ones_named(board):
