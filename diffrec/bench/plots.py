@@ -13,6 +13,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from diffrec.bench.leaderboard import Row, Table
@@ -52,6 +53,7 @@ _SAMPLER_MARKS = {
 _OTHER_MARK = ("#000000", "p")
 _FRONTIER: dict[str, Any] = {"color": "#999999", "linewidth": 4, "alpha": 0.4}
 _HEIGHTS = (0.0, *(float(sign * height) for height in range(12, 121, 12) for sign in (1, -1)))
+_NEAR = 24.0
 
 
 @dataclass(frozen=True)
@@ -88,26 +90,37 @@ def accuracy_chart(table: Table, path: Path) -> list[Path]:
         axes.set_xlim(left=0)
         axes.set_xlabel(f"{metric_name(metric)} on the test set, mean ± standard deviation over seeds")
         axes.grid(axis="x", color="#DDDDDD", zorder=0)
-        _finish(figure, f"Accuracy · {table.title}", rows, path)
+        _head(figure, f"Accuracy · {table.title}", rows)
+        _save(figure, path)
     columns = ("model", "role", "seeds", metric, f"{metric}_sd")
     values = [(r.model, r.role, len(r.seeds), r.metrics[metric].mean, r.metrics[metric].spread) for r in rows]
     return [path, _write_csv(path, columns, values)]
 
 
 def cost_chart(table: Table, path: Path) -> list[Path]:
-    """The headline metric against denoiser calls per request and against milliseconds per request."""
+    """The headline metric against denoiser calls per request and against milliseconds per request.
+
+    Trained rows and those that no other reaches as cheaply have their name beside them, others where there is room.
+    """
     rows, metric = table.rows, table.headline
     with _style():
         figure, (calls, latency) = _figure(11.0, 5.6, panels=2)
-        _scatter(figure, calls, rows, [float(row.denoiser_calls) for row in rows], metric)
-        _scatter(figure, latency, rows, [row.ms_per_user for row in rows], metric)
+        costs = {calls: [float(row.denoiser_calls) for row in rows], latency: [row.ms_per_user for row in rows]}
+        for axes, cost in costs.items():
+            _scatter(axes, rows, cost, metric)
         calls.set_xlabel("denoiser calls per request (logarithmic)")
         latency.set_xlabel("milliseconds per request: one user, ten items (logarithmic)")
         calls.set_ylabel(f"{metric_name(metric)} on the test set")
-        _finish(figure, f"Accuracy and cost · {table.title}", rows, path)
+        _head(figure, f"Accuracy and cost · {table.title}", rows)
+        values = [row.metrics[metric].mean for row in rows]
+        for axes, cost in costs.items():
+            best = frontier(cost, values)
+            needed = [row.role == "model" or on for row, on in zip(rows, best, strict=True)]
+            _name_points(figure, axes, [row.model for row in rows], cost, values, needed)
+        _save(figure, path)
     columns = ("model", "role", metric, "denoiser_calls", "ms_per_user")
-    values = [(r.model, r.role, r.metrics[metric].mean, r.denoiser_calls, r.ms_per_user) for r in rows]
-    return [path, _write_csv(path, columns, values)]
+    shown = [(r.model, r.role, r.metrics[metric].mean, r.denoiser_calls, r.ms_per_user) for r in rows]
+    return [path, _write_csv(path, columns, shown)]
 
 
 def tradeoff_chart(result: Tradeoff, path: Path) -> list[Path]:
@@ -194,17 +207,16 @@ def reported_chart(tables: Sequence[Table], path: Path) -> list[Path]:
         most = 1.15 * max(max(said.value, ours) for _, said, _, ours in points)
         axes.fill_between([0, most], [0, 0.95 * most], [0, 1.05 * most], color="#DDDDDD", zorder=0)
         axes.plot([0, most], [0, most], color="#999999", linewidth=1, zorder=1)
-        for name, said, row, ours in points:
-            spread = row.metrics[said.metric].spread
-            axes.errorbar(said.value, ours, yerr=spread, capsize=4, zorder=3, **STYLES[row.role].marks())
-            right = said.value < most / 2
-            place = {"xytext": (10 if right else -10, 0), "textcoords": "offset points", "va": "center", "fontsize": 8}
-            axes.annotate(name, (said.value, ours), ha="left" if right else "right", **place)
+        for _, said, row, ours in points:
+            _point(axes, said.value, ours, row, above=row.metrics[said.metric].spread)
         axes.set_xlim(0, most)
         axes.set_ylim(0, most)
         axes.set_xlabel("reported")
         axes.set_ylabel("measured here, mean ± standard deviation over seeds")
-        _finish(figure, "Reported and reproduced; grey: within five per cent", [row for _, _, row, _ in points], path)
+        _head(figure, "Reported and reproduced; grey: within five per cent", [row for _, _, row, _ in points])
+        names, reported = [name for name, *_ in points], [said.value for _, said, *_ in points]
+        _name_points(figure, axes, names, reported, [ours for *_, ours in points], [True] * len(points), size=8.0)
+        _save(figure, path)
     columns = ("row", "status", "source", "reported", "measured")
     return [path, _write_csv(path, columns, [(name, s.status, s.source, s.value, ours) for name, s, _, ours in points])]
 
@@ -247,13 +259,15 @@ def _figure(width: float, height: float, panels: int = 1) -> tuple[Figure, list[
     return figure, list(figure.subplots(1, panels, sharey=True, squeeze=False)[0])
 
 
-def _point(axes: Axes, x: float, y: float, row: Row, spread: float | None = None) -> None:
+def _point(axes: Axes, x: float, y: float, row: Row, beside: float | None = None, above: float | None = None) -> None:
+    """beside, above: how far it spreads to both sides."""
     style = STYLES[row.role]
-    axes.errorbar(x, y, xerr=spread, ecolor=style.colour, elinewidth=1.5, capsize=4, zorder=3, **style.marks())
+    spread: dict[str, Any] = {"xerr": beside, "yerr": above, "ecolor": style.colour, "elinewidth": 1.5, "capsize": 4}
+    axes.errorbar(x, y, zorder=3, **spread, **style.marks())
 
 
-def _scatter(figure: Figure, axes: Axes, rows: Sequence[Row], x: Sequence[float], metric: str) -> None:
-    """Labelled points on a logarithmic axis."""
+def _scatter(axes: Axes, rows: Sequence[Row], x: Sequence[float], metric: str) -> None:
+    """Points on a logarithmic axis."""
     y = [row.metrics[metric].mean for row in rows]
     for row, at_x, at_y in zip(rows, x, y, strict=True):
         _point(axes, at_x, at_y, row)
@@ -262,39 +276,64 @@ def _scatter(figure: Figure, axes: Axes, rows: Sequence[Row], x: Sequence[float]
     axes.set_ylim(0, max(y) * 1.12)
     axes.grid(color="#DDDDDD", zorder=0)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def _name_points(
+    figure: Figure,
+    axes: Axes,
+    names: Sequence[str],
+    x: Sequence[float],
+    y: Sequence[float],
+    needed: Sequence[bool],
+    size: float = 9.0,
+) -> None:
+    """Write names beside points, those that are not needed where there is room; after all that changes the layout."""
     figure.draw_without_rendering()  # fixes the layout, so that places on the paper are known
     points = (axes.transData.transform([*zip(x, y, strict=True)]) * 72 / figure.dpi).tolist()
-    offsets = _label_offsets(points, rows, [edge * 72 / figure.dpi for edge in axes.bbox.extents])
-    for at_x, at_y, row, (dx, dy) in zip(x, y, rows, offsets, strict=True):
+    texts = [
         axes.annotate(
-            row.model,
+            name,
             (at_x, at_y),
-            xytext=(dx, dy),
+            xytext=(0, 0),
             textcoords="offset points",
             va="center",
-            fontsize=9,
+            fontsize=size,
             arrowprops={"arrowstyle": "-", "color": "#999999", "linewidth": 0.7, "shrinkA": 0, "shrinkB": 4},
         )
+        for name, at_x, at_y in zip(names, x, y, strict=True)
+    ]
+    widths = [float(Text.get_window_extent(text).width) * 72 / figure.dpi for text in texts]
+    frame = [float(edge) * 72 / figure.dpi for edge in axes.bbox.extents]
+    for text, offset in zip(texts, _label_offsets(points, widths, frame, needed), strict=True):
+        if offset is None:
+            text.remove()
+        else:
+            text.xyann = offset
 
 
 def _label_offsets(
-    points: Sequence[Sequence[float]], rows: Sequence[Row], frame: Sequence[float]
-) -> list[tuple[float, float]]:
+    points: Sequence[Sequence[float]], widths: Sequence[float], frame: Sequence[float], needed: Sequence[bool]
+) -> list[tuple[float, float] | None]:
     """For each point the nearest place in the frame for its name that covers no point and no other name.
 
-    All in units of 1/72 inch; boxes and frame are (left, bottom, right, top).
+    Names that are not needed come last, and have None where there is no such place near by. All in units of 1/72 inch;
+    boxes and frame are (left, bottom, right, top).
     """
     taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in points]
-    offsets = []
-    for (x, y), row in zip(points, rows, strict=True):
-        width = 5.6 * len(row.model)
-        places = [(dx, dy) for dy in _HEIGHTS for dx in (14.0, -14 - width)]
+    offsets: list[tuple[float, float] | None] = [None] * len(points)
+    for number in sorted(range(len(points)), key=lambda number: not needed[number]):
+        (x, y), width = points[number], widths[number]
+        heights = [dy for dy in _HEIGHTS if needed[number] or abs(dy) <= _NEAR]
+        places = [(dx, dy) for dy in heights for dx in (14.0, -14 - width)]
         boxes = [(x + dx, y + dy - 6, x + dx + width, y + dy + 6) for dx, dy in places]
-        outside = [not (frame[0] < box[0] and box[2] < frame[2] and frame[1] < box[1]) for box in boxes]
+        outside = [
+            not (frame[0] < box[0] and box[2] < frame[2] and frame[1] < box[1] and box[3] < frame[3]) for box in boxes
+        ]
         covered = [sum(_overlap(box, other) for other in taken) for box in boxes]
         best = min(range(len(places)), key=lambda i: (outside[i], covered[i], i))
-        taken.append(boxes[best])
-        offsets.append(places[best])
+        if needed[number] or not (outside[best] or covered[best]):
+            taken.append(boxes[best])
+            offsets[number] = places[best]
     return offsets
 
 
@@ -302,13 +341,12 @@ def _overlap(a: Sequence[float], b: Sequence[float]) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def _finish(figure: Figure, title: str, rows: Sequence[Row], path: Path) -> None:
-    """Title, a legend of the roles that occur, and the file."""
+def _head(figure: Figure, title: str, rows: Sequence[Row]) -> None:
+    """Title, and a legend of the roles that occur."""
     used = [style for role, style in STYLES.items() if any(row.role == role for row in rows)]
     handles = [Line2D([], [], label=style.label, **style.marks()) for style in used]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-    _save(figure, path)
 
 
 def _save(figure: Figure, path: Path) -> None:

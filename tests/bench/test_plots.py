@@ -6,6 +6,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from matplotlib.colors import to_rgba
+from matplotlib.text import Text
 
 from diffrec.bench.leaderboard import leaderboard, table
 from diffrec.bench.page import Example, Picture, page
@@ -74,18 +76,51 @@ def test_a_curve_is_read_from_the_log_of_lightning(tmp_path):
     assert read_curve("m", log, "ndcg@10", best=10) == Curve("m", (5, 10), (0.25, 0.5), best=10)
 
 
-def test_labels_of_crowded_points_do_not_cover_one_another(board):
-    rows = table(board).rows
-    points = [(100.0 + i, 100.0 + 3 * i) for i in range(len(rows))]
-    frame = (0.0, 0.0, 400.0, 300.0)
-    offsets = _label_offsets(points, rows, frame)
-    boxes = [
-        (x + dx, y + dy - 6, x + dx + 5.6 * len(row.model), y + dy + 6)
-        for (x, y), (dx, dy), row in zip(points, offsets, rows, strict=True)
+def boxes_of(points, widths, offsets):
+    return [
+        (x + dx, y + dy - 6, x + dx + width, y + dy + 6)
+        for (x, y), (dx, dy), width in zip(points, offsets, widths, strict=True)
     ]
+
+
+def test_labels_of_crowded_points_do_not_cover_one_another(board):
+    widths = [5.6 * len(row.model) for row in table(board).rows]
+    points = [(100.0 + i, 100.0 + 3 * i) for i in range(len(widths))]
+    frame = (0.0, 0.0, 400.0, 300.0)
+    boxes = boxes_of(points, widths, _label_offsets(points, widths, frame, [True] * len(widths)))
     assert not any(_overlap(a, b) for i, a in enumerate(boxes) for b in boxes[:i])
     assert not any(box[0] < x < box[2] and box[1] < y < box[3] for box in boxes for x, y in points)
     assert all(box[0] > 0 and box[2] < 400 for box in boxes)
+
+
+def test_labels_that_are_not_needed_give_way():
+    points, widths = [(200.0, 100.0 + i) for i in range(12)], [80.0] * 12
+    needed = [i % 2 == 1 for i in range(12)]
+    offsets = _label_offsets(points, widths, (0.0, 0.0, 400.0, 300.0), needed)
+    assert all(offset is not None for offset, need in zip(offsets, needed, strict=True) if need)
+    assert None in offsets
+    there = [i for i, offset in enumerate(offsets) if offset is not None]
+    boxes = boxes_of([points[i] for i in there], [80.0] * len(there), [offsets[i] for i in there])
+    assert not any(_overlap(a, b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+def drawn_by(chart, shown, monkeypatch, tmp_path):
+    figures = []
+    monkeypatch.setattr("diffrec.bench.plots._save", lambda figure, path: figures.append(figure))
+    chart(shown, tmp_path / "drawn.png")
+    figures[0].draw_without_rendering()
+    return figures[0]
+
+
+def test_crowded_trained_rows_keep_their_names_and_names_lie_apart(result, monkeypatch, tmp_path):
+    trained = [result(f"trained-{i}", 0.05 + i / 2000, role="model") for i in range(8)]
+    free = [result(f"needs-no-training-{i}", 0.05 + i / 2000) for i in range(16)]
+    figure = drawn_by(cost_chart, table([*trained, *free]), monkeypatch, tmp_path)
+    for axes in figure.axes:
+        names = {text.get_text() for text in axes.texts}
+        assert {run.model for run in trained} <= names != {run.model for run in [*trained, *free]}
+        boxes = [Text.get_window_extent(text) for text in axes.texts]
+        assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
 
 def test_metrics_have_the_names_people_write():
@@ -173,14 +208,18 @@ def test_hostile_names_stay_text(board, result, picture, hostile):
     assert sum(hostile in text for text in tags.text) == 10
 
 
-def test_reported_against_reproduced(board, result, tmp_path):
+def test_reported_against_reproduced(board, result, tmp_path, monkeypatch):
     said = (Reported("ndcg@10", 0.05, "log", "a log"), Reported("recall@10", 0.2, "source", "a paper"))
-    tables = leaderboard([*board, result("said", 0.055, role="model", reported=said)])
+    seeds = [result("said", 0.055, role="model", reported=said, seed=seed) for seed in (0, 1)]
+    tables = leaderboard([*board, *seeds])
     png, data = reported_chart(tables, tmp_path / "reported.png")
     assert min(size(png)) > 400
     assert [(row["status"], float(row["reported"]), float(row["measured"])) for row in rows_of(data)] == [
         ("log", 0.05, 0.055),
         ("source", 0.2, 0.11),
     ]
+    (axes,) = drawn_by(reported_chart, tables, monkeypatch, tmp_path).axes
+    lines = [tuple(colour) for bars in axes.containers for part in bars.lines[2] for colour in part.get_edgecolor()]
+    assert set(lines) == {to_rgba(STYLES["model"].colour)}
     with pytest.raises(UsageError, match="no row of these tables has a number that a paper reports"):
         reported_chart(leaderboard(board), tmp_path / "none.png")
