@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import tempfile
+import textwrap
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from diffrec.coded_items import CodedRecommender
 from diffrec.diffusion.linear_steps import LinearSteps
 from diffrec.diffusion.noise import RequestNoise
 from diffrec.errors import DiffrecError, UsageError, check_sizes
@@ -94,15 +96,22 @@ def export(
             try:
                 _write(Graph(model), asked[0], copy, form)
             except Exception as error:  # torch has many kinds for what it cannot follow
-                reason = _COLOURS.sub("", str(error)).partition("\n")[0].partition(". ")[0][:200]
-                told = "a graph has one way of scoring, whatever the values that it meets"
-                raise UsageError(f"{type(model).__name__} cannot be exported, for {told} (torch: {reason})") from error
+                raise UsageError(f"{type(model).__name__} cannot be exported, for {_reason(model, error)}") from error
         run = _reader(copy, form)
         parity = _parity([run(*one) for one in asked], expected, [history for history, _ in asked])
         if not parity.difference <= _TOLERANCE:
             raise DiffrecError(f"the graph is {parity.difference:.1e} of the largest score away from the model")
         write_file(path, copy.read_bytes())
     return Exported(path, path.stat().st_size, batch, window, parity)
+
+
+def _reason(model: Recommender, error: Exception) -> str:
+    """Why it cannot be followed: its kind, else what torch says."""
+    told = "a graph has one way of scoring, whatever the values that it meets"
+    if isinstance(model, CodedRecommender) and model.num_beams:
+        return f"its lists come from a beam search over semantic IDs, and {told}"
+    said = textwrap.shorten(_COLOURS.sub("", str(error)).partition("\n")[0], 200, placeholder=" ...")
+    return f"{told} (torch: {said})"
 
 
 def _requests(model: Recommender, batch: int, window: int, seed: int) -> tuple[History, Int[Tensor, " batch"]]:

@@ -13,7 +13,7 @@ from diffrec.diffusion.linear_steps import LinearSteps
 from diffrec.diffusion.noise import RequestNoise
 from diffrec.errors import DiffrecError, UsageError
 from diffrec.inference.exporting import export
-from diffrec.models import DiffRec, DreamRec, LightGCN, SASRec
+from diffrec.models import DiffRec, DreamRec, LightGCN, MaskGR, SASRec
 from diffrec.zoo import save
 
 ONNX = all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript", "onnxruntime"))
@@ -92,6 +92,18 @@ def test_a_model_that_cannot_be_followed_writes_nothing(tmp_path):
     model.prepare(data.parts["all"].items)
     with pytest.raises(UsageError, match=r"LightGCN cannot be exported, for a graph has one way .* \(torch: "):
         export(model, tmp_path / "model.pt2")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_beam_search_cannot_be_exported_and_is_named(tmp_path):
+    data = synthetic()
+    sizes = {"embedding_size": 8, "num_blocks": 1, "num_heads": 1, "feed_size": 8, "num_beams": 4}
+    model = MaskGR(data.num_items, num_levels=3, codebook_size=32, **sizes).eval()
+    model.prepare(data.parts["all"].items)
+    with pytest.raises(UsageError) as refused:
+        export(model, tmp_path / "model.pt2")
+    told = "its lists come from a beam search over semantic IDs, and a graph has one way of scoring"
+    assert str(refused.value) == f"MaskGR cannot be exported, for {told}, whatever the values that it meets"
     assert list(tmp_path.iterdir()) == []
 
 
