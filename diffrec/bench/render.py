@@ -15,7 +15,8 @@ from diffrec.bench.result import Decoding
 COSTS = ("calls", "ms/user", "params", "train")
 _NAMES = {"ndcg": "NDCG", "recall": "Recall", "hit_rate": "Hit rate", "mrr": "MRR"}
 LEGEND = (
-    "± is the standard deviation over seeds. calls: denoiser calls per request. ms/user: one request at a "
+    "± is the standard deviation over seeds; a seed whose lists depend on sampling noise counts with its mean over the "
+    "draws of it. calls: denoiser calls per request. ms/user: one request at a "
     "time, ten items. ° needs no training by gradients; └ is a control for the row above it, named <row>-<control>; ★ "
     "is the best row or not distinguishable from it (paired bootstrap and Wilcoxon over users, Holm, .05). ‡ marks "
     "costs on an accelerator."

@@ -12,9 +12,9 @@ HELP = (
     "write a model with its sampler as a graph, for torch.export or ONNX: (history, state) -> scores. history: item "
     "numbers, which are places in the vocabulary from 1, with 0 behind the last; state: of the noise, as "
     "RequestNoise.from_history(history, seed).state of diffrec.diffusion.noise gives it, any number for a model "
-    "without; scores: column j is item j + 1, seen items too. A graph has one way of scoring, whatever the values that it "
-    "meets: models over semantic IDs whose lists come from a beam search (TIGER, its decoder, MaskGR, LC-Rec) cannot be "
-    "exported, nor LightGCN"
+    "without; scores: column j is item j + 1, seen items too. A graph has one way of scoring, whatever the values that "
+    "it meets: models over semantic IDs whose lists come from a beam search (TIGER, its decoder, MaskGR, LC-Rec) "
+    "cannot be exported, nor LightGCN"
 )
 
 
