@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 from typing import TypeGuard
 
 _MOST_LISTED, _OF_MANY = 20, 8
+_NO_MEMORY = re.compile("can't allocate memory|out of memory")  # RuntimeErrors of torch: on a processor, a device
 
 
 class DiffrecError(Exception):
@@ -43,6 +45,13 @@ class NetworkError(DiffrecError):
 
 class PluginWarning(UserWarning):
     """A plug-in that cannot be used; the message names its package."""
+
+
+def is_lack_of_memory(error: BaseException) -> bool:
+    """Whether an array found no room: Python's and NumPy's MemoryError, and what torch raises instead."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and _NO_MEMORY.search(str(error)) is not None
+    )
 
 
 def check_sizes(least: int = 1, **sizes: int | Sequence[int]) -> None:

@@ -36,7 +36,7 @@ class EASE(ItemToItem):
         in_place = solved_in_place(self.num_items, self.device)
         tables = (2 if in_place else 3) * 4 * self.num_items**2  # one to work in and room around it, or three
         instead = "use item-knn, whose matrix is sparse, or fewer items"
-        refuse_without_memory(f"EASE on {self.num_items} items", tables, instead)
+        refuse_without_memory(f"EASE on {self.num_items:,} items", tables, instead)
         table = torch.from_numpy(count_together(sequences, self.num_items)).to(self.device)
         self.keep_table(without_diagonal(table, self.regularization))
 

@@ -100,7 +100,7 @@ class ItemToItem(ClosedFormRecommender):
         """
         cells = self.num_items**2
         table = 4 * cells if entries > _DENSE_FROM * cells else 0
-        name = f"{type(self).__name__} on {self.num_items} items"
+        name = f"{type(self).__name__} on {self.num_items:,} items"
         refuse_without_memory(name, _ENTRY * entries + _ITEM * self.num_items + table + working, instead)
 
     def keep_sparse(self, matrix: sp.csr_array) -> None:

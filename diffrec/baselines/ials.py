@@ -66,7 +66,7 @@ class IALS(ClosedFormRecommender):
         self.register_buffer("spectrum", torch.zeros(1))
 
     def solve(self, sequences: Ragged) -> None:
-        what = f"iALS on {len(sequences)} users and {self.num_items} items with {self.embedding_size} coordinates"
+        what = f"iALS on {len(sequences):,} users and {self.num_items:,} items with {self.embedding_size} coordinates"
         refuse_without_memory(what, self._needed(sequences), "use fewer coordinates")
         seen = seen_matrix(sequences, self.num_items)
         by_user, by_item = (Rows.of_matrix(matrix, self.device) for matrix in (seen, seen.T.tocsr()))

@@ -56,7 +56,7 @@ class L3AE(ItemToItem):
 
     def solve(self, sequences: Ragged) -> None:
         tables = (4 if solved_in_place(self.num_items, self.device) else 5) * 4 * self.num_items**2
-        refuse_without_memory(f"L3AE on {self.num_items} items", tables, "use fewer items, or alpharec")
+        refuse_without_memory(f"L3AE on {self.num_items:,} items", tables, "use fewer items, or alpharec")
         vectors = item_features(self.item_vectors, sequences, self.num_items, self.vector_size, self.whiten)
         vectors = vectors.to(self.device)
         texts = without_diagonal(vectors @ vectors.T, self.text_regularization)

@@ -53,7 +53,7 @@ class SLIM(ItemToItem):
 
     def solve(self, sequences: Ragged) -> None:
         instead = "use item-knn, whose matrix is sparse, or fewer items"
-        refuse_without_memory(f"SLIM on {self.num_items} items", 2 * 4 * self.num_items**2, instead)
+        refuse_without_memory(f"SLIM on {self.num_items:,} items", 2 * 4 * self.num_items**2, instead)
         together = torch.from_numpy(count_together(sequences, self.num_items)).to(self.device)
         problem = Problem(together, self.l1, self.l2)
         common_first = problem.curvature.argsort(descending=True, stable=True)  # a block holds columns of a kind

@@ -10,8 +10,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from diffrec.bench.evaluate import measure_one
 from diffrec.bench.result import sha256_of
 from diffrec.bench.search import Settings
@@ -20,7 +18,7 @@ from diffrec.bench.suite import SuiteDataset
 from diffrec.bench.training import training
 from diffrec.bench.tuning import Trial
 from diffrec.data.datamodule import InteractionDataModule
-from diffrec.errors import DiffrecError
+from diffrec.errors import DiffrecError, is_lack_of_memory
 from diffrec.recommender import ClosedFormRecommender, Recommender
 from diffrec.training.build import build
 
@@ -34,7 +32,9 @@ def run_trial(search: Search, settings: Settings, places: Places, solver: Solver
     value, error = None, None
     try:
         value = solver.value(search, settings) if solver.solves(search) else _trained_value(search, settings, places)
-    except (DiffrecError, MemoryError, torch.OutOfMemoryError) as refused:
+    except Exception as refused:
+        if not (isinstance(refused, DiffrecError) or is_lack_of_memory(refused)):
+            raise
         error = (str(refused) or type(refused).__name__).partition("\n")[0]
     return Trial(dict(settings), value, round(time.perf_counter() - started, 2), error)
 

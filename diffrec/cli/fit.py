@@ -6,6 +6,7 @@ import argparse
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -116,7 +117,7 @@ def _fit(args: argparse.Namespace, overrides: Sequence[str]) -> int:
     config = compose(args.config, overrides)  # before Lightning is imported, for what is wrong to be told at once
     from diffrec.training.build import build, give_up_run_dir
     from diffrec.training.fit import fit, monitored
-    from diffrec.training.progress import hush_lightning, progress_for
+    from diffrec.training.progress import hush_lightning, memory_told_to, progress_for
 
     hush_lightning()
     if "decoding" in config:
@@ -132,7 +133,8 @@ def _fit(args: argparse.Namespace, overrides: Sequence[str]) -> int:
             run.trainer.callbacks.append(progress_for(sys.stderr, monitored(run)))  # pyright: ignore
         if args.init_from is not None:
             _start_from(run, args)
-        result = fit(run, checkpoint)
+        with nullcontext() if args.quiet else memory_told_to(sys.stderr):
+            result = fit(run, checkpoint)
     except DiffrecError:
         if args.run_dir is None:
             give_up_run_dir(run.run_dir)
@@ -181,9 +183,13 @@ def _refuse_to_choose_by_what_was_trained_on(config: Mapping[str, Any]) -> None:
 
 
 def _summary(run: Run) -> str:
+    from diffrec.recommender import ClosedFormRecommender
+
     parameters = sum(parameter.numel() for parameter in run.model.parameters())
+    solved = isinstance(run.model, ClosedFormRecommender)
+    how = "solved without gradients" if solved else f"{parameters:,} parameters"
     return (
-        f"{type(run.model).__name__}, {parameters:,} parameters; {run.data.dataset_name} under {run.data.protocol.id}: "
+        f"{type(run.model).__name__}, {how}; {run.data.dataset_name} under {run.data.protocol.id}: "
         f"{len(run.data.split.train):,} training sequences, {run.data.num_items:,} items"
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,7 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 from diffrec import __version__
-from diffrec.errors import DiffrecError, PluginWarning, UsageError, near_match
+from diffrec.errors import DiffrecError, PluginWarning, UsageError, is_lack_of_memory, near_match
 from diffrec.paths import naming
 
 
@@ -118,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         sys.stderr.write(f"error: {_message(error)}\n")
         _settle_output()
-        return error.exit_code if isinstance(error, DiffrecError) else 1
+        return _exit_code(error)
 
 
 @contextmanager
@@ -146,10 +147,21 @@ def _settle_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
+def _exit_code(error: Exception) -> int:
+    """Memory that does not suffice has the code of what `nn.memory` refuses before it begins."""
+    if isinstance(error, DiffrecError):
+        return error.exit_code
+    return UsageError.exit_code if is_lack_of_memory(error) else 1
+
+
 def _message(error: Exception) -> str:
     if isinstance(error, DiffrecError):
         return str(error)
     first = str(error).partition("\n")[0]
+    if is_lack_of_memory(error):
+        asked = re.search(r"allocate ([\d.]+ \w+)", first)
+        more = f" for {asked[1]} more" if asked else ""
+        return f"memory does not suffice{more}; use smaller batches or fewer items, or give the process more memory"
     if isinstance(error, OSError):
         reason = error.strerror or f"{type(error).__name__}: {first}"
         return f"{reason}: {error.filename}" if error.filename else reason

@@ -13,6 +13,7 @@ from diffrec.errors import UsageError
 
 _log = logging.getLogger(__name__)
 _CGROUP = Path("/sys/fs/cgroup")
+_MAPPED = Path("/proc/self/statm")  # its first number: pages of address space
 
 
 class _Group(NamedTuple):
@@ -33,9 +34,10 @@ _GROUPS = (
 def available_memory() -> int:
     """Bytes that new arrays can take: the kernel's estimate where there is one, else all memory there is.
 
-    In a container no more than its limit leaves. Where the system tells nothing (Windows), no limit.
+    No more than the limit of a container, or that of the process (`ulimit -v`), leaves. Where the system tells nothing
+    (Windows), no limit.
     """
-    return min(_of_machine(), *(_left_of(group) for group in _GROUPS))
+    return min(_of_machine(), _left_to_process(), *(_left_of(group) for group in _GROUPS))
 
 
 def _left_of(group: _Group) -> int:
@@ -47,6 +49,18 @@ def _left_of(group: _Group) -> int:
         return sys.maxsize
     forgotten = re.search(rf"^{group.inactive} (\d+)$", stat, re.MULTILINE)
     return max(0, limit - used + (int(forgotten[1]) if forgotten else 0))
+
+
+def _left_to_process() -> int:
+    """What the process may still map, where its address space has a limit."""
+    if sys.platform == "win32" or not _MAPPED.exists():
+        return sys.maxsize
+    import resource  # not on Windows
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return sys.maxsize
+    return max(0, limit - int(_MAPPED.read_text().split()[0]) * resource.getpagesize())
 
 
 def _of_machine() -> int:
@@ -61,7 +75,8 @@ def _of_machine() -> int:
 def refuse_without_memory(what: str, needed: int, instead: str) -> None:
     """Log that `what` takes up to `needed` bytes; UsageError, which advises `instead`, where they are not free."""
     available = available_memory()
-    _log.info("%s needs up to %.2f GB of memory", what, needed / 1e9)
+    free = "" if available == sys.maxsize else f", {available / 1e9:.2f} GB are free"
+    _log.info("%s needs up to %.2f GB of memory%s", what, needed / 1e9, free)
     if needed > available:
         raise UsageError(
             f"{what} needs {needed / 1e9:.2f} GB of memory and {available / 1e9:.2f} GB are free; {instead}"

@@ -37,7 +37,7 @@ def leading(matrix: sp.csr_array, count: int) -> tuple[np.ndarray, np.ndarray]:
     shorter, longer = min(users, items), max(users, items)
     few = 2 * count < shorter > _DENSE_UP_TO
     needed = 4 * count * (4 * shorter + 3 * longer) if few else 8 * (3 * shorter + 2 * longer) * shorter
-    refuse_without_memory(f"{count} singular vectors of {users} users and {items} items", needed, "use fewer")
+    refuse_without_memory(f"{count} singular vectors of {users:,} users and {items:,} items", needed, "use fewer")
     values, vectors = (_by_arpack if few else _by_lapack)(matrix, count, users < items)
     there = values**2 > values[0] ** 2 * shorter * np.finfo(np.float64).eps
     values, vectors = values[there], vectors[:, there]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol, TextIO, cast, runtime_checkable
 
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -35,6 +37,20 @@ def hush_lightning() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in _EXPECTED:
         warnings.filterwarnings("ignore", message)
+
+
+@contextmanager
+def memory_told_to(stream: Output) -> Iterator[None]:
+    """Write to `stream` how much memory is asked for, a line before each large table (`nn.memory`)."""
+    log, handler = logging.getLogger("diffrec.nn.memory"), logging.StreamHandler(stream)
+    before = log.level
+    log.setLevel(logging.INFO)
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before)
 
 
 def progress_for(stream: Output, monitor: str) -> Callback:

@@ -226,7 +226,14 @@ def test_a_trial_that_fails_counts_and_says_why(suite, tmp_path):
     assert [(trial.value, trial.error) for trial in trials] == [(None, "not finite")] * 3
 
 
-@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried\nto allocate")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried\nto allocate"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."),
+    ],
+)
 def test_settings_that_do_not_fit_into_memory_are_a_trial_without_a_value(error, suite, places, monkeypatch):
     def full(*_):
         raise error

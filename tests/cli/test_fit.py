@@ -121,6 +121,16 @@ def test_progress_and_run_folder(call):
     assert Path("here/checkpoints/best.ckpt").exists()
 
 
+def test_a_closed_form_says_what_it_is_and_how_much_memory_it_needs(call):
+    words = ("fit", "-c", "model/ease", "-c", "data/synthetic", "--run-dir", "here")
+    code, _, err = call(*words)
+    assert code == 0
+    lines = err.splitlines()
+    assert lines[0].startswith("EASE, solved without gradients; synthetic under loo-full-masked@1: 200 ")
+    assert re.fullmatch(r"EASE on 100 items needs up to 0\.00 GB of memory, \d+\.\d\d GB are free", lines[2])
+    assert call(*words, "--quiet")[2] == ""
+
+
 def test_print_config_shows_what_would_be_built_and_builds_nothing(call):
     code, out, _ = call("fit", "-c", "dreamrec-ml-100k", "--model.embedding_size", "128", "--print-config")
     assert code == 0

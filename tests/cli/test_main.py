@@ -11,6 +11,7 @@ import textwrap
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from diffrec import __version__
@@ -96,6 +97,36 @@ def test_unexpected_errors_say_how_to_see_more(monkeypatch, capsys):
     monkeypatch.setenv("DIFFREC_DEBUG", "1")
     with pytest.raises(ZeroDivisionError):
         main(["try"])
+
+
+def allocate_torch():
+    import torch
+
+    torch.empty(1 << 58, dtype=torch.uint8)
+
+
+def allocate_device():
+    import torch
+
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 4 GiB")
+
+
+@pytest.mark.parametrize(
+    ("allocate", "more"),
+    [
+        (lambda: bytearray(1 << 62), ""),
+        (lambda: np.empty(1 << 58, dtype=np.uint8), " for 256. PiB more"),
+        (allocate_torch, f" for {1 << 58} bytes more"),
+        (allocate_device, " for 20.00 GiB more"),
+    ],
+)
+def test_memory_that_does_not_suffice_is_no_surprise(allocate, more, monkeypatch, capsys):
+    command(monkeypatch, lambda args: allocate())
+    assert main(["try"]) == UsageError.exit_code
+    told = (
+        f"error: memory does not suffice{more}; use smaller batches or fewer items, or give the process more memory\n"
+    )
+    assert capsys.readouterr() == ("", told)
 
 
 def test_errors_of_the_system_name_the_file(monkeypatch, capsys):

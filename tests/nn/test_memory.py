@@ -41,17 +41,34 @@ def test_a_container_has_what_its_limit_leaves(files, left, tmp_path, monkeypatc
     assert memory.available_memory() == (10**6 if left is None else left)
 
 
-def test_without_any_estimate_memory_has_no_limit(monkeypatch, tmp_path):
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+def test_a_process_has_what_its_address_space_leaves(monkeypatch):
+    import resource
+
+    mapped = int(memory._MAPPED.read_text().split()[0]) * resource.getpagesize()
+    monkeypatch.setattr(memory, "_of_machine", lambda: 1 << 60)
+    for limit, left in ((mapped + 10**9, 10**9), (mapped - 10**9, 0)):
+        monkeypatch.setattr(resource, "getrlimit", lambda what, limit=limit: (limit, resource.RLIM_INFINITY))
+        assert memory._left_to_process() == pytest.approx(left, abs=10**8)
+        assert memory.available_memory() <= left + 10**8
+    monkeypatch.setattr(resource, "getrlimit", lambda what: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert memory._left_to_process() == sys.maxsize
+
+
+def test_without_any_estimate_memory_has_no_limit(monkeypatch, tmp_path, caplog):
     monkeypatch.setattr(memory, "_CGROUP", tmp_path)
     monkeypatch.setattr(memory.Path, "exists", lambda path: False)
     monkeypatch.delattr(os, "sysconf")
     assert memory.available_memory() == sys.maxsize
+    with caplog.at_level(logging.INFO, logger=memory.__name__):
+        memory.refuse_without_memory("the table", 2 * 10**9, "use another")
+    assert caplog.messages == ["the table needs up to 2.00 GB of memory"]
 
 
 def test_what_is_needed_and_what_is_free_are_named(monkeypatch, caplog):
     monkeypatch.setattr(memory, "available_memory", lambda: 2 * 10**9)
     with caplog.at_level(logging.INFO, logger=memory.__name__):
         memory.refuse_without_memory("the table", 2 * 10**9, "use another")
-    assert caplog.messages == ["the table needs up to 2.00 GB of memory"]
+    assert caplog.messages == ["the table needs up to 2.00 GB of memory, 2.00 GB are free"]
     with pytest.raises(UsageError, match=r"the table needs 2\.10 GB of memory and 2\.00 GB are free; use another"):
         memory.refuse_without_memory("the table", 21 * 10**8, "use another")
