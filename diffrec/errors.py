@@ -32,7 +32,7 @@ class IntegrityError(DiffrecError):
 
 
 class NotFoundError(DiffrecError):
-    """A dataset, model, title or file of that name does not exist."""
+    """A dataset, model, metric, title or file of that name does not exist."""
 
     exit_code = 4
 

@@ -72,16 +72,26 @@ class Parser(argparse.ArgumentParser):
 
     def parse_all(self, words: Sequence[str]) -> argparse.Namespace:
         """The arguments; UsageError for words that no option takes, which are named before any other fault."""
+        asked = self._asked(words)
         try:
             args, unknown = self.parse_known_args(words)
         except UsageError:
             for word in words:
-                if word.startswith("--") and word.partition("=")[0] not in _options(self):
-                    self.refuse(word)
+                if word.startswith("--") and word.partition("=")[0] not in _options(asked):
+                    asked.refuse(word)
             raise
         if unknown:
-            self.refuse(unknown[0])
+            asked.refuse(unknown[0])
         return args
+
+    def _asked(self, words: Sequence[str]) -> Parser:
+        """The parser of the action that the words name, at any depth; this one where they name none."""
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                for place, word in enumerate(words):
+                    if word in action.choices:
+                        return action.choices[word]._asked(words[place + 1 :])
+        return self
 
     def refuse(self, word: str) -> NoReturn:
         """Raise UsageError for a word that no option takes."""

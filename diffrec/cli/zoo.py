@@ -88,13 +88,11 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _check_key(key: str, rows: Mapping[str, Listing]) -> None:
-    """UsageError for what no model has."""
-    from diffrec.errors import UsageError, near_match
+    """NotFoundError for what no model has."""
+    from diffrec.errors import choose
 
-    metrics = sorted({metric for row in rows.values() for metric in row.metrics})
-    if metrics and key not in (*metrics, *_COSTS):
-        there = f"there are: {', '.join(metrics)}; and {', '.join(_COSTS)}"
-        raise UsageError(f"no model has the metric {key!r}; {there}{near_match(key, [*metrics, *_COSTS])}")
+    if metrics := {metric for row in rows.values() for metric in row.metrics}:
+        choose("metric or cost", key, [*metrics, *_COSTS])
 
 
 def _check_place(args: argparse.Namespace, rows: Mapping[str, Listing]) -> None:

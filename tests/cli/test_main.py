@@ -222,12 +222,30 @@ def test_interrupted(monkeypatch, capsys):
         (["--kind", "fasst"], "no 'fasst'; there are: fast, slow; did you mean 'fast'?"),
         (["lst"], "did you mean 'list'?"),
         (["list", "--jsn"], "did you mean '--json'?"),
+        (["list", "--number", "1"], "diffrec try list: unexpected '--number'; see 'diffrec try list --help'"),
+        (["list", "more"], "diffrec try list: unexpected 'more'; see 'diffrec try list --help'"),
     ],
 )
 def test_wrong_options_name_the_nearest(words, message, monkeypatch, capsys):
     command(monkeypatch, lambda args: 0)
     assert main(["try", *words]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "data embed ml-100k --dimensions 16",
+        "data tokenize --dimensions 16",
+        "zoo list --by ndcg@10",
+        "bench run --all",
+        "cache prune --everything",
+    ],
+)
+def test_wrong_options_of_an_action_point_to_its_own_help(words, capsys):
+    assert main(words.split()) == 2
+    command, action, *_ = words.split()
+    assert f"see 'diffrec {command} {action} --help'" in capsys.readouterr().err
 
 
 def test_arguments_and_exit_code_pass_through(monkeypatch):

@@ -75,7 +75,7 @@ def test_another_metric_can_be_shown_and_sorted_by(root, capsys):
     out = output(capsys, "list", "--sort", "recall@10")
     assert names(out) == ["popularity.alone", "popularity.synthetic", "ease.synthetic", "ease.synthetic.unmasked"]
     assert "0.9000" in out
-    with pytest.raises(UsageError, match=r"no model has the metric 'ndgc@10'.*did you mean 'ndcg@10'\?"):
+    with pytest.raises(NotFoundError, match=r"no metric or cost 'ndgc@10'.*did you mean 'ndcg@10'\?"):
         output(capsys, "list", "--sort", "ndgc@10")
 
 
@@ -265,9 +265,9 @@ def test_filters(words, expected, root, capsys):
 def test_conditions_that_are_none(condition, root, capsys):
     with pytest.raises(UsageError, match="is no condition such as"):
         output(capsys, "list", "--where", condition)
-    with pytest.raises(UsageError, match=r"no model has the metric 'ndgc@10'.*did you mean 'ndcg@10'"):
+    with pytest.raises(NotFoundError, match=r"no metric or cost 'ndgc@10'.*did you mean 'ndcg@10'"):
         output(capsys, "list", "--where", "ndgc@10>0")
-    with pytest.raises(UsageError, match=r"no model has the metric 'recall10'.*did you mean 'recall@10'"):
+    with pytest.raises(NotFoundError, match=r"no metric or cost 'recall10'.*did you mean 'recall@10'"):
         output(capsys, "list", "--where", "recall10>0")
 
 
