@@ -34,8 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     add = actions.add_parser(
         "import",
-        help="make a dataset of a CSV, TSV, gzip or Parquet file",
-        epilog="Columns are called 1, 2, ... in files without a header.",
+        help="make a dataset of a CSV, TSV, JSON lines, gzip or Parquet file",
+        epilog="Columns are called 1, 2, ... in files without a header, and by the keys of the objects in JSON lines.",
     )
     add.add_argument("file", metavar="FILE", help="one interaction a row")
     add.add_argument("--name", required=True, help="how the dataset will be called")
@@ -332,10 +332,15 @@ def _import(args: argparse.Namespace) -> int:
 
 def _report_facts(report: ImportReport) -> list[tuple[str, str]]:
     """The report in words."""
-    kind = f"{report.encoding}, cells cut at {report.delimiter!r}" if report.delimiter else "Parquet"
+    header = "with" if report.header else "without"
+    kind = {
+        "cells": f"{report.encoding}, cells cut at {report.delimiter!r}, {header} header",
+        "JSON lines": f"{report.encoding}, JSON lines",
+        "Parquet": "Parquet",
+    }[report.form]
     return [
         ("dataset", report.name),
-        ("file", f"{report.file} ({kind}, {'with' if report.header else 'without'} header)"),
+        ("file", f"{report.file} ({kind})"),
         ("columns", ", ".join(f"{role} = {column}" for role, column in report.columns.items())),
         *(("not used", text) for text in _unused_facts(report)),
         ("rows read", f"{report.rows_read:,}"),
@@ -364,7 +369,7 @@ def _unused_facts(report: ImportReport) -> list[str]:
 
 def _dropped_facts(report: ImportReport) -> list[str]:
     """One line a reason, with the first lines of the file it concerns."""
-    unit = "line" if report.delimiter else "row"
+    unit = "row" if report.form == "Parquet" else "line"
     return [
         f"{drop.rows:,}: {drop.reason} ({unit} {', '.join(map(str, drop.lines))}"
         f"{', ...' if drop.rows > len(drop.lines) else ''})"

@@ -137,9 +137,9 @@ class Sieve:
             self._drop("the same user, item and time as an earlier row", again)
         self._drop(f"user or item with fewer than {k_core} interactions", ~_core(events.take(self.rows), k_core))
         if not len(self.rows):
-            unit = "line" if self.table.delimiter else "row"
             reasons = "; ".join(
-                f"{drop.rows:,} rows: {drop.reason}, first in {unit} {drop.lines[0]}" for drop in self.dropped
+                f"{drop.rows:,} rows: {drop.reason}, first in {self.table.unit} {drop.lines[0]}"
+                for drop in self.dropped
             )
             raise UsageError(f"{self.table.path.name}: none of {self.rows_read:,} rows is left ({reasons})")
         return events.take(self.rows)

@@ -12,7 +12,7 @@ from diffrec.data.catalogue import check_new_name, dataset_dir, entries
 from diffrec.data.dataset import Dataset
 from diffrec.data.events import Dropped, Events, Sieve
 from diffrec.data.folders import read_folder, save_folder
-from diffrec.data.tables import ForeignTable, is_number, open_table, plain
+from diffrec.data.tables import ForeignTable, Form, is_number, open_table, plain
 from diffrec.data.times import parse_times
 from diffrec.errors import UsageError, near_match
 
@@ -40,7 +40,7 @@ USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
 class ImportReport:
     """What an import made of a file.
 
-    columns: the column of the file that was taken for each role; unused_rating: the column of ratings that nothing
+    form: "cells", "JSON lines" or "Parquet"; columns: the column of the file that was taken for each role; unused_rating: the column of ratings that nothing
     asked for, so that low ratings count like high ones; dropped: rows left out, by reason;
     repeats: rows in which a user comes back to an item (kept); reordered_users: users whose rows were not in
     time order in the file; ties: rows that share user and time with another (they keep the order of the file).
@@ -61,6 +61,7 @@ class ImportReport:
     repeats: int
     reordered_users: int
     ties: int
+    form: Form = "cells"
 
 
 def import_table(
@@ -183,4 +184,5 @@ def _report(name: str, sieve: Sieve, events: Events, unused_rating: str | None) 
         repeats=events.repeats(),
         reordered_users=events.reordered_users(),
         ties=events.ties(),
+        form=table.form,
     )

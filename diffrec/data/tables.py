@@ -1,4 +1,4 @@
-"""Tables as people have them: CSV, TSV and the like, gzip of those, Parquet. Every column is read as text."""
+"""Tables as people have them: CSV, TSV, JSON lines, gzip of those, Parquet. Every column is read as text."""
 
 # pyarrow.compute makes its functions when it is imported, where a type checker cannot see them.
 # pyright: reportAttributeAccessIssue=false
@@ -8,15 +8,18 @@ import codecs
 import csv
 import gzip
 import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as arrow_csv
+import pyarrow.json as arrow_json
 import pyarrow.parquet as pq
 
 from diffrec.errors import IntegrityError, NotFoundError, UsageError
@@ -26,6 +29,12 @@ _UNIT_SEPARATOR = "\x1f"
 _DELIMITERS = ("::", "\t", ",", ";", "|", " ")
 _NUMBER = r"^[+-]?\d+(\.\d*)?([eE][+-]?\d+)?$"
 _SAMPLE_ROWS = 50
+_LARGEST_BLOCK = (1 << 31) - 1  # bytes
+_DEEPEST = 64  # of objects and lists; the parser calls itself for each, until its stack ends the process
+_STEPS = np.zeros(256, dtype=np.int8)
+_STEPS[list(b"{[")], _STEPS[list(b"}]")] = 1, -1
+
+Form = Literal["cells", "JSON lines", "Parquet"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +42,9 @@ class ForeignTable:
     """A table that is open but not read.
 
     names: of the columns, "1", "2", ... where there is no header; sample: the first rows of data;
-    content: UTF-8 text with `separator` between cells, or the bytes of a Parquet file;
-    delimiter: as in the file, "" for Parquet; skip_lines: lines before the first row of data.
+    content: UTF-8 text with `separator` between cells, JSON lines, or the bytes of a Parquet file;
+    delimiter: as in the file, "" where there are no cells; skip_lines: lines before the first row of data;
+    objects: what JSON lines hold, one row an object.
     """
 
     path: Path
@@ -46,13 +56,22 @@ class ForeignTable:
     separator: str
     skip_lines: int
     header: bool
+    form: Form = "cells"
+    objects: pa.Table | None = None
+
+    @property
+    def unit(self) -> str:
+        """What `line_numbers` counts."""
+        return "row" if self.form == "Parquet" else "line"
 
     def read(self, columns: Mapping[str, str]) -> pa.Table:
         """The columns of that name as text, under the names that are the keys of `columns`.
 
         Raises UsageError with the line where a row has too few or too many cells.
         """
-        if not self.delimiter:
+        if self.objects is not None:
+            return pa.table({key: _as_text(self.objects[name], name) for key, name in columns.items()})
+        if self.form == "Parquet":
             stored = pq.read_table(pa.BufferReader(self.content), columns=list(columns.values()))
             return pa.table({key: _as_text(stored[name], name) for key, name in columns.items()})
         try:
@@ -72,8 +91,10 @@ class ForeignTable:
 
     def line_numbers(self, rows: np.ndarray) -> tuple[int, ...]:
         """The line of the file (from 1) on which each row of data (from 0, ascending) begins; Parquet: the row."""
-        if not self.delimiter or not len(rows):
+        if self.form == "Parquet" or not len(rows):
             return tuple((rows + 1).tolist())
+        if self.objects is not None:
+            return tuple(_filled_lines(self.content)[rows].tolist())
         wanted = set(rows.tolist())
         records = islice(self._records(), int(rows[-1]) + 1)
         return tuple(line for row, (line, _) in enumerate(records) if row in wanted)
@@ -117,14 +138,18 @@ def open_table(
     if content.startswith(b"PAR1"):
         return _open_parquet(path, content)
     if content.startswith(b"PK\x03\x04"):
-        raise UsageError(f"{path.name} is a zip archive or a spreadsheet; give a CSV, TSV, gzip or Parquet file")
+        raise UsageError(
+            f"{path.name} is a zip archive or a spreadsheet; give a CSV, TSV, JSON lines, gzip or Parquet file"
+        )
     text, encoding = _decoded(path, _decompressed(path, content))
     lines = text.decode("utf-8").split("\n", 2 * _SAMPLE_ROWS)[: 2 * _SAMPLE_ROWS]
     blank = next((number for number, line in enumerate(lines) if line.strip()), None)
     if blank is None:
         raise UsageError(f"{path.name} is empty: line 1 holds nothing")
     if lines[blank].lstrip().startswith("{"):
-        raise UsageError(f"{path.name} holds JSON, which is not read; give a CSV, TSV, gzip or Parquet file")
+        return _open_json_lines(path, text, encoding)
+    if re.match(r"\s*\[\s*(\{|$)", lines[blank]):
+        raise UsageError(f"{path.name} holds a JSON array, which is not read; write one object a line (jq -c '.[]')")
     delimiter = delimiter or _guess_delimiter(lines[blank:])
     separator = delimiter if len(delimiter) == 1 else _UNIT_SEPARATOR
     sample = _cells(lines[blank:], delimiter)
@@ -153,7 +178,54 @@ def _open_parquet(path: Path, content: bytes) -> ForeignTable:
         raise IntegrityError(f"{path.name} is not a whole Parquet file: {error}") from error
     if twice := [name for name in names if names.count(name) > 1]:
         raise UsageError(f"{path.name} has two columns called {twice[0]!r}; rename one")
-    return ForeignTable(path, tuple(names), (), content, "utf-8", "", "", 0, True)
+    return ForeignTable(path, tuple(names), (), content, "utf-8", "", "", 0, True, "Parquet")
+
+
+def _open_json_lines(path: Path, text: bytes, encoding: str) -> ForeignTable:
+    """A key that an object lacks is an empty cell, as null is; UsageError with the line of what is no object."""
+    lines = _filled_lines(text)
+    _refuse_deep(path, text)
+    try:
+        objects = _objects(text)
+        names = tuple(objects.column_names)
+        if times := [field for field in objects.schema if pa.types.is_timestamp(field.type)]:  # ids may look like them
+            objects = _objects(text, pa.schema([field.with_type(pa.string()) for field in times]))
+    except pa.ArrowInvalid as error:
+        what, row = str(error).removeprefix("JSON parse error: "), re.search(r" in row (\d+)$", str(error))
+        if row is None or len(text) >= _LARGEST_BLOCK:  # then rows are those of a block
+            raise UsageError(f"{path.name}: {what}") from None
+        line = lines[min(int(row[1]), len(lines) - 1)]
+        raise UsageError(f"{path.name}, line {line}: {what.removesuffix(row[0])}") from None
+    if len(objects) != len(lines):
+        counts = f"{len(objects):,} JSON objects on {len(lines):,} lines"
+        raise UsageError(f"{path.name} holds {counts}; write one object a line (jq -c .)")
+    return ForeignTable(path, names, (), text, encoding, "", "", 0, True, "JSON lines", objects)
+
+
+def _refuse_deep(path: Path, text: bytes) -> None:
+    """UsageError, with the line, for objects and lists in one another deeper than is read."""
+    bare = re.sub(rb"\\.", b"", text) if b"\\" in text else text
+    characters = np.frombuffer(bare, dtype=np.uint8)
+    outside = np.cumsum(characters == ord('"'), dtype=np.uint8) % 2 == 0
+    places = np.flatnonzero((_STEPS[characters] != 0) & outside)
+    deep = np.flatnonzero(np.cumsum(_STEPS[characters[places]], dtype=np.int64) > _DEEPEST)
+    if len(deep):
+        line = bare.count(b"\n", 0, int(places[deep[0]])) + 1
+        raise UsageError(f"{path.name}, line {line}: objects and lists more than {_DEEPEST} deep are not read")
+
+
+def _objects(text: bytes, schema: pa.Schema | None = None) -> pa.Table:
+    """One row an object; in one block, where that can be, for errors count rows inside of a block."""
+    return arrow_json.read_json(
+        pa.BufferReader(text),
+        arrow_json.ReadOptions(use_threads=False, block_size=min(len(text) + 1, _LARGEST_BLOCK)),
+        arrow_json.ParseOptions(explicit_schema=schema),
+    )
+
+
+def _filled_lines(text: bytes) -> np.ndarray:
+    """The numbers (from 1) of the lines that are not blank."""
+    return 1 + np.flatnonzero([bool(line.strip()) for line in text.split(b"\n")])
 
 
 def _as_text(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:

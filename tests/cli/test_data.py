@@ -82,6 +82,13 @@ def test_import_reports_and_the_dataset_is_there(call, places):
     assert "2 users, 2 items, 3 interactions" in call("fetch", "mine")
 
 
+def test_import_of_json_lines_names_lines(call, places):
+    (places / "log.jsonl").write_text('{"user": "ann", "item": 1}\n\n{"item": 1}\n')
+    text = " ".join(call("import", places / "log.jsonl", "--name", "mine").split())
+    assert "log.jsonl (utf-8, JSON lines)" in text
+    assert "1: no user id (line 3)" in text
+
+
 def test_import_says_how_to_train_on_what_comes_back(call, places):
     path = places / "again.csv"
     path.write_text("user,item,time\nu,a,2\nu,b,1\nu,a,3\n")

@@ -128,6 +128,51 @@ def test_dates_of_parquet(tmp_path):
     assert histories(import_table(tmp_path / "t.parquet", name="x")[0]) == {"1": [("5", 2 * 86_400)]}
 
 
+JSON_LINES = """{"user_id": 1, "item_id": "007", "time": 5, "extra": {"deep": [1]}}
+
+{"item_id": "007", "time": 6}
+{"user_id": 1, "item_id": null, "time": 6}
+{}
+{"user_id": 1, "item_id": "2014-07-23 18:00:00", "time": 4, "title": "B, \\u00fc"}
+{"user_id": 2, "item_id": "007", "title": "A"}
+{"user_id": 2, "item_id": "007", "title": "A", "time": 7.0}
+"""
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_json_lines(bring, compressed):
+    dataset, report = bring(gzip.compress(JSON_LINES.encode()) if compressed else JSON_LINES, "jsonl")
+    assert histories(dataset) == {"1": [("2014-07-23 18:00:00", 4), ("007", 5)], "2": [("007", 7)]}
+    assert dataset.vocabulary.titles == ("A", "B, ü")
+    assert {drop.reason: drop.lines for drop in report.dropped} == {
+        "no user id": (3, 5),
+        "no item id": (4,),
+        "no time, or one that is not understood": (7,),
+    }
+    assert (report.form, report.rows_read, report.rows_kept) == ("JSON lines", 7, 3)
+
+
+def test_json_lines_hold_times_and_ratings_as_other_tables_do(bring):
+    lines = [
+        {"who": "ann", "what": item, "when": f"2014-07-23T18:00:0{second}Z", "stars": stars}
+        for item, second, stars in (("a", 2, 5), ("b", 1, 4.5), ("c", 3, 1))
+    ]
+    content = "".join(json.dumps(line) + "\r\n" for line in lines)
+    dataset, report = bring(content, user="who", item="what", timestamp="when", rating="stars", min_rating=2.0)
+    assert [item for item, _ in histories(dataset)["ann"]] == ["b", "a"]
+    assert report.dropped[0].lines == (3,)
+    with pytest.raises(UsageError, match=r"no column 'whom' for the user; it has: who, what.*did you mean 'who'\?"):
+        bring(content, user="whom")
+
+
+def test_json_that_is_nested_without_end_is_refused(bring):
+    first = '{"user": "a", "item": 1, "title": "' + "[{" * 100 + '\\\\\\""}\n'
+    for deep in ("[" * 200_000 + "]" * 200_000, '{"a": [\n' * 100_000, "[" * 64 + "]" * 64):
+        with pytest.raises(UsageError, match=r"file\.csv, line \d+: objects and lists more than 64 deep are not read"):
+            bring(first + '{"user": "b", "item": 1, "more": ' + deep + "}\n")
+    assert bring(first + '{"user": "b", "item": 1, "more": ' + "[" * 63 + "]" * 63 + "}\n")[1].rows_kept == 2
+
+
 def test_columns_that_are_named_win_over_guesses(bring):
     content = "user_id,item_id,who,what,when\n1,2,a,b,3\n"
     dataset, report = bring(content, user="who", item="what", timestamp="when")
@@ -256,7 +301,23 @@ def test_k_core_goes_on_until_nothing_changes(bring):
         ("user,item\n,1\n2,\n", r"left \(1 rows: no user id, first in line 2; 1 rows: no item id, first in line 3\)"),
         (b"user,item\n1,\0\n", "neither text nor Parquet"),
         (b"PK\x03\x04 and so on", "zip archive or a spreadsheet"),
-        ('\n{"user": 1, "item": 2, "ts": 3}\n', "holds JSON, which is not read"),
+        ('[{"user": 1, "item": 2}]\n', r"holds a JSON array, which is not read; write one object a line"),
+        ('[\n{"user": 1, "item": 2}\n]\n', r"holds a JSON array, which is not read; write one object a line"),
+        ('{\n "user": 1,\n "item": 2\n}\n', r"file\.csv holds 1 JSON objects on 4 lines; write one object a line"),
+        ('{"user": 1, "item": 2}\n\n{"user": 1, "item"\n', r"file\.csv, line 3: Missing a"),
+        ('{"user": 1, "item": 2}\n\n1,2\n{"user": 1, "item": 3}\n', r"file\.csv, line 3: .* to number"),
+        (
+            '{"user": 1, "item": 2}\n{"user": "ann", "item": 2}\n',
+            r"line 2: Column\(/user\) changed from number to string",
+        ),
+        ('{"user": 1, "item": 2, "item": 3}\n', r"line 1: Column\(/item\) was specified twice"),
+        ('{"user": {"id": 1}, "item": 2}\n', r"column 'user' of type struct<id: int64> cannot be read as text"),
+        ('{"user": [1], "item": 2}\n', r"column 'user' of type list<item: int64> cannot be read as text"),
+        ('{"foo": 1, "bar": 2}\n', r"no column of file\.csv looks like the user: foo, bar"),
+        (
+            '\n{"user": 1}\n{"item": 2}\n',
+            r"left \(1 rows: no user id, first in line 3; 1 rows: no item id, first in line 2",
+        ),
     ],
 )
 def test_files_that_are_refused(bring, content, message):
@@ -370,6 +431,10 @@ def written(rows, path, form):
         user, item, time = zip(*rows, strict=True)
         pq.write_table(pa.table({"user": user, "item": item, "time": time}), path)
         return
+    if form == "json lines":
+        objects = ({"user": user, "item": item, "time": time} for user, item, time in rows)
+        path.write_text("".join(json.dumps(line) + "\n" for line in objects))
+        return
     delimiter = {"tsv": "\t", "semicolon": ";"}.get(form, ",")
     quoting = csv.QUOTE_ALL if form == "quoted" else csv.QUOTE_MINIMAL
     text = io.StringIO()
@@ -393,7 +458,7 @@ def test_a_real_log_is_the_same_whichever_way_it_comes(real_data, tmp_path, name
 
 @pytest.mark.slow
 @settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(events, st.sampled_from(["csv", "tsv", "semicolon", "quoted", "bom", "ms", "gzip", "parquet"]))
+@given(events, st.sampled_from(["csv", "tsv", "semicolon", "quoted", "bom", "ms", "gzip", "json lines", "parquet"]))
 def test_what_is_written_comes_back(tmp_path, monkeypatch, rows, form):
     # A cache of its own for each example, and no waiting for the disk.
     monkeypatch.setenv("DIFFREC_CACHE", str(tmp_path / uuid.uuid4().hex))
