@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from diffrec.cli.printable import printable, table_console
@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from diffrec.data.catalogue import Entry
     from diffrec.data.dataset import Dataset
     from diffrec.data.importing import ImportReport
+
+_LEGEND = """distinct: tuples that occur; collisions: items beyond the first of their tuple;
+largest: most items of one tuple; bits: entropy of the tuples; used: codes that
+occur, at the least used level; lost: share of the vectors' spread; sizes: codes of
+each level; --json tells entropy and usage of every level"""
 
 HELP = "list, inspect, fetch and import datasets; make vectors of their texts"
 
@@ -139,6 +144,7 @@ def _list(args: argparse.Namespace) -> int:
         table.add_row(entry.name, origin, *("-" if count is None else f"{count:,}" for count in counts))
     console = table_console()
     console.print(table)
+    console.print(f"\nlicences:\n{_terms(found)}", soft_wrap=True, markup=False)
     console.print("\nmore: diffrec data info NAME; your own: diffrec data import FILE --name NAME")
     return 0
 
@@ -148,7 +154,21 @@ def _ready(entry: Entry) -> bool:
 
 
 def _entry_facts(entry: Entry) -> dict:
-    return {"name": entry.name, "origin": entry.origin, "kind": entry.kind, "ready": _ready(entry), **entry.counts}
+    facts = {"name": entry.name, "origin": entry.origin, "kind": entry.kind, "ready": _ready(entry)}
+    return {**facts, "licence": entry.licence or None, **entry.counts}
+
+
+def _terms(found: Iterable[Entry]) -> str:
+    """The licences of the data, each after the names that it belongs to."""
+    import textwrap
+
+    names: dict[str, list[str]] = {}
+    for entry in found:
+        names.setdefault(printable(entry.licence) or "not stated", []).append(entry.name)
+    lines = [f"{', '.join(group)}: {licence}" for licence, group in names.items()]
+    return "\n".join(
+        textwrap.fill(line, 80, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False) for line in lines
+    )
 
 
 def _info(args: argparse.Namespace) -> int:
@@ -288,21 +308,19 @@ def _tokenize(args: argparse.Namespace) -> int:
 
 
 def _print_cards(cards: Mapping[str, Mapping[str, Any]]) -> int:
-    """One row a set of codes; bits: of the code of each level, then of all together; used: the least used level."""
-    from rich.table import Table
-
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("codes", overflow="fold")
-    for column in ("sizes", "distinct", "collisions", "largest", "bits", "used", "lost"):
-        table.add_column(column, justify="right", no_wrap=column != "bits")
-    for name, card in cards.items():
-        lost, bits = card.get("lost"), (*card["entropy"], card["prefix_entropy"][-1])
-        table.add_row(
-            name, "x".join(map(str, card["sizes"])), f"{card['distinct']:,}", f"{card['collisions']:.2%}",
-            str(card["largest"]), " ".join(f"{part:.2f}" for part in bits),
-            f"{min(card['usage']):.0%}", "-" if lost is None else f"{lost:.3f}",
+    """The name of each set of codes on a line of its own, whole, and its numbers below."""
+    rows = [("distinct", "collisions", "largest", "bits", "used", "lost", "sizes")]
+    for card in cards.values():
+        lost = card.get("lost")
+        rows.append(
+            (f"{card['distinct']:,}", f"{card['collisions']:.2%}", str(card["largest"]),
+             f"{card['prefix_entropy'][-1]:.2f}", f"{min(card['usage']):.0%}", "-" if lost is None else f"{lost:.3f}",
+             "x".join(map(str, card["sizes"])))
         )  # fmt: skip
-    table_console().print(table)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    head, *numbers = ("  ".join(map(str.rjust, row[:-1], widths)) + f"  {row[-1]}" for row in rows)
+    below = [line for name, row in zip(cards, numbers, strict=True) for line in (printable(name), f"  {row}")]
+    _console().print("\n".join(["codes", f"  {head}", *below, _LEGEND]), soft_wrap=True, markup=False)
     return 0
 
 

@@ -18,6 +18,13 @@ REGISTERED: Mapping[str, Mapping[str, int]] = {
     "ml-100k": {"users": 943, "items": 1682, "interactions": 100_000},
     "synthetic": {"users": 200, "items": 100, "interactions": 3011},
 }
+LICENCES = {
+    "ml-100k": (
+        "GroupLens usage licence: research use, acknowledge the source in publications, "
+        "no redistribution and no commercial use without permission"
+    ),
+    "synthetic": "generated, no restrictions",
+}
 
 _COUNTS = ("users", "items", "interactions")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,95}")
@@ -28,7 +35,8 @@ class Entry:
     """A dataset that `load_dataset` can load.
 
     folder: where it lies, None while there is nothing on disk; kind: in words;
-    counts: users, items and interactions as far as they are stated without reading the data.
+    counts: users, items and interactions as far as they are stated without reading the data; licence: of the data, ""
+    where none is stated.
     """
 
     name: str
@@ -36,6 +44,7 @@ class Entry:
     folder: Path | None
     kind: str
     counts: Mapping[str, int]
+    licence: str = ""
 
 
 def dataset_dir(name: str = "") -> Path:
@@ -49,7 +58,9 @@ def entries() -> dict[str, Entry]:
     Where two share a name the earlier origin wins.
     """
     cached = {folder.name: folder for folder in _dataset_folders(dataset_dir())}
-    found = [Entry(name, "registered", cached.get(name), "", counts) for name, counts in REGISTERED.items()]
+    found = [
+        Entry(name, "registered", cached.get(name), "", counts, LICENCES[name]) for name, counts in REGISTERED.items()
+    ]
     found += [_entry(folder, "folder") for folder in _dataset_folders(data_dir())]
     found += [_entry(folder, "imported") for folder in cached.values()]
     return {entry.name: entry for entry in reversed(found)}
@@ -92,7 +103,7 @@ def _entry(folder: Path, origin: Origin) -> Entry:
     except IntegrityError as error:
         return Entry(folder.name, origin, folder, str(error), {})
     counts = {key: value for key, value in stated.get("statistics", {}).items() if key in _COUNTS}
-    return Entry(folder.name, origin, folder, stated.get("kind", ""), counts)
+    return Entry(folder.name, origin, folder, stated.get("kind", ""), counts, stated.get("licence", ""))
 
 
 def _dataset_folders(parent: Path | None) -> list[Path]:

@@ -40,10 +40,11 @@ USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
 class ImportReport:
     """What an import made of a file.
 
-    form: "cells", "JSON lines" or "Parquet"; columns: the column of the file that was taken for each role; unused_rating: the column of ratings that nothing
+    columns: the column of the file that was taken for each role; unused_rating: the column of ratings that nothing
     asked for, so that low ratings count like high ones; dropped: rows left out, by reason;
     repeats: rows in which a user comes back to an item (kept); reordered_users: users whose rows were not in
-    time order in the file; ties: rows that share user and time with another (they keep the order of the file).
+    time order in the file; ties: rows that share user and time with another (they keep the order of the file);
+    form: how the file is written.
     """
 
     name: str

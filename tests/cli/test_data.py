@@ -47,11 +47,21 @@ def test_list_shows_names_and_counts(call, places):
     assert lines["mine"] == ["mine", "imported", "2", "2", "3"]
 
 
+def test_list_tells_licences_once(call, places):
+    for name in ("mine", "yours"):
+        call("import", places / "log[1].csv", "--name", name)
+    text = call("list")
+    assert "\n  mine, yours: that of the imported file\n" in text
+    assert "\n  synthetic: generated, no restrictions\n" in text
+    assert "ml-100k: GroupLens usage licence: research use" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
 def test_list_as_json(call):
     found = {entry["name"]: entry for entry in json.loads(call("list", "--json"))}
     assert found["synthetic"] == {
         "name": "synthetic", "origin": "registered", "kind": "", "ready": True,
-        "users": 200, "items": 100, "interactions": 3011,
+        "users": 200, "items": 100, "interactions": 3011, "licence": "generated, no restrictions",
     }  # fmt: skip
     assert not found["ml-100k"]["ready"]
 
@@ -133,6 +143,13 @@ def test_embed_makes_vectors_of_the_titles(call, places):
     text = call(*words)
     assert "20, 10 of them different, 0 empty; of title" in text
     assert made["sha256"] in text.replace("\n", "").replace(" ", "")
+    made = json.loads(call("tokenize", "hats", "--vectors", "tf-idf-3-unit", "--levels", "2", "--size", "4", "--json"))
+    assert made["how"]["vectors"].startswith("hats/tf-idf-3-unit, sha256 ")
+    assert json.loads(
+        call("tokenize", "hats", "--vectors", "hats/tf-idf-3-unit", "--levels", "2", "--size", "4", "--json")
+    )
+    with pytest.raises(NotFoundError, match="tf-idf-9"):
+        call("tokenize", "hats", "--vectors", "tf-idf-9")
     with pytest.raises(UsageError, match="was made otherwise"):
         call("embed", "hats", "--encoder", "tf-idf", "--width", "4", "--as", "tf-idf-3-unit")
     with pytest.raises(UsageError, match="synthetic says nothing"):
@@ -146,6 +163,11 @@ def test_tokenize_makes_codes_and_lists_them(call):
     assert "synthetic/mine" in call(*words)
     assert json.loads(call("tokenize", "synthetic", "--list", "--json"))["mine"] == made["card"]
     assert "mine" in call("tokenize", "synthetic", "--list")
+    name = "a-name-that-is-longer-than-any-column-of-a-terminal-of-eighty-characters-can-hold-whole-1"
+    text = call("tokenize", "synthetic", "--levels", "4", "--size", "8", "--width", "16", "--as", name)
+    assert text.splitlines()[:3:2] == ["codes", "unresolved"]
+    assert text.splitlines()[4] == name
+    assert name in call("tokenize", "synthetic", "--list").splitlines()
     with pytest.raises(NotFoundError, match="no codes 'sid'; there are: none"):
         call("tokenize", "synthetic", "--published", "sid")
     learned = ("--method", "rq-vae", "--epochs", "1", "--hidden", "16,8", "--commitment", "1", "--unit-norm")
