@@ -1,26 +1,47 @@
-"""`diffrec cache`: downloaded models and datasets on this machine."""
+"""`diffrec cache`: downloaded models, datasets, and vectors and codes of items on this machine."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from diffrec.zoo.cache import Kept, ZooCache
 
-HELP = "list what was downloaded, check it by sha256, make room"
+HELP = "list what was downloaded or made, check it by sha256, make room"
+_MAKING = {"vectors": "diffrec data embed", "codes": "diffrec data tokenize"}
+
+
+@dataclass(frozen=True)
+class Made:
+    """Vectors or codes of items, called `<dataset>/<name>` (`nn.artefacts`)."""
+
+    kind: str
+    name: str
+    path: Path
+    size: int
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The actions ls, verify and prune."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    ls = actions.add_parser("ls", help="models, unfinished downloads and datasets, with their sizes")
-    verify = actions.add_parser("verify", help="check every byte of every model")
-    verify.add_argument("--remove", action="store_true", help="remove what is damaged; it can be downloaded again")
-    prune = actions.add_parser("prune", help="remove unfinished downloads and revisions that no name means any more")
-    prune.add_argument("names", nargs="*", metavar="NAME", help="remove all revisions of these models instead")
+    ls = actions.add_parser(
+        "ls", help="models, unfinished downloads, datasets, item vectors and codes, with their sizes"
+    )
+    verify = actions.add_parser("verify", help="check every byte of every model, and of item vectors and codes")
+    verify.add_argument("--remove", action="store_true", help="remove models that are damaged; they can be downloaded "
+                        "again, vectors and codes cannot and stay")  # fmt: skip
+    prune = actions.add_parser(
+        "prune",
+        help="remove unfinished downloads and revisions that no name means any more",
+        epilog="Datasets always stay. Item vectors and codes were made here and cannot be downloaded again: they go "
+               "only where they are named.",
+    )  # fmt: skip
+    prune.add_argument("names", nargs="*", metavar="NAME", help="remove all revisions of these models instead, or the "
+                       "item vectors and codes of these names, such as ml-100k/text")  # fmt: skip
     prune.add_argument("--all", action="store_true", help="remove all models")
     prune.add_argument("--dry-run", action="store_true", help="say what would be removed")
     for action in (ls, verify, prune):
@@ -42,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
 def _ls(args: argparse.Namespace, cache: ZooCache, there: list[Kept]) -> int:
     rows = [(kept.size, f"model {kept.name}", f"{kept.revision[:12]} {_state(kept)}") for kept in there]
     rows += [(size, f"dataset {name}", "") for name, size in _datasets(cache.root.parent)]
+    rows += [(made.size, f"{made.kind} {made.name}", "") for made in _made(cache.root.parent)]
     for size, what, more in rows:
         sys.stdout.write(f"{size:>13,}  {what}  {more}".rstrip() + "\n")
     sys.stdout.write(f"{sum(size for size, *_ in rows):>13,}  bytes in {cache.root.parent}\n")
@@ -60,8 +82,19 @@ def _datasets(cache: Path) -> list[tuple[str, int]]:
     return [(folder.name, sum(p.lstat().st_size for p in folder.rglob("*") if p.is_file())) for folder in folders]
 
 
+def _made(cache: Path) -> list[Made]:
+    """Item vectors and codes, in real folders: links are not followed."""
+    paths = [
+        (kind, path)
+        for kind in _MAKING
+        for path in sorted((cache / kind).glob("*/*.safetensors"))
+        if path.is_file() and not any(part.is_symlink() for part in (path, path.parent, path.parent.parent))
+    ]
+    return [Made(kind, f"{path.parent.name}/{path.stem}", path, path.stat().st_size) for kind, path in paths]
+
+
 def _verify(args: argparse.Namespace, cache: ZooCache, there: list[Kept]) -> int:
-    """Every model is looked at; 3 where one is damaged and stays."""
+    """Every model, and all vectors and codes, are looked at; 3 where something is damaged and stays."""
     from diffrec.errors import IntegrityError
     from diffrec.zoo.cache import damage
 
@@ -78,7 +111,24 @@ def _verify(args: argparse.Namespace, cache: ZooCache, there: list[Kept]) -> int
             code = IntegrityError.exit_code
         state = f"{fault}{'; removed' if args.remove else ''}" if fault else "ok"
         sys.stdout.write(f"{kept.name} {kept.revision[:12]}: {state}\n")
+    for made in _made(cache.root.parent):
+        if fault := _damage(made):
+            code = IntegrityError.exit_code
+            fault += f"; '{_MAKING[made.kind]}' makes it anew with --force"
+        sys.stdout.write(f"{made.kind} {made.name}: {fault or 'ok'}\n")
     return code
+
+
+def _damage(made: Made) -> str | None:
+    """What is wrong with vectors or codes; None where nothing is."""
+    from diffrec.errors import DiffrecError
+    from diffrec.nn.artefacts import read_artefact
+
+    try:
+        read_artefact(made.path)
+    except DiffrecError as error:
+        return str(error)
+    return None
 
 
 def _prune(args: argparse.Namespace, cache: ZooCache, there: list[Kept]) -> int:
@@ -87,13 +137,21 @@ def _prune(args: argparse.Namespace, cache: ZooCache, there: list[Kept]) -> int:
     if args.all and args.names:
         raise UsageError("give names, or --all, but not both")
     for name in args.names:
-        choose("model in the cache", name, {kept.name for kept in there})
+        choose(
+            "model, vectors or codes in the cache", name, {each.name for each in (*there, *_made(cache.root.parent))}
+        )
     removed = [kept for kept in there if not kept.busy and _goes(kept, args)]
     for kept in removed:
         if not args.dry_run:
             cache.remove(kept)
         sys.stdout.write(f"{kept.size:>13,}  {kept.name} {kept.revision[:12]} {_state(kept)}".rstrip() + "\n")
-    sys.stdout.write(f"{sum(kept.size for kept in removed):>13,}  bytes {'would be ' * args.dry_run}removed\n")
+    named = [made for made in _made(cache.root.parent) if made.name in args.names]
+    for made in named:
+        if not args.dry_run:
+            made.path.unlink()
+        sys.stdout.write(f"{made.size:>13,}  {made.kind} {made.name}\n")
+    total = sum(each.size for each in (*removed, *named))
+    sys.stdout.write(f"{total:>13,}  bytes {'would be ' * args.dry_run}removed\n")
     return 0
 
 

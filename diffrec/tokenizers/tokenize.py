@@ -48,9 +48,10 @@ _ONE_CODE = r"<[a-z]_(\d+)>"
 class Tokenizer:
     """How vectors become codes.
 
-    vectors: a name of `diffrec data embed`, where the dataset may be left out, a safetensors file, or "collaborative": singular vectors, of `width`, of
-    the training sequences under `protocol`; method: one of `Method`; levels, size: codes an item, and how many there
-    are of each; resolve: see `resolved`; rounds: of k-means; latent, training: of the RQ-VAE.
+    vectors: a name of `diffrec data embed`, where the dataset may be left out, a safetensors file, or "collaborative":
+    singular vectors, of `width`, of the training sequences under `protocol`; method: one of `Method`; levels, size:
+    codes an item, and how many there are of each; resolve: see `resolved`; rounds: of k-means; latent, training: of the
+    RQ-VAE.
     """
 
     vectors: str

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 
 import pytest
+import torch
 
 from diffrec.baselines import Popularity
 from diffrec.cli import cache, zoo
 from diffrec.data.synthetic import synthetic
 from diffrec.errors import NetworkError, NotFoundError, UsageError
+from diffrec.nn.artefacts import write_artefact
 from diffrec.zoo import save
 from diffrec.zoo.cache import ZooCache
 from diffrec.zoo.finding import fetch_entry
@@ -74,6 +77,62 @@ def test_ls_names_models_states_and_datasets_with_sizes(root, capsys):
         assert any("is being downloaded" in line for line in output(capsys, "ls"))
 
 
+@pytest.fixture
+def made(root):
+    """Vectors and codes of one name, vectors of another; their paths."""
+    paths = [
+        root.parent / kind / "shop" / f"{name}.safetensors"
+        for kind, name in (("vectors", "other"), ("vectors", "text"), ("codes", "text"))
+    ]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_artefact(path, {path.parent.parent.name: torch.arange(12.0).reshape(4, 3)}, {"dataset": "shop"})
+    return paths
+
+
+def test_vectors_and_codes_are_listed_and_counted(made, root, capsys):
+    told = output(capsys, "ls")
+    names = ["vectors shop/other", "vectors shop/text", "codes shop/text"]
+    assert told[-4:-1] == [f"{path.stat().st_size:>13,}  {name}" for path, name in zip(made, names, strict=True)]
+    sizes = [int(line.split()[0].replace(",", "")) for line in told]
+    assert sizes[-1] == sum(sizes[:-1])
+
+
+def test_verify_reads_vectors_and_codes_and_leaves_them(made, root, capsys):
+    assert output(capsys, "verify")[-3:] == ["vectors shop/other: ok", "vectors shop/text: ok", "codes shop/text: ok"]
+    for path, content in zip(made[1:], (made[1].read_bytes()[:-1] + b"\x01", b"nothing"), strict=True):
+        path.write_bytes(content)
+    for words in (("verify",), ("verify", "--remove")):
+        _, vectors, codes = output(capsys, *words, code=3)[-3:]
+        assert re.fullmatch(
+            r"vectors shop/text: .* sha256 .*; 'diffrec data embed' makes it anew with --force", vectors
+        )
+        assert re.fullmatch(r"codes shop/text: .* is no safetensors .*'diffrec data tokenize' makes it anew .*", codes)
+    assert all(path.exists() for path in made)
+
+
+def test_prune_takes_vectors_and_codes_only_where_they_are_named(made, root, capsys):
+    output(capsys, "prune")
+    output(capsys, "prune", "--all")
+    assert all(path.exists() for path in made)
+    with pytest.raises(NotFoundError, match=r"no model, vectors or codes in the cache 'shop/txt'.*mean 'shop/text'"):
+        output(capsys, "prune", "shop/txt")
+    sizes = [path.stat().st_size for path in made]
+    for words, there in (((), [True, False, False]), (("--dry-run",), [True, True, True])):
+        if words:
+            write_artefact(made[1], {"vectors": torch.arange(12.0).reshape(4, 3)}, {"dataset": "shop"})
+            write_artefact(made[2], {"codes": torch.arange(12.0).reshape(4, 3)}, {"dataset": "shop"})
+        told = output(capsys, "prune", "shop/text", *words)
+        assert [line.split(maxsplit=1)[1] for line in told[:2]] == ["vectors shop/text", "codes shop/text"]
+        assert int(told[2].split()[0].replace(",", "")) == sum(sizes[1:])
+        assert [path.exists() for path in made] == there
+
+
+def test_vectors_behind_a_link_are_none_of_ours(made, root, tmp_path, capsys):
+    (root.parent / "vectors" / "linked").symlink_to(made[0].parent)
+    assert "linked" not in "".join(output(capsys, "ls"))
+
+
 def test_an_empty_cache(tmp_path, capsys):
     assert output(capsys, "ls", "--cache-dir", tmp_path / "nothing") == [
         f"            0  bytes in {tmp_path / 'nothing'}"
@@ -119,7 +178,9 @@ def test_prune_takes_what_no_name_means(root, capsys):
 
 
 def test_prune_takes_models_by_name_or_all(root, capsys):
-    with pytest.raises(NotFoundError, match=r"no model in the cache 'popularity.tow'.*did you mean 'popularity.two'"):
+    with pytest.raises(
+        NotFoundError, match=r"no model, vectors or codes in the cache 'popularity.tow'.*did you mean 'popularity.two'"
+    ):
         output(capsys, "prune", "popularity.tow")
     with pytest.raises(UsageError, match="names, or --all"):
         output(capsys, "prune", "--all", NAMES[0])
