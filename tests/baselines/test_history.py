@@ -134,7 +134,7 @@ def test_memory_is_known_before_it_is_needed(model, rest, cells, monkeypatch):
     values = np.random.default_rng(0).integers(1, 401, size=400 * 12).astype(np.int32)
     sequences = Ragged.from_lengths(values, np.tile([4, 20], 200))
     asked = []
-    monkeypatch.setattr(memory._log, "info", lambda message, what, needed: asked.append(needed * 1e9))
+    monkeypatch.setattr(memory._log, "info", lambda message, what, needed, free: asked.append(needed * 1e9))
     tracemalloc.start()
     model.solve(sequences)
     _, peak = tracemalloc.get_traced_memory()
