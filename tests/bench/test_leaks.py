@@ -146,6 +146,26 @@ def test_a_fit_that_does_not_repeat_itself_is_not_called_a_leak():
         check_no_leak(unseeded, "loo-full-masked@1")
 
 
+def test_models_that_read_times_are_asked_with_them():
+    told = []
+
+    class ReadsTimes(Honest):
+        reads_times = True
+
+        def score(self, history, *, noise=None, times=None):
+            told.append(times is not None)
+            return super().score(history)
+
+    def fit(data: InteractionDataModule) -> Recommender:
+        model = ReadsTimes(data.num_items)
+        model.solve(data.split.train)
+        return model
+
+    check_no_leak(fit, "loo-full-masked@1")
+    assert told
+    assert all(told)
+
+
 def test_a_dataset_of_ones_own():
     check_no_leak(fitting(Honest), "temporal-811@1", synthetic(num_users=20, num_items=25, mean_length=7.0))
     with pytest.raises(UsageError, match="split by its files"):
@@ -201,6 +221,16 @@ def masks_all_but_the_target(dataset: Dataset) -> Split:
     return replace(split, test=replace(split.test, seen=seen))
 
 
+def masks_the_test_target_in_the_validation(dataset: Dataset) -> Split:
+    split, items = leave_one_out(dataset), dataset.parts["all"].items
+    return replace(split, valid=replace(split.valid, seen=split.train.joined(items.last(1))))
+
+
+def validates_on_the_test_target(dataset: Dataset) -> Split:
+    split = leave_one_out(dataset)
+    return replace(split, valid=replace(split.valid, target=split.test.target))
+
+
 def drops_rare_items(dataset: Dataset) -> Split:
     """Rare over everything, the test included; each interaction stands alone where the places are numbered."""
     split = leave_one_out(dataset)
@@ -217,6 +247,8 @@ def drops_rare_items(dataset: Dataset) -> Split:
         (asks_in_the_middle, "asks 40 validation cases with their target, or with what comes after it"),
         (trains_on_the_validation, "gives away its validation targets: with others, training sequences change"),
         (trains_on_the_test, "gives away its test targets: with others, training sequences change"),
+        (masks_the_test_target_in_the_validation, "gives away its test targets: with others, validation masks change"),
+        (validates_on_the_test_target, "gives away its test targets: with others, validation targets change"),
         (masks_all_but_the_target, "gives away its test targets: with others, test masks change"),
         (drops_rare_items, "gives away its validation targets: with others, training sequences change"),
     ],

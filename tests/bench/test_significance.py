@@ -230,6 +230,13 @@ def test_seeds_alone_are_resampled_as_all_their_draws():
     assert interval.difference == pytest.approx(np.mean(means) - 0.3)
 
 
+def test_seeds_of_two_methods_are_drawn_apart():
+    """Equal values seed by seed: drawn together they would never differ."""
+    seeds = np.tile([[0.1], [0.3], [0.5]], 10)
+    interval = methods(seeds, seeds, resamples=500)
+    assert interval.low < 0 == interval.difference < interval.high
+
+
 def test_lucky_seeds_make_a_difference_of_checkpoints_but_not_of_methods():
     rng = np.random.default_rng(2)
     luck = rng.normal(0, 0.03, (120, 2, 5, 1))

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from diffrec.bench.evaluate import evaluate
+from diffrec.bench.leaks import walks_for
 from diffrec.data.datamodule import EvaluationBatches
 from diffrec.data.protocol import PROTOCOLS, get_protocol
 from diffrec.data.ragged import Ragged
@@ -49,6 +50,24 @@ def test_the_headline_is_a_reported_metric(protocol_id):
     assert protocol.id == protocol_id
     assert re.fullmatch(r"[a-z0-9-]+@\d+", protocol_id)
     assert protocol.headline in metric_names(protocol.cutoffs)
+
+
+def test_what_an_id_means_does_not_change():
+    """Numbers are stored under these ids: another mask, headline or length of list needs another id."""
+    sequential, collaborative = (5, 10, 20, 50), (10, 20, 50, 100)
+    assert {p.id: (p.masked, p.headline, p.cutoffs) for p in PROTOCOLS.values()} == {
+        "loo-full-masked@1": (True, "ndcg@10", sequential),
+        "loo-full-unmasked@1": (False, "ndcg@10", sequential),
+        "user-split-811@1": (False, "ndcg@10", sequential),
+        "user-split-811-masked@1": (True, "ndcg@10", sequential),
+        "prefix-811@1": (False, "recall@20", sequential),
+        "temporal-811@1": (True, "recall@20", collaborative),
+        "diffrec-temporal@1": (True, "recall@20", collaborative),
+        "diffrec-temporal-wval@1": (True, "recall@20", collaborative),
+        "cf-lightgcn@1": (True, "recall@20", collaborative),
+        "cf-lightgcn-refit@1": (True, "recall@20", collaborative),
+        "gts-last@1": (True, "ndcg@10", sequential),
+    }
 
 
 @every_protocol
@@ -157,6 +176,14 @@ def test_a_dataset_without_times_has_none():
     dataset = synthetic(num_users=40, num_items=60)
     plain = replace(dataset, parts={"all": replace(dataset.parts["all"], timestamps=None)})
     split = get_protocol("loo-full-masked@1").apply(plain)
+    assert split.times is split.valid.times is split.test.times is None
+
+
+def test_a_dataset_with_times_in_one_file_only_has_none():
+    dataset = walks_for("diffrec-temporal@1")
+    train = dataset.parts["train"]
+    timed = replace(dataset, parts={**dataset.parts, "train": replace(train, timestamps=train.items)})
+    split = get_protocol("diffrec-temporal@1").apply(timed)
     assert split.times is split.valid.times is split.test.times is None
 
 

@@ -234,6 +234,12 @@ def test_a_hold_out_is_drawn_where_none_is_published(dataset_of):
     assert rows_of(random_files(dataset, seed=1).valid.target) != rows_of(split.valid.target)
 
 
+def test_users_of_fewer_than_ten_items_are_asked_by_lot(dataset_of):
+    """Three tenths of an item each: rounded to the nearest, none of them would ever be asked."""
+    split = random_files(dataset_of(train=[[1, 2, 3]] * 2000, test=[[9]] * 2000))
+    assert abs(len(split.valid) / 2000 - 0.3) < 0.05
+
+
 def test_the_wrong_kind_of_dataset_is_refused(dataset_of):
     files = dataset_of(train=[[1]], valid=[[2]], test=[[3]])
     for split in (leave_one_out, temporal_ratio, global_time):

@@ -24,6 +24,13 @@ def test_split_goes_on_where_the_whole_would():
     assert torch.equal(torch.cat([part.normal(4) for part in parts]), noise.normal(4))
 
 
+def test_rows_that_are_taken_go_on_where_the_whole_would():
+    noise, rows = RequestNoise.from_keys(torch.arange(10), 1), torch.tensor([7, 2, 2])
+    noise.normal(4)
+    taken = noise.take(rows)
+    assert torch.equal(taken.normal(4), noise.normal(4)[rows])
+
+
 def test_padding_and_batch_mates_do_not_count():
     long = torch.tensor([[3, 4, 0, 0], [3, 4, 5, 6]])
     assert RequestNoise.from_history(long).state[0] == RequestNoise.from_history(long[:1, :2]).state[0]
@@ -53,3 +60,9 @@ def test_slots_do_not_depend_on_how_many_there_are():
     assert many.std().item() == pytest.approx(1, abs=0.03)
     assert many.flatten(0, 1).T.corrcoef().fill_diagonal_(0).abs().max() < 0.1
     assert many.transpose(0, 1).flatten(1).corrcoef().fill_diagonal_(0).abs().max() < 0.3
+
+
+def test_uniform_numbers_are_drawn_anew_each_time():
+    noise = RequestNoise.from_keys(torch.arange(50))
+    first, second = noise.uniform(8), noise.uniform(8)
+    assert not (first == second).any()

@@ -81,8 +81,9 @@ def test_mistakes_are_named():
     for steps in (0, -1):
         with pytest.raises(UsageError, match=f"num_inference_steps must be a whole number from 1, got {steps}"):
             RectifiedFlow().reverse_steps(steps)
-    with pytest.raises(UsageError, match="cannot be used with stochastic_sampling"):
-        RectifiedFlow().scheduler = FlowMatchEulerDiscreteScheduler(stochastic_sampling=True)
+    for setting in ("stochastic_sampling", "use_dynamic_shifting", "invert_sigmas"):
+        with pytest.raises(UsageError, match=f"cannot be used with {setting}"):
+            RectifiedFlow().scheduler = FlowMatchEulerDiscreteScheduler(**{setting: True})
     with pytest.raises(NotFoundError, match=r"no density .modes..*mode"):
         FlowTimes("modes")
     with pytest.raises(UsageError, match="scale must"):

@@ -165,6 +165,13 @@ def test_guidance():
     assert torch.equal(Guided(denoiser, condition, null, 3.0)(x, t), -1 + 3 * (condition + 1))
 
 
+def test_guidance_with_a_timestep_for_each_request():
+    denoiser = lambda x, t, c: x + c * t[:, None]  # noqa: E731
+    x, t = torch.zeros(2, 3), torch.tensor([1, 5])
+    guided = Guided(denoiser, torch.ones(2, 3), torch.zeros(1, 3), 3.0)
+    assert torch.equal(guided(x, t), 3.0 * t[:, None].expand(2, 3))
+
+
 def test_corruption_precision_at_the_scales_of_diffrec():
     """At 1 - alpha_bar = 5e-8 float32 tables would be 19 % off."""
     process = GaussianProcess(linear_variance(5, 1e-4, 5e-4, 5e-3))

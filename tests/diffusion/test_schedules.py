@@ -149,3 +149,10 @@ def test_the_weight_of_the_last_step_scales_its_loss_alone(prediction_type):
     output = torch.zeros(5, 3)
     usual, more = (SNRWeightedError(process, weight)(output, noised) for weight in (1.0, 40.0))
     torch.testing.assert_close(more, usual * torch.tensor([40.0, 1, 1, 1, 1]))
+
+
+def test_the_variance_of_a_step_is_capped():
+    """Without a cap the last would be 1, which no process takes."""
+    betas = schedules.linear_variance(4, 1.0, 0.1, 1.0)
+    assert betas[-1] == 0.999
+    assert (betas[:-1] < 0.999).all()

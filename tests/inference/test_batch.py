@@ -17,7 +17,7 @@ from diffrec.baselines import Popularity
 from diffrec.data.vocabulary import Vocabulary
 from diffrec.errors import DiffrecError, IntegrityError, NotFoundError, UsageError
 from diffrec.inference.batch import Shard, read_users, recommend_file
-from diffrec.models import DreamRec, SASRec
+from diffrec.models import HSTU, DreamRec, SASRec
 
 IDS = tuple(f"f{number}" for number in range(1, 31))
 TITLES = ("Sting, The (1973)", *(f"Film {number}" for number in range(2, 31)))
@@ -67,6 +67,33 @@ def test_every_user_gets_the_list_of_that_user_alone(model, tmp_path):
     assert (done.path, done.users, done.left_out) == (out, 4, 0)
     assert done.rows == 3 * 7 + 5, "a history of 25 of 30 leaves five"
     assert list(found) == list(HISTORIES), "in the order of the file"
+
+
+def test_the_seed_reaches_the_noise(tmp_path):
+    torch.manual_seed(0)
+    model = DreamRec(30, num_train_timesteps=8).eval()
+    model.vocabulary = VOCABULARY
+    source = written(tmp_path, {"user_id": ["u"], "items": [["f3"]]})
+    recommend_file(model, source, tmp_path / "out.parquet", 5, seed=3)
+    told = pq.read_table(tmp_path / "out.parquet")["score"].to_pylist()
+    mine, other = (model.recommend(["f3"], 5, seed=seed).scores[0].tolist() for seed in (3, 0))
+    assert told == pytest.approx(mine, rel=1e-5)
+    assert told != pytest.approx(other, rel=1e-5)
+
+
+@torch.no_grad()
+def test_times_of_the_file_are_told_to_a_model_that_reads_them(tmp_path):
+    torch.manual_seed(0)
+    model = HSTU(30, embedding_size=8, max_history_length=5).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    model.vocabulary = VOCABULARY
+    columns = {"user_id": ["u"] * 3, "item_id": ["f1", "f2", "f3"], "timestamp": [0, 10**5, 10**8]}
+    recommend_file(model, written(tmp_path, columns), tmp_path / "out.parquet", 5)
+    told, history = pq.read_table(tmp_path / "out.parquet")["score"].to_pylist(), torch.tensor([[1, 2, 3]])
+    timed = model.recommend(history, 5, times=torch.tensor([[0, 10**5, 10**8]])).scores[0].tolist()
+    assert told == pytest.approx(timed, rel=1e-4)
+    assert told != pytest.approx(model.recommend(history, 5).scores[0].tolist(), rel=1e-4)
 
 
 def test_shards_are_parts_of_the_whole(model, tmp_path):

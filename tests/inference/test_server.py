@@ -67,11 +67,14 @@ def test_a_list_is_that_of_the_model(client, dreamrec):
     ], "steps and guidance of one request are gone after it"
 
 
-def test_seen_items_and_a_new_user(client):
-    rows = client.post("/recommend", json={"history": ["f1"], "k": 20, "include_seen": True}).json()
-    without = client.post("/recommend", json={"history": ["f1"], "k": 20}).json()
-    assert "f1" not in {row["id"] for row in without["recommendations"]}
-    assert len(rows["recommendations"]) == len(without["recommendations"]) == 20
+def test_seen_items_and_a_new_user(client, dreamrec):
+    history = [f"f{n}" for n in range(1, 10)]
+    for seen in (True, False):
+        told = client.post("/recommend", json={"history": history, "k": 20, "include_seen": seen}).json()
+        listed = [row["id"] for row in told["recommendations"]]
+        best = dreamrec.recommend(history, 20, exclude_seen=not seen)
+        assert listed == [f"f{n}" for n in best.items[0].tolist()]
+        assert bool({*listed} & {*history}) == seen
     assert len(client.post("/recommend", json={"history": []}).json()["recommendations"]) == 10
 
 
@@ -241,6 +244,14 @@ def test_who_else_asks_changes_nothing(dreamrec):
             num_inference_steps=question.num_inference_steps, guidance_scale=question.guidance_scale,
         )  # fmt: skip
         assert items == alone.items.tolist()
+
+
+def test_closing_answers_what_is_waiting_and_ends_the_thread(dreamrec):
+    batcher = Batcher(dreamrec)
+    answers = [batcher.ask(Question((1,), seed=n)) for n in range(30)]
+    batcher.close()
+    assert all(answer.done() for answer in answers)
+    assert not batcher.thread.is_alive()
 
 
 def test_a_full_queue_is_429(dreamrec):

@@ -144,3 +144,11 @@ def test_training_on_a_batch_reaches_every_part(model):
     batch = Batch(torch.randint(1, 24, (32, 10)), torch.randint(1, 24, (32, 1)))
     model.train().training_loss(batch).backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+
+
+@pytest.mark.parametrize("detached", [False, True])
+def test_a_target_that_is_detached_teaches_the_table_nothing(detached):
+    torch.manual_seed(0)
+    model = DreamRec(9, embedding_size=4, num_train_timesteps=5, detach_target=detached)
+    model.training_loss(Batch(torch.tensor([[1, 2]]), torch.tensor([[7]]))).backward()
+    assert bool(model.space.table.weight.grad[7].abs().sum() > 0) != detached

@@ -87,6 +87,11 @@ def test_the_grid_of_the_original(arrays, name, steps):
         torch.testing.assert_close(got, arrays[coefficient], rtol=2e-4, atol=1e-6)
 
 
+def test_with_a_stride_of_one_no_step_is_visited_twice():
+    visited, told = preferdiff_grid(5, 5)
+    assert (visited.tolist(), told.tolist()) == ([0, 1, 2, 3, 4], [1, 2, 3, 4, 5])
+
+
 @pytest.mark.parametrize(
     ("name", "total", "steps", "strength"),
     [("T2000s100w2.0", 2000, 20, 2.0), ("T2000s100w8.0", 2000, 20, 8.0), ("T500s20w2.0", 500, 25, 2.0)],

@@ -126,6 +126,20 @@ def test_tokens_of_items_and_padding():
     assert items.tokens(torch.tensor([[1, 2, 0]])).tolist() == [[[1, 10], [4, 7], [0, 0]]]
 
 
+def test_targets_of_padding_are_left_out():
+    items = ItemCodes(2, 2, 5)
+    items.fill(torch.tensor([[0, 4], [3, 1]]))
+    assert items.targets(torch.tensor([[2, 0]])).tolist() == [[[3, 1], [-100, -100]]]
+
+
+def test_beams_that_found_nothing_are_not_counted():
+    items = ItemCodes(3, 2, 5)
+    items.fill(torch.tensor([[0, 1], [0, 1], [2, 2]]))  # two items share tuple 0
+    with items.counting() as counts:
+        items.item_scores(torch.tensor([[0, 1], [1, 0]]), torch.tensor([[-1.0, -2.0], [-1.0, -torch.inf]]))
+    assert (counts.requests, counts.found, counts.shared) == (2, 3, 1)
+
+
 def test_the_trie_follows_the_codes():
     items = ItemCodes(2, 2, 5)
     assert items.trie.num_leaves == 1

@@ -8,10 +8,13 @@ import pytest
 import torch
 from pytorch_lightning import Trainer
 
+from diffrec.bench.evaluate import evaluate
+from diffrec.data.batch import Batch
 from diffrec.data.datamodule import InteractionDataModule
 from diffrec.data.synthetic import synthetic
 from diffrec.data.vocabulary import Vocabulary
 from diffrec.diffusion.noise import RequestNoise
+from diffrec.diffusion.timesteps import TimestepDraw
 from diffrec.errors import UsageError
 from diffrec.models import DiffRec, DreamRec, FMRec, GiffCF, SASRec
 from diffrec.recommender import Recommender
@@ -273,3 +276,56 @@ def test_sampling_that_a_model_does_not_take_is_refused_and_changes_nothing(mode
     with pytest.raises(UsageError, match=message):
         model.set_sampling(**words)
     assert [getattr(model, name, None) for name in names] == before
+
+
+@pytest.mark.parametrize("protocol", ["loo-full-masked@1", "loo-full-unmasked@1"])
+def test_lightning_measures_what_the_benchmark_measures(protocol, tmp_path):
+    """Seen items are no candidates where the protocol masks them, in validation, which picks the epoch, and test."""
+    data = InteractionDataModule.of(synthetic(), protocol)
+    trainer = Trainer(default_root_dir=tmp_path, logger=False, enable_progress_bar=False, accelerator="cpu")
+    for part, run in (("valid", trainer.validate), ("test", trainer.test)):
+        (told,) = run(Echo(data.num_items), datamodule=data, verbose=False)
+        expected = evaluate(Echo(data.num_items).eval(), getattr(data.split, part), (10, 20)).metrics
+        for name in ("ndcg@10", "recall@20", "mrr"):
+            assert told[f"{part}/{name}"] == pytest.approx(expected[name], rel=1e-6), name
+
+
+def test_predicted_lists_keep_seen_items_where_the_protocol_does(monkeypatch):
+    model, history = Echo(), torch.tensor([[2, 5]])
+    model.predicted_items = 3
+    monkeypatch.setattr(model, "_noise", lambda batch: None)
+    for seen, items in ((history[:, :0], [[5, 4, 6]]), (history, [[4, 6, 3]])):
+        assert model.predict_step(Batch(history, torch.tensor([[3]]), seen=seen), 0).items.tolist() == items
+
+
+def test_another_seed_is_another_list():
+    torch.manual_seed(0)
+    model, history = DreamRec(9, embedding_size=4, num_train_timesteps=5).eval(), torch.tensor([[2, 5]])
+    first, again, other = (model.recommend(history, 3, seed=seed).scores for seed in (3, 3, 4))
+    assert torch.equal(first, again)
+    assert not torch.allclose(first, other)
+
+
+def test_scores_of_several_samples_are_their_mean():
+    torch.manual_seed(0)
+    model = DreamRec(9, embedding_size=4, num_train_timesteps=5).eval()
+    history, noise = torch.tensor([[2, 5]]), RequestNoise.from_keys(torch.tensor([3]))
+    alone = [model.score(history, noise=noise) for _ in range(3)]  # one walk after the other, from the same source
+    assert not torch.equal(alone[0], alone[1])
+    model.num_samples = 3
+    together = model.score(history, noise=RequestNoise.from_keys(torch.tensor([3])))
+    torch.testing.assert_close(together, torch.stack(alone).mean(0))
+
+
+def test_losses_are_weighted_by_how_rarely_their_step_is_drawn(monkeypatch):
+    torch.manual_seed(0)
+    model = DiffRec(9, dims=(4,), num_train_timesteps=5, dropout=0.0)
+    batch, t = Batch(torch.tensor([[1, 2], [3, 4]]), torch.zeros(2, 0, dtype=torch.int64)), torch.tensor([1, 3])
+
+    def loss(*weight):
+        monkeypatch.setattr(model.timesteps, "draw", lambda size, device: TimestepDraw(t, torch.tensor(weight)))
+        torch.manual_seed(1)
+        return model.training_loss(batch).item()
+
+    assert loss(2.0, 0.5) == pytest.approx(2.0 * loss(1.0, 0.0) + 0.5 * loss(0.0, 1.0), rel=1e-5)
+    assert loss(2.0, 0.5) != pytest.approx(loss(1.0, 1.0), rel=1e-3)

@@ -82,6 +82,7 @@ def test_readouts(readout, unit_norm):
         "euclidean": (x0.square().sum(1, keepdim=True) - torch.cdist(x0, items).square()) / 2,
     }[readout]
     torch.testing.assert_close(space.score(x0), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(space.query(x0) @ space.keys.T, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_frozen_table_keeps_the_widest_directions_of_its_vectors():

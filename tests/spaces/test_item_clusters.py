@@ -7,7 +7,7 @@ import pytest
 
 from diffrec.data.ragged import Ragged
 from diffrec.errors import UsageError
-from diffrec.spaces.item_clusters import k_means, singular_vectors
+from diffrec.spaces.item_clusters import far_apart, k_means, singular_vectors
 
 
 def test_singular_vectors_of_the_normalised_matrix():
@@ -51,3 +51,9 @@ def test_groups_that_are_there_are_found(seed):
 def test_points_that_coincide_are_one_cluster():
     points = np.repeat([[0.0, 0.0], [1.0, 1.0]], [99, 1], axis=0)
     assert np.bincount(k_means(points, 2, 0)).min() == 1
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_starts_are_far_from_all_that_were_drawn_before(seed):
+    points = np.repeat([[0.0], [1.0], [3.0], [7.0]], 9, axis=0)
+    assert sorted(far_apart(points, 4, np.random.default_rng(seed))[:, 0]) == [0, 1, 3, 7]

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from diffrec.errors import UsageError
+from diffrec.tokenizers import rqvae
 from diffrec.tokenizers.rqvae import RQVAE, Training, revive, tokens_of, trained
 
 VARIANTS = {"plain": {}, "norm": {"unit_norm": True}, "rotation": {"estimator": "rotation"}}
@@ -83,6 +84,16 @@ def test_the_seed_decides(vectors):
     training = Training(epochs=3, batch_size=64)
     first, again = (tokens_of(trained(model_of(), vectors, training, seed=5), vectors).codes for _ in range(2))
     assert np.array_equal(first, again)
+
+
+def test_the_seed_decides_the_batches(vectors, monkeypatch):
+    books = [np.random.default_rng(level).normal(size=(12, 4)) for level in range(2)]
+    monkeypatch.setattr(rqvae, "residual_codebooks", lambda *arguments: (books, None))
+    first, again, other = (
+        trained(model_of(), vectors, Training(epochs=2, batch_size=64), seed=seed).codebooks for seed in (5, 5, 6)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
 
 
 def test_dead_codes_move_to_residuals(vectors):

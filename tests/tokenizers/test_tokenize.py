@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 
+from diffrec.data.ragged import Ragged
 from diffrec.data.sources import load_dataset
+from diffrec.data.synthetic import synthetic
 from diffrec.errors import NotFoundError, UsageError
 from diffrec.nn.artefacts import hash_of_texts, write_artefact
 from diffrec.tokenizers.rqvae import Training
-from diffrec.tokenizers.tokenize import Tokenizer, codes_of, import_codes, published_codes, read_codes, tokenize
+from diffrec.tokenizers.tokenize import (
+    Tokenizer,
+    codes_of,
+    import_codes,
+    published_codes,
+    read_codes,
+    tokenize,
+    vectors_of,
+)
 from diffrec.tokenizers.tokens import report_card
 
 ITEMS = list(range(10, 70))
@@ -73,6 +85,16 @@ def test_options_of_the_rq_vae_change_codes_and_are_kept_where_they_are_not_the_
         assert made.facts["how"] == {**plain.facts["how"], name: value}
         assert made.facts["card"]["lost"] != plain.facts["card"]["lost"]
         assert tokenize("shop", changed, name.replace("_", "-"))[1].sha256 == made.sha256  # read, not refused
+
+
+def test_collaborative_vectors_know_of_training_only():
+    """With other items in the places that the protocol asks for later, the vectors are the same."""
+    whole, how = synthetic(num_users=40, num_items=60), small(protocol="loo-full-unmasked@1")
+    part = whole.parts["all"]
+    late = part.items.position_of_entry >= part.items.lengths[part.items.row_of_entry] - 2
+    items = Ragged(np.where(late, 61 - part.items.values, part.items.values).astype(np.int32), part.items.offsets)
+    other = replace(whole, parts={"all": replace(part, items=items)})
+    assert np.array_equal(vectors_of(whole, how)[0], vectors_of(other, how)[0])
 
 
 def test_vectors_by_name_must_be_of_these_items(shop, tmp_path):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from diffrec.errors import UsageError
+from diffrec.tokenizers import collisions
 from diffrec.tokenizers.collisions import resolved, sinkhorn, spread_last
 from diffrec.tokenizers.product import product_quantisation
 from diffrec.tokenizers.residual import residual_codebooks, residual_k_means
@@ -61,6 +62,13 @@ def test_a_learned_rotation_loses_less():
     points = np.random.default_rng(1).normal(size=(300, 2)) @ np.array([[1.0, 0.2, 0, 0], [0.1, 1.0, 0, 0]])
     plain, turned = (product_quantisation(points, 2, 8, rotate=rotate).reconstruction for rotate in (False, True))
     assert lost_share(points, turned) < 0.6 * lost_share(points, plain)
+
+
+def test_the_seed_decides_the_parts():
+    points = np.random.default_rng(0).normal(size=(60, 4))
+    first, again, other = (product_quantisation(points, 2, 5, seed=seed).codes for seed in (3, 3, 4))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
 
 
 def test_widths_that_cannot_be_cut_are_refused(vectors):
@@ -119,10 +127,11 @@ def test_spreading_tells_items_apart_and_keeps_what_it_can():
         assert spread[item, 1] == wishes[item] or (codes[item, 0], wishes[item]) in taken
 
 
-def test_the_keenest_gets_a_code():
-    codes, away = np.zeros((2, 2), dtype=np.int64), np.array([[0.0, 0.1, 9.0], [0.0, 5.0, 9.0]])
-    assert spread_last(codes, away)[:, 1].tolist() in ([1, 0], [0, 1])
-    assert spread_last(codes, away)[:, 1].tolist() == [1, 0]
+def test_the_keenest_gets_a_code(monkeypatch):
+    """All want code 0, item 2 the most; of the others, who then want code 1, item 1 does."""
+    wishes = np.log([[0.6, 0.3, 0.1], [0.5, 0.4, 0.1], [0.9, 0.06, 0.04]])
+    monkeypatch.setattr(collisions, "sinkhorn", lambda distances: wishes)
+    assert spread_last(np.zeros((3, 2), dtype=np.int64), np.zeros((3, 3)))[:, 1].tolist() == [2, 1, 0]
 
 
 def test_more_items_than_codes_cannot_be_told_apart():

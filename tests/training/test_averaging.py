@@ -63,6 +63,10 @@ def test_the_average_is_validated_saved_and_left_behind(tmp_path):
     before = {name: value.clone() for name, value in run.model.state_dict().items()}
     run.trainer.validate(run.model, run.data, verbose=False)  # nothing is put in its place any more
     assert same(before, run.model.state_dict())
+    with torch.no_grad():
+        run.model.items.table.weight.zero_()
+    run.trainer.validate(run.model, run.data, verbose=False)
+    assert not by_hand.validated[-1]["items.table.weight"].any(), "other weights are validated as they are"
 
 
 def test_a_resumed_run_is_the_run_that_never_stopped(tmp_path):
@@ -72,6 +76,15 @@ def test_a_resumed_run_is_the_run_that_never_stopped(tmp_path):
     _, _, parts = trained(tmp_path / "parts", 4, tmp_path / "parts" / "checkpoints" / "last.ckpt")
     for part in ("state_dict", "current_model_state", "averaging_state"):
         assert same(whole[part], parts[part])
+
+
+def test_a_checkpoint_that_is_only_measured_is_the_average(tmp_path):
+    _, _, last = trained(tmp_path, 2)
+    asked = build(CONFIGS, WORDS, tmp_path / "asked")
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    asked.trainer.validate(asked.model, asked.data, ckpt_path=path, verbose=False, weights_only=True)
+    assert same(last["state_dict"], asked.model.state_dict())
+    assert not same(dict(asked.model.named_parameters()), last["current_model_state"])
 
 
 def test_numbers_of_items_are_copied_not_averaged():

@@ -107,6 +107,18 @@ def test_length_and_logger_may_change_and_are_what_changes_in_the_stored_configu
     assert {**after, "trainer": None} == {**before, "trainer": None}
 
 
+def test_a_run_that_is_to_end_before_its_checkpoint_is_refused(tmp_path):
+    fit(build(SMALL, ["--trainer.max_epochs=2", "--model.embedding_size=8"], tmp_path))
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    shorter, same = (
+        build(SMALL, [f"--trainer.max_epochs={epochs}", "--model.embedding_size=8"], tmp_path).config
+        for epochs in (1, 2)
+    )
+    with pytest.raises(UsageError, match=r"is at the end of epoch 2, and trainer\.max_epochs is 1; ask for more"):
+        refuse_another_experiment(shorter, last)
+    refuse_another_experiment(same, last)
+
+
 def test_the_command_refuses_too(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     words = ["fit", "-c", "model/sasrec", "-c", "data/synthetic", "--model.embedding_size=8", "--quiet"]

@@ -106,9 +106,6 @@ def test_items_as_good_may_change_places_and_others_may_not(dataset, tmp_path):
     assert with_last(min(unlisted)).differences(model) == []
     assert f"list {number} holds" in with_last(items[number][first]).differences(model)[0]
     assert f"list {number} has item" in with_last(golden.histories[number][0]).differences(model)[0]
-    best = next(item for item in range(1, 11) if model.table[golden.histories[number], item - 1].sum().abs() > 0.01)
-    if best not in items[number]:
-        assert f"list {number} has item {best}" in with_last(best).differences(model)[0]
 
 
 HOSTILE = {

@@ -329,6 +329,14 @@ def test_a_hostile_configuration_is_refused(case, entry, tmp_path, monkeypatch):
     assert not list(tmp_path.rglob("MARKER"))
 
 
+@pytest.mark.parametrize("case", ["an int that allocates 4 TB", "items that allocate", "thousands of layers"])
+def test_a_model_far_larger_than_its_file_is_stopped_while_it_is_built(case, entry):
+    """Built, it would be refused as well, for the shapes of its tensors."""
+    rewrite(entry, "config.json", HOSTILE_CONFIGS[case])
+    with pytest.raises(IntegrityError, match="ask for a far larger model than the file holds"):
+        load(entry)
+
+
 def test_no_module_is_imported_for_a_class_of_elsewhere(entry, tmp_path, monkeypatch):
     (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'MARKER')!r}, 'w')")
     monkeypatch.syspath_prepend(tmp_path)
@@ -499,4 +507,16 @@ def test_a_closed_form_that_does_not_fit_is_refused(case, dataset, tmp_path):
     save_file(tensors, folder / "model.safetensors")
     seal(folder)
     with pytest.raises(IntegrityError):
+        load(folder)
+
+
+def test_a_closed_form_of_fewer_items_is_refused_though_its_count_of_parameters_fits(dataset, tmp_path):
+    model = EASE(dataset.num_items)
+    model.solve(dataset.parts["all"].items)
+    folder = save(model, tmp_path / "entry")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["table"] = tensors["table"][:, :50].contiguous()
+    save_file(tensors, folder / "model.safetensors")
+    rewrite(folder, "config.json", lambda c: c.update(parameters=sum(t.numel() for t in tensors.values())))
+    with pytest.raises(IntegrityError, match="scores 50 items instead of 100"):
         load(folder)
