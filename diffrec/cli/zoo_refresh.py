@@ -88,7 +88,8 @@ def _narrow(entry: Entry, dtype: str) -> bool:
 
 def known_of(entry: Entry, model: Recommender, results: Sequence[Result]) -> Known:
     """What records and the dataset say of an entry: training and evaluation from the record with these weights and
-    metrics, the rest from that of its suite and seed. model: as loaded from the entry."""
+    metrics, of two suites with the same run from that of its own; the rest from that of its suite and seed. model: as
+    loaded from the entry."""
     from diffrec.bench.provenance import weights_sha256
     from diffrec.cli.zoo_build import recipe_of
     from diffrec.zoo.config import Config, Measured
@@ -98,9 +99,11 @@ def known_of(entry: Entry, model: Recommender, results: Sequence[Result]) -> Kno
     name, weights = entry.folder.name, weights_sha256(model)
     measured = Measured.parse(entry.read(METRICS), str(entry.folder / METRICS))
     of = Config.parse(entry.read(CONFIG), str(entry.folder / CONFIG)).dataset
-    same = (result for result in results if result.weights_sha256 == weights and result.metrics == measured.metrics)
-    training, evaluation = next((facts_of(result, name) for result in same), (None, None))
-    benchmark = recorded(results, *recipe_of(entry), name, measured.float32 or measured.metrics)
+    suite, seed = recipe_of(entry)
+    same = [result for result in results if result.weights_sha256 == weights and result.metrics == measured.metrics]
+    same.sort(key=lambda result: (result.suite, result.seed) != (suite, seed))
+    training, evaluation = facts_of(same[0], name) if same else (None, None)
+    benchmark = recorded(results, suite, seed, name, measured.float32 or measured.metrics)
     return Known(training, evaluation, benchmark, None if of is None else _dataset(of.name))
 
 

@@ -21,6 +21,7 @@ class FeatureMixer(nn.Module):
 
     def __init__(self, features: int, size: int) -> None:
         super().__init__()
+        self.size = size
         self.first = nn.Linear(features + 1, size)
         self.last = nn.Linear(size, 1)
         for layer in (self.first, self.last):
@@ -32,8 +33,8 @@ class FeatureMixer(nn.Module):
         of_vectors, of_number = self.first.weight.split([len(vectors), 1], dim=1)
         told = of_row @ of_number.T + self.first.bias
         hidden = torch.stack([x.reshape(-1) for x in vectors])  # features first: a product of long rows
-        hidden = (of_vectors @ hidden).view(-1, *vectors[0].shape) + told.T[:, :, None]
-        mixed = self.last.weight @ nn.functional.silu(hidden).flatten(1) + self.last.bias
+        hidden = (of_vectors @ hidden).view(self.size, *vectors[0].shape) + told.T[:, :, None]
+        mixed = self.last.weight @ nn.functional.silu(hidden).view(self.size, -1) + self.last.bias
         return mixed.view(vectors[0].shape)
 
 

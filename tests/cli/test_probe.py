@@ -116,7 +116,7 @@ def test_what_the_entry_does_not_say_must_be_said(popularity, capsys):
     words = [popularity, "--dataset", "synthetic", "--protocol", PROTOCOL]
     answer = told(capsys, *words)
     assert (answer["seed"], answer["steps"], answer["order"]["whole"]["lost"]) == (0, None, 0)
-    with pytest.raises(UsageError, match="Popularity is no diffusion model"):
+    with pytest.raises(UsageError, match="Popularity takes no steps"):
         ask(*words, "--only", "steps")
 
 
