@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
+# Folders of the cache whose files are made here, and the commands that make them.
+MAKING = {"vectors": "diffrec data embed", "codes": "diffrec data tokenize"}
+
 
 @contextmanager
 def naming(path: str | Path) -> Iterator[None]:

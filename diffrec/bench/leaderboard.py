@@ -41,10 +41,9 @@ class Row:
     """A model over its seeds. ms_per_user: one request at a time; costs are means over seeds.
 
     draws: of the sampling noise in each run; draw_spread: by metric, the standard deviation over draws as a mean
-    over seeds, None for a single draw; reported: what papers say of this row on these data, by the records or
-    the suite; device: `cpu`, or the
-    accelerators that its costs were measured on; num_beams, decoding: of models over semantic IDs, as in `Result`,
-    None for all others; of `decoding` the mean over those seeds that counted it.
+    over seeds, None for a single draw; reported: what papers say of this row on these data, by the records or the
+    suite; device: `cpu`, or the accelerators that its costs were measured on; num_beams, decoding: of models over
+    semantic IDs, as in `Result`, None for all others; of `decoding` the mean over those seeds that counted it.
     """
 
     model: str

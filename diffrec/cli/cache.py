@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diffrec.paths import MAKING
+
 if TYPE_CHECKING:
     from diffrec.zoo.cache import Kept, ZooCache
 
 HELP = "list what was downloaded or made, check it by sha256, make room"
-_MAKING = {"vectors": "diffrec data embed", "codes": "diffrec data tokenize"}
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def _made(cache: Path) -> list[Made]:
     """Item vectors and codes, in real folders: links are not followed."""
     paths = [
         (kind, path)
-        for kind in _MAKING
+        for kind in MAKING
         for path in sorted((cache / kind).glob("*/*.safetensors"))
         if path.is_file() and not any(part.is_symlink() for part in (path, path.parent, path.parent.parent))
     ]
@@ -114,7 +115,7 @@ def _verify(args: argparse.Namespace, cache: ZooCache, there: list[Kept]) -> int
     for made in _made(cache.root.parent):
         if fault := _damage(made):
             code = IntegrityError.exit_code
-            fault += f"; '{_MAKING[made.kind]}' makes it anew with --force"
+            fault += f"; '{MAKING[made.kind]}' makes it anew with --force"
         sys.stdout.write(f"{made.kind} {made.name}: {fault or 'ok'}\n")
     return code
 

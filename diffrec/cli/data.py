@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from diffrec.cli.import_report import in_words
 from diffrec.cli.printable import printable, table_console
 
 if TYPE_CHECKING:
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
 
     from diffrec.data.catalogue import Entry
     from diffrec.data.dataset import Dataset
-    from diffrec.data.importing import ImportReport
 
 _LEGEND = """distinct: tuples that occur; collisions: items beyond the first of their tuple;
 largest: most items of one tuple; bits: entropy of the tuples; used: codes that
@@ -345,61 +345,4 @@ def _import(args: argparse.Namespace) -> int:
     )
     if args.json:
         return _print_json(asdict(report))
-    return _print_facts(_report_facts(report))
-
-
-def _report_facts(report: ImportReport) -> list[tuple[str, str]]:
-    """The report in words."""
-    header = "with" if report.header else "without"
-    kind = {
-        "cells": f"{report.encoding}, cells cut at {report.delimiter!r}, {header} header",
-        "JSON lines": f"{report.encoding}, JSON lines",
-        "Parquet": "Parquet",
-    }[report.form]
-    return [
-        ("dataset", report.name),
-        ("file", f"{report.file} ({kind})"),
-        ("columns", ", ".join(f"{role} = {column}" for role, column in report.columns.items())),
-        *(("not used", text) for text in _unused_facts(report)),
-        ("rows read", f"{report.rows_read:,}"),
-        *(("left out", text) for text in _dropped_facts(report)),
-        ("rows kept", f"{report.rows_kept:,} of {report.users:,} users and {report.items:,} items"),
-        ("repeats", f"{report.repeats:,} (a user comes back to an item; kept{_for_repeats(report)})"),
-        ("time order", _time_fact(report)),
-        ("next", f"diffrec fit -c model/sasrec --data.dataset={report.name}{_unmasked(report)}"),
-    ]
-
-
-def _for_repeats(report: ImportReport) -> str:
-    return f"; train with{_unmasked(report)}" * (report.repeats > 0)
-
-
-def _unmasked(report: ImportReport) -> str:
-    """Where users come back to items, what they had may be asked for."""
-    return " --data.protocol=loo-full-unmasked@1" * (report.repeats > 0)
-
-
-def _unused_facts(report: ImportReport) -> list[str]:
-    if report.unused_rating is None:
-        return []
-    return [f"{report.unused_rating}: low ratings count like high ones; --min-rating X leaves rows below X out"]
-
-
-def _dropped_facts(report: ImportReport) -> list[str]:
-    """One line a reason, with the first lines of the file it concerns."""
-    unit = "row" if report.form == "Parquet" else "line"
-    return [
-        f"{drop.rows:,}: {drop.reason} ({unit} {', '.join(map(str, drop.lines))}"
-        f"{', ...' if drop.rows > len(drop.lines) else ''})"
-        for drop in report.dropped
-    ] or ["0"]
-
-
-def _time_fact(report: ImportReport) -> str:
-    if "timestamp" not in report.columns:
-        return "no times; the order of the file is taken for the order of events"
-    moved = f"{report.reordered_users:,} users were not in time order in the file and are now"
-    return (
-        f"{moved if report.reordered_users else 'as in the file'}; "
-        f"{report.ties:,} rows share user and time and keep the order of the file"
-    )
+    return _print_facts(in_words(report))

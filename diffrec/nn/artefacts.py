@@ -20,12 +20,11 @@ from safetensors.torch import save
 
 from diffrec.errors import IntegrityError, NotFoundError, UsageError, near_match
 from diffrec.files import write_file
-from diffrec.paths import cache_dir
+from diffrec.paths import MAKING, cache_dir
 from diffrec.typing import Tensor
 
 Kind = Literal["vectors", "codes"]
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,95}")
-_MAKING = {"vectors": "diffrec data embed", "codes": "diffrec data tokenize"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +51,7 @@ def find_artefact(kind: Kind, name: str | Path) -> Path:
     there = [p.relative_to(folder).with_suffix("").as_posix() for p in sorted(folder.rglob("*.safetensors"))]
     raise NotFoundError(
         f"no file {str(name)!r} with item {kind}, and none of that name in {folder}{near_match(str(name), there)}; "
-        f"{_MAKING[kind]!r} makes one"
+        f"{MAKING[kind]!r} makes one"
     )
 
 
