@@ -3,7 +3,8 @@
 OMP_NUM_THREADS=1 python benchmarks/speed/graph.py --output graph.json
 
 Interactions are drawn with the sizes of published files, items by a Zipf law. `items` is one hop of `ItemGraph` for a
-batch of users, beside one scipy product over the whole batch; `nodes` are the layers of LightGCN over `BipartiteGraph`,
+batch of users, beside one scipy product over the whole batch; `histories` is the hop of histories in training over
+the dense table of few items, beside the product with it, at GiffCF's batch size; `nodes` are the layers of LightGCN over `BipartiteGraph`,
 beside torch's product of a sparse CSR matrix of them. The least of some rounds of each side, taken in turn; `error` is
 the largest difference, by the largest number.
 """
@@ -19,6 +20,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import scipy.sparse as sp
@@ -35,6 +37,7 @@ SIZES = {  # users, items, interactions of train
     "lightgcn_yelp2018": (31_668, 38_048, 1_237_259),
 }
 LAYERS = 3
+HISTORIES = 100  # a batch of GiffCF's training
 
 
 def drawn(users: int, items: int, interactions: int) -> sp.csr_array:
@@ -67,9 +70,9 @@ def compared(rounds: int, ours: Callable[[], Tensor], plain: Callable[[], Tensor
 
 
 def hop_of_items(seen: sp.csr_array, batch: int, dtype: torch.dtype, rounds: int) -> dict[str, float]:
-    item_graph._DENSE_UP_TO = 0  # the sparse form, whatever the number of items
     graph = ItemGraph(seen.shape[1])
-    graph.fit(seen)
+    with patch.object(item_graph, "_DENSE_UP_TO", 0):  # the sparse form, whatever the number of items
+        graph.fit(seen)
     links = sp.csr_array((graph.values.to(dtype).numpy(), graph.indices.numpy(), graph.indptr.numpy()), seen.shape)
     x = torch.rand(batch, seen.shape[1], dtype=dtype, generator=torch.Generator().manual_seed(0))
 
@@ -78,6 +81,13 @@ def hop_of_items(seen: sp.csr_array, batch: int, dtype: torch.dtype, rounds: int
         return torch.from_numpy(np.ascontiguousarray((links.T @ (links @ by_item)).T))
 
     return compared(rounds, lambda: graph.propagate(x), plain)
+
+
+def hop_of_histories(seen: sp.csr_array, rounds: int) -> dict[str, float]:
+    graph = ItemGraph(seen.shape[1])
+    graph.fit(seen)
+    x = torch.from_numpy(seen[:HISTORIES].toarray()).float()
+    return compared(rounds, lambda: graph.train().propagate(x), lambda: graph.eval().propagate(x))
 
 
 def layers_of_nodes(seen: sp.csr_array, dim: int, rounds: int) -> dict[str, float]:
@@ -115,6 +125,7 @@ def main() -> None:
         kinds = {
             "items, float32": hop_of_items(seen, options.batch, torch.float32, options.rounds),
             "items, float64": hop_of_items(seen, options.batch, torch.float64, options.rounds),
+            **({"histories, float32": hop_of_histories(seen, options.rounds)} if items <= 4096 else {}),
             "nodes, float32": layers_of_nodes(seen, options.dim, options.rounds),
         }
         for kind, row in kinds.items():

@@ -71,6 +71,7 @@ def ratios() -> Iterator[tuple[str, str, str, str, str]]:
     kinds = {
         "items, float32": ("hop over items, float32", "one sparse product"),
         "items, float64": ("hop over items, float64", "one sparse product"),
+        "histories, float32": ("hop of histories in training, float32", "the product with the dense table"),
         "nodes, float32": (f"{record['layers']} layers of LightGCN", "torch's sparse product"),
     }
     for row in record["rows"]:

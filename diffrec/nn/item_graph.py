@@ -14,6 +14,7 @@ from diffrec.nn.wide_linear import wide_linear
 from diffrec.typing import Float, Int, Tensor
 
 _DENSE_UP_TO = 1 << 24  # cells of an items x items table: 64 MiB of float32
+_SPARSE = 1 / 8  # share of a batch up to which adding rows of the table beats the product (benchmarks/speed/graph.py)
 _TOGETHER = 32  # requests of one sparse product on a CPU: its rows then stay in the caches (benchmarks/speed/graph.py)
 
 
@@ -67,7 +68,11 @@ class ItemGraph(FittedShape):
     def propagate(self, x: Float[Tensor, "batch items"]) -> Float[Tensor, "batch items"]:
         """x P; nothing here is differentiable."""
         if self.table.numel():
-            return wide_linear((x,), self.table.to(x.dtype), x.new_zeros(self.num_items))  # P is symmetric
+            table = self.table.to(x.dtype)
+            # Only in training: which of the two sums are taken then depends on what else is in the batch.
+            if self.training and x.device.type == "cpu" and x.count_nonzero() < _SPARSE * x.numel():
+                return _sums_of_rows(x, table)
+            return wide_linear((x,), table, x.new_zeros(self.num_items))  # P is symmetric
         if not self.values.numel():
             return torch.zeros_like(x)
         hop = _hop_on_cpu if x.device.type == "cpu" else _hop
@@ -77,6 +82,13 @@ class ItemGraph(FittedShape):
         """x V V^T: the ideal low-pass filter."""
         vectors = self.vectors.to(x.dtype)
         return (x @ vectors) @ vectors.T
+
+
+def _sums_of_rows(x: Float[Tensor, "batch items"], table: Float[Tensor, "items dim"]) -> Float[Tensor, "batch dim"]:
+    """x table, where x is mostly zeros."""
+    rows, items = x.nonzero(as_tuple=True)
+    starts = pad(rows.bincount(minlength=len(x)).cumsum(0), (1, 0))
+    return _weighted_sums(table, items, x[rows, items], starts)
 
 
 def _hop_on_cpu(links: tuple[Tensor, Tensor, Tensor], x: Float[Tensor, "batch items"]) -> Float[Tensor, "batch items"]:

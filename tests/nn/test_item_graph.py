@@ -60,6 +60,27 @@ def test_both_filters_are_those_of_dense_matrices(form, seen, x, user_power, ran
     assert abs(largest - 1) < 1e-12 if user_power == 0.5 else largest > 1.1
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_training_adds_the_rows_of_what_is_filled(seen, x, dtype, monkeypatch):
+    """An empty row stays empty; beyond the share, and when used, the product is taken."""
+    graph = ItemGraph(13)
+    graph.fit(seen)
+    few = torch.where(x > 1.5, x, 0).to(dtype)
+    assert 0 < few.count_nonzero() < few.numel() / 8
+    assert not few.any(1).all()
+    product = graph.eval().propagate(few)
+    ways = []
+    monkeypatch.setattr(item_graph, "wide_linear", lambda *args: ways.append("product") or torch.zeros(40, 13))
+    sums = graph.train().propagate(few)
+    assert ways == []
+    assert sums.dtype == dtype
+    torch.testing.assert_close(sums, product, rtol=1e-5, atol=1e-7)
+    assert not sums[~few.any(1)].any()
+    graph.propagate(x)
+    graph.eval().propagate(few)
+    assert ways == ["product"] * 2
+
+
 @pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
 @pytest.mark.parametrize(("dtype", "rtol"), [(torch.float32, 1e-5), (torch.float64, 1e-13)])
 def test_any_device_multiplies_alike(seen, x, dtype, rtol):
