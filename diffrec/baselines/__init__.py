@@ -6,6 +6,7 @@ from importlib import import_module
 
 BASELINES: dict[str, str] = {
     "popularity": "diffrec.baselines.popularity:Popularity",
+    "recent-popularity": "diffrec.baselines.recent_popularity:RecentPopularity",
     "markov": "diffrec.baselines.markov:Markov",
     "sequential-rules": "diffrec.baselines.sequential_rules:SequentialRules",
     "item-knn": "diffrec.baselines.item_knn:ItemKNN",

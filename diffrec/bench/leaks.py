@@ -92,9 +92,19 @@ def walks_for(protocol: str, num_users: int = 40, num_items: int = 30) -> Datase
 
 
 def _as_files(whole: Dataset) -> Dataset:
-    split, users = temporal_ratio(whole), whole.parts["all"].user_ids
-    parts = {"train": split.train, "valid": split.valid.target, "test": split.test.target}
-    return replace(whole, parts={name: Interactions(items, users) for name, items in parts.items()})
+    everybody = whole.parts["all"]
+    assert everybody.timestamps is not None
+    items, times = (
+        temporal_ratio(replace(whole, parts={"all": replace(everybody, items=values)}))
+        for values in (everybody.items, everybody.timestamps)
+    )
+    parts = {
+        "train": (items.train, times.train),
+        "valid": (items.valid.target, times.valid.target),
+        "test": (items.test.target, times.test.target),
+    }
+    users = everybody.user_ids
+    return replace(whole, parts={name: Interactions(part, users, at) for name, (part, at) in parts.items()})
 
 
 def _as_prefixes(whole: Dataset) -> Dataset:
@@ -106,7 +116,9 @@ def _as_prefixes(whole: Dataset) -> Dataset:
 def _prefixes(part: Interactions) -> Interactions:
     """Every prefix of at least one item as a row of its own."""
     rows, stops = part.items.row_of_entry, part.items.position_of_entry + 1
-    return Interactions(part.items.slices(np.zeros_like(stops), stops, rows), part.user_ids[rows])
+    assert part.timestamps is not None
+    items, times = (x.slices(np.zeros_like(stops), stops, rows) for x in (part.items, part.timestamps))
+    return Interactions(items, part.user_ids[rows], times)
 
 
 def _outside_of_training(dataset: Dataset, protocol: str, selects: bool) -> np.ndarray:

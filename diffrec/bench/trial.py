@@ -86,18 +86,20 @@ class Solver:
 
     def _solved(self, search: Search, settings: Settings) -> ClosedFormRecommender:
         config = search.config(settings)["model"]
-        arguments, train = config.get("init_args", {}), self._data(search).split.train
+        arguments, split = config.get("init_args", {}), self._data(search).split
         asked = _class_of(search).asked_with
         solved = {name: value for name, value in arguments.items() if name not in asked}
-        content = hashlib.sha256(train.values.tobytes() + train.offsets.tobytes()).hexdigest()
-        key = (config["class_path"], json.dumps(solved, sort_keys=True), content)
+        content = hashlib.sha256(split.train.values.tobytes() + split.train.offsets.tobytes())
+        if split.timestamps is not None:
+            content.update(split.timestamps.values.tobytes())
+        key = (config["class_path"], json.dumps(solved, sort_keys=True), content.hexdigest())
         if self.model is None or key != self.key:
             self.model = None  # the memory of the last one is needed
             with tempfile.TemporaryDirectory() as folder:
                 run = build(search.model.configs, search.overrides(settings), Path(folder))
             model = run.model.to(run.trainer.strategy.root_device)
             assert isinstance(model, ClosedFormRecommender)
-            model.solve(train)
+            model.prepare_on(split)
             self.model, self.key = model.eval(), key
         for name in asked:
             if name in arguments:

@@ -70,7 +70,8 @@ def _with_times(split: Split, divide: Callable[[Dataset], Split], dataset: Datas
         return split
     of = divide(replace(dataset, parts=parts))
     valid, test = replace(split.valid, times=of.valid.history), replace(split.test, times=of.test.history)
-    return Split(split.train, valid, test, of.train)
+    dated = all(part.timestamps is not None for part, _ in timed.values())
+    return Split(split.train, valid, test, of.train, dated)
 
 
 def _unmasked(cases: Cases) -> Cases:

@@ -45,13 +45,22 @@ class Cases:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Training sequences (one row a user or published sequence), the cases of both evaluations, and the `times` of the
-    training sequences where the dataset knows them."""
+    """Training sequences (one row a user or published sequence) and the cases of both evaluations.
+
+    times: the second of every training item, where the dataset knows more than the order: since 1970 if `dated`, else
+    since some time of the row's own.
+    """
 
     train: Ragged
     valid: Cases
     test: Cases
     times: Ragged | None = None
+    dated: bool = False
+
+    @property
+    def timestamps(self) -> Ragged | None:
+        """`times` where they can be compared between rows."""
+        return self.times if self.dated else None
 
 
 def whole(dataset: Dataset, minimum: int) -> Interactions:

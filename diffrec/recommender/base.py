@@ -15,6 +15,7 @@ from torch import nn
 from diffrec.data.batch import Batch
 from diffrec.data.datamodule import Examples
 from diffrec.data.ragged import Ragged
+from diffrec.data.splits import Split
 from diffrec.data.vocabulary import Vocabulary
 from diffrec.diffusion.noise import RequestNoise
 from diffrec.errors import DiffrecError, UsageError, check_sizes
@@ -109,6 +110,10 @@ class Recommender(SamplingSettings, pl.LightningModule):
         It runs before the optimiser is made. What it keeps belongs into buffers or parameters, those whose shape
         the data decides into modules that are `FittedShape`.
         """
+
+    def prepare_on(self, split: Split) -> None:
+        """`prepare` with the training sequences; what reads more of a split than those takes it here."""
+        self.prepare(split.train)
 
     @property
     def item_embeddings(self) -> Float[Tensor, "items dim"] | None:
@@ -222,7 +227,7 @@ class Recommender(SamplingSettings, pl.LightningModule):
     def setup(self, stage: str) -> None:
         if stage == "fit":
             self.to(self.trainer.strategy.root_device)  # Lightning moves a model after this; to prepare is work too
-            self.prepare(self.trainer.datamodule.split.train)  # pyright: ignore[reportAttributeAccessIssue]
+            self.prepare_on(self.trainer.datamodule.split)  # pyright: ignore[reportAttributeAccessIssue]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self.training_loss(batch) if self.taught is None else self.taught(batch)

@@ -301,7 +301,7 @@ class ModelConformance:
         if isinstance(model, ClosedFormRecommender):
             assert not list(model.parameters()), "a closed form is solved, not trained"
             return
-        model.prepare(data.split.train)
+        model.prepare_on(data.split)
         gradients = gradients_of(model, batch)
         assert gradients
         for parameter, grad in gradients.items():
@@ -320,7 +320,7 @@ class ModelConformance:
         model = built(name)
         if isinstance(model, ClosedFormRecommender):
             return
-        model.prepare(data.split.train)
+        model.prepare_on(data.split)
         scores_of(model.eval(), histories)
         optimizer = optimizer_of(model)
         for group in optimizer.param_groups:

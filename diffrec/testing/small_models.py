@@ -62,5 +62,5 @@ def fitted(name: str, data: InteractionDataModule, epochs: int = 2, validate: bo
 def started(name: str, data: InteractionDataModule) -> Recommender:
     """The same at the start of its training: quicker, and another list for everybody all the same."""
     model = built(name, num_items=data.num_items)
-    model.prepare(data.split.train)
+    model.prepare_on(data.split)
     return model.eval()

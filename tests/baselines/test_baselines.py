@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ def test_the_list_of_baselines_imports_no_torch():
 
 def test_a_saved_model_scores_the_same(name, closed_forms, tmp_path):
     model = baseline_class(name)(closed_forms.num_items)
-    model.solve(closed_forms.sequences)
+    model.prepare_on(closed_forms.split)
     save_file({key: value.contiguous() for key, value in model.state_dict().items()}, tmp_path / "model.safetensors")
     loaded = type(model)(**model.init_args)
     assert not torch.equal(loaded.score(closed_forms.history), model.score(closed_forms.history))
@@ -53,8 +54,9 @@ def test_a_saved_model_scores_the_same(name, closed_forms, tmp_path):
 
 def test_loading_replaces_what_was_solved_before(name, closed_forms):
     model, other = (baseline_class(name)(closed_forms.num_items) for _ in range(2))
-    model.solve(closed_forms.sequences)
-    other.solve(closed_forms.sequences.drop_last(4))
+    model.prepare_on(closed_forms.split)
+    shorter = {"train": closed_forms.sequences.drop_last(4), "times": closed_forms.split.times.drop_last(4)}
+    other.prepare_on(replace(closed_forms.split, **shorter))
     expected = model.score(closed_forms.history)
     assert not torch.equal(other.score(closed_forms.history), expected)
     other.load_state_dict(model.state_dict())
@@ -63,7 +65,7 @@ def test_loading_replaces_what_was_solved_before(name, closed_forms):
 
 def test_scores_do_not_depend_on_the_batch(name, closed_forms):
     model = baseline_class(name)(closed_forms.num_items)
-    model.solve(closed_forms.sequences)
+    model.prepare_on(closed_forms.split)
     one_by_one = [model.checked_scores(row[row > 0][None], None) for row in closed_forms.history]
     assert torch.equal(torch.cat(one_by_one), model.checked_scores(closed_forms.history, None))
 
@@ -88,7 +90,7 @@ def test_lightning_solves_and_validates(name, tmp_path):
     )  # fmt: skip
     trainer.fit(model, datamodule=data)
     solved = baseline_class(name)(data.num_items)
-    solved.solve(data.split.train)
+    solved.prepare_on(data.split)
     history = torch.from_numpy(data.split.test.history.padded(np.arange(20)))
     assert torch.equal(model.score(history), solved.score(history))
     assert float(trainer.callback_metrics["valid/ndcg@10"]) > 0

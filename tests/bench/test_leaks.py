@@ -351,7 +351,7 @@ def test_the_numbers_of_the_items_do_not_matter(name, protocol):
     results = []
     for version in (dataset, replace(dataset, parts={"all": replace(everybody, items=renumbered)})):
         model = getattr(import_module(module), class_name)(60)
-        model.solve(PROTOCOLS[protocol].apply(version).train)
+        model.prepare_on(PROTOCOLS[protocol].apply(version))
         results.append(evaluated(model, version, protocol))
     before, after = results
     assert after.metrics == pytest.approx(before.metrics, abs=1e-9)

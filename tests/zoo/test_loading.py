@@ -20,6 +20,7 @@ import diffrec.models
 import diffrec.paths
 import diffrec.zoo.titles
 from diffrec.baselines import BASELINES, EASE, ItemKNN
+from diffrec.data.protocol import PROTOCOLS
 from diffrec.data.vocabulary import Vocabulary
 from diffrec.errors import IntegrityError, NetworkError, NotFoundError
 from diffrec.models import MODELS
@@ -57,7 +58,7 @@ def test_every_model_and_baseline_comes_back(name, dataset, tmp_path):
     small = {"embedding_size": 32} if name == "preferdiff" else {}  # its 3072 take half a minute
     model = getattr(package, path[name].split(":")[1])(dataset.num_items, **small)
     if name in BASELINES:
-        model.solve(dataset.parts["all"].items)
+        model.prepare_on(PROTOCOLS["loo-full-masked@1"].apply(dataset))
     if "num_inference_steps" in model.init_args:
         model.num_inference_steps = 3
     loaded = load(save(model.eval(), tmp_path / "entry", dataset=dataset))
