@@ -4,9 +4,9 @@ OMP_NUM_THREADS=1 python benchmarks/speed/graph.py --output graph.json
 
 Interactions are drawn with the sizes of published files, items by a Zipf law. `items` is one hop of `ItemGraph` for a
 batch of users, beside one scipy product over the whole batch; `histories` is the hop of histories in training over
-the dense table of few items, beside the product with it, at GiffCF's batch size; `nodes` are the layers of LightGCN over `BipartiteGraph`,
-beside torch's product of a sparse CSR matrix of them. The least of some rounds of each side, taken in turn; `error` is
-the largest difference, by the largest number.
+the dense table of few items, beside the product with it, at GiffCF's batch size; `nodes` are the layers of LightGCN
+over `BipartiteGraph`, beside torch's product of a sparse CSR matrix of them. The least of some rounds of each side,
+taken in turn; `error` is the largest difference, by the largest number.
 """
 
 from __future__ import annotations
