@@ -39,7 +39,7 @@ class Search:
     budget: int
 
     def __str__(self) -> str:
-        return f"{self.dataset.name} {self.dataset.protocol} {self.model.name}"
+        return f"{self.dataset.name} {self.protocol.id} {self.model.name}"
 
     @property
     def every(self) -> bool:
@@ -59,8 +59,7 @@ class Search:
     @property
     def protocol(self) -> Protocol:
         """What splits and measures a trial."""
-        protocol = get_protocol(self.dataset.protocol)
-        return protocol if protocol.selected_by is None else get_protocol(protocol.selected_by)
+        return get_protocol(get_protocol(self.dataset.protocol).searched_by)
 
     def overrides(self, settings: Settings) -> list[str]:
         """The words that a trial puts over the configurations of its row."""
@@ -82,7 +81,7 @@ class Search:
         words = self.model.overrides_on(self.dataset.name)
         asked = {"configs": self.model.configs, "overrides": words, "space": self.space.plain()}
         name = f"{self.model.name}-{sha256_of(asked)[:12]}"
-        return places.runs / self.dataset.name / self.dataset.protocol / name
+        return places.runs / self.dataset.name / self.protocol.id / name
 
     def path(self, places: Places) -> Path:
         """The file of the finished search."""
@@ -152,7 +151,7 @@ def _record(search: Search, trials: Sequence[Trial]) -> Tuning:
         schema_version=SCHEMA_VERSION,
         dataset=search.dataset.name,
         dataset_sha256=load_dataset(search.dataset.name).sha256,
-        protocol=search.dataset.protocol,
+        protocol=search.protocol.id,
         metric=search.protocol.headline,
         model=search.model.name,
         configs=search.model.configs,

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from diffrec.bench.search import words
 from diffrec.bench.strict import parse
 from diffrec.bench.suite import Cell, Suite, SuiteDataset, SuiteModel
+from diffrec.data.protocol import get_protocol
 from diffrec.errors import DiffrecError, IntegrityError, NotFoundError, UsageError
 from diffrec.files import write_file
 from diffrec.paths import resource_dir
@@ -68,8 +69,8 @@ def shipped() -> Path:
 
 
 def tuning_path(folder: Path, dataset: SuiteDataset, model: str) -> Path:
-    """Where the trials of a row lie: `<folder>/<dataset>/<protocol>/<row>.json`."""
-    return folder / dataset.name / dataset.protocol / f"{model}.json"
+    """Where the trials of a row lie: `<folder>/<dataset>/<protocol of the search>/<row>.json`."""
+    return folder / dataset.name / get_protocol(dataset.protocol).searched_by / f"{model}.json"
 
 
 def read_tuning(path: Path) -> Tuning:
@@ -167,5 +168,5 @@ def _current(model: SuiteModel, dataset: SuiteDataset, suite: str, folder: Path)
 def same_question(tuning: Tuning, model: SuiteModel, dataset: SuiteDataset) -> bool:
     """Whether a tuning is of this row as the suite has it today."""
     words = replace(model, twin=()).overrides_on(dataset.name)  # a control has the settings of its row
-    asked = (model.configs, words, dataset.name, dataset.protocol)
+    asked = (model.configs, words, dataset.name, get_protocol(dataset.protocol).searched_by)
     return (tuning.configs, tuning.overrides, tuning.dataset, tuning.protocol) == asked

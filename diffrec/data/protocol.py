@@ -28,7 +28,8 @@ class Protocol:
 
     split: dataset -> Split; masked: whether seen items leave the candidates; headline: the metric of
     selection and of the leaderboard; cutoffs: the lengths of list that are reported; selected_by: the id of the
-    protocol that chooses settings and the number of epochs, where this one trains on its validation items too.
+    protocol that chooses settings and the number of epochs, where this one trains on its validation items too;
+    validated_as: the id of the protocol with the same training and validation parts, whose settings serve here.
     """
 
     id: str
@@ -38,6 +39,12 @@ class Protocol:
     headline: str
     cutoffs: tuple[int, ...]
     selected_by: str | None = None
+    validated_as: str | None = None
+
+    @property
+    def searched_by(self) -> str:
+        """The id of the protocol under which settings are searched for."""
+        return self.selected_by or self.validated_as or self.id
 
     def apply(self, dataset: Dataset) -> Split:
         """Split `dataset`, with `seen` emptied where this protocol masks nothing.
@@ -99,7 +106,8 @@ PROTOCOLS: Mapping[str, Protocol] = {
         Protocol("diffrec-temporal@1", "published files; history = train, train and validation masked at test",
                  fixed_files, True, "recall@20", _COLLABORATIVE),
         Protocol("diffrec-temporal-wval@1", "published files; history = train and validation, both masked at test",
-                 partial(fixed_files, history_with_valid=True), True, "recall@20", _COLLABORATIVE),
+                 partial(fixed_files, history_with_valid=True), True, "recall@20", _COLLABORATIVE,
+                 validated_as="diffrec-temporal@1"),
         Protocol("cf-lightgcn@1", "published random train and test files, history = all of train, masked; validation "
                  "= published hold-out of train, or a tenth of it drawn by seed 0", random_files, True, "recall@20",
                  _COLLABORATIVE),

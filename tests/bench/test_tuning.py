@@ -17,7 +17,7 @@ from diffrec.bench.study import run_study
 from diffrec.bench.suite import load_suite
 from diffrec.bench.tune import tune
 from diffrec.bench.tuning import Trial, read_tuning, ready, shipped, tuned, write_tuning
-from diffrec.data.protocol import get_protocol
+from diffrec.data.protocol import PROTOCOLS, get_protocol
 from diffrec.data.sources import load_dataset
 from diffrec.errors import DiffrecError, NotFoundError, UsageError
 
@@ -132,6 +132,19 @@ def test_a_suite_takes_the_best_settings_and_says_how_many_were_tried(suite, pla
     best = max(markov.trials, key=lambda trial: trial.value)
     assert row.overrides_on("synthetic") == (f'--model.normalisation="{best.settings["model.normalisation"]}"',)
     assert (row.trials_on("synthetic"), popularity.trials_on("synthetic")) == (3, 0)
+
+
+def test_a_protocol_that_validates_alike_takes_the_same_tuning(suite_file, places, monkeypatch):
+    before = PROTOCOLS["loo-full-masked@1"]
+    monkeypatch.setitem(PROTOCOLS, "loo-again@1", replace(before, id="loo-again@1", validated_as=before.id))
+    again = load_suite(suite_file(SUITE.replace(before.id, "loo-again@1")))
+    asked = of(again, "markov")
+    (markov,) = tune(asked, places, silent)
+    assert markov.protocol == before.id
+    assert [path.relative_to(places.tuning).parts for path in places.tuning.rglob("*.json")] == [
+        ("synthetic", before.id, "markov.json")
+    ]
+    assert tuned(again.only(["markov"]), places.tuning).models[0].trials_on("synthetic") == len(markov.trials)
 
 
 def test_rows_without_settings_are_left_out_where_they_have_none(suite, places):

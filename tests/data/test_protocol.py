@@ -86,6 +86,27 @@ def test_seen_items_are_masked_or_nothing_is(protocol_id, dataset):
     assert rows_of(split.train) == rows_of(raw.train)
 
 
+@every_protocol
+def test_settings_are_searched_on_the_same_validation(protocol_id, dataset):
+    """Unless this one trains on it, and then the other holds it out."""
+    protocol, searched = get_protocol(protocol_id), get_protocol(get_protocol(protocol_id).searched_by)
+    assert searched.searched_by == searched.id
+    assert (searched.headline, searched.masked) == (protocol.headline, protocol.masked)
+    ours, theirs = protocol.apply(dataset), searched.apply(dataset)
+    assert rows_of(ours.valid.target) == rows_of(theirs.valid.target)
+    if protocol.selected_by is None:
+        assert rows_of(ours.train) == rows_of(theirs.train)
+        assert rows_of(ours.valid.history) == rows_of(theirs.valid.history)
+        assert rows_of(ours.valid.seen) == rows_of(theirs.valid.seen)
+    else:
+        assert len(ours.train.values) == len(theirs.train.values) + len(theirs.valid.target.values)
+
+
+def test_protocols_that_choose_alike_share_a_search():
+    shared = {p.id: p.searched_by for p in PROTOCOLS.values() if p.searched_by != p.id}
+    assert shared == {"diffrec-temporal-wval@1": "diffrec-temporal@1", "cf-lightgcn-refit@1": "cf-lightgcn@1"}
+
+
 @pytest.mark.parametrize(
     ("protocol_id", "history"),
     [
@@ -181,8 +202,9 @@ def test_a_dataset_without_times_has_none():
 
 def test_a_dataset_with_times_in_one_file_only_has_none():
     dataset = walks_for("diffrec-temporal@1")
-    train = dataset.parts["train"]
-    timed = replace(dataset, parts={**dataset.parts, "train": replace(train, timestamps=train.items)})
+    assert get_protocol("diffrec-temporal@1").apply(dataset).timestamps is not None
+    without = {name: replace(dataset.parts[name], timestamps=None) for name in ("valid", "test")}
+    timed = replace(dataset, parts={**dataset.parts, **without})
     split = get_protocol("diffrec-temporal@1").apply(timed)
     assert split.times is split.valid.times is split.test.times is None
 
