@@ -20,9 +20,11 @@ from diffrec.strict_json import from_json
 if TYPE_CHECKING:
     import numpy as np
 
-SCHEMA_VERSION = 1
-WITHOUT_DIFFUSION = ("noise-off", "one-step", "conditioner-only")  # controls `<model>-<one of these>`; others tell more
+SCHEMA_VERSION = 2
+# Controls `<model>-<one of these>`, which have no diffusion, or one step of it; others tell more.
+WITHOUT_DIFFUSION = ("noise-off", "one-step", "conditioner-only", "sasrec-with-rules")
 STRONG = ("sasrec", "bsarec")  # the autoregressive rows that a claim has to beat
+MIN_SEEDS = 5  # of a claim about a method; a badge of fewer says so
 SHOWN = ("beats counting", "diffusion helps")  # what one table can show; `beats strong AR` takes several
 
 
@@ -108,7 +110,10 @@ def stored(results: Sequence[Result], folder: Path) -> Comparison | None:
     if not path.is_file():
         return None
     tree = from_json(path.read_bytes(), str(path))
-    if not isinstance(tree, dict) or tree.pop("schema_version", None) != SCHEMA_VERSION:
+    version = tree.pop("schema_version", None) if isinstance(tree, dict) else None
+    if type(version) is int and version < SCHEMA_VERSION:
+        return None  # other tests granted its badges
+    if version != SCHEMA_VERSION:
         raise IntegrityError(f"{path} is no comparison of schema_version {SCHEMA_VERSION}")
     found = parse(tree, Comparison, str(path), IntegrityError)
     return found if (found.ranks, found.protocol) == (hashes(results), results[0].protocol) else None
@@ -131,28 +136,27 @@ def compare_rows(results: Sequence[Result], folder: Path) -> Comparison | None:
     import numpy as np
 
     from diffrec.bench.leaderboard import REQUIRED  # which reads comparisons
-    from diffrec.bench.significance import RESAMPLES, best_group, gate
+    from diffrec.bench.significance import RESAMPLES, Rivals, best_group, gate
 
     there = hashes(results)
     if there is None or len(there) < 2:
         return None
-    values = {model: _values([r for r in results if r.model == model], folder) for model in there}
+    values = _values(results, there, folder)
     if any(np.isfinite(row[0]).sum() < 2 for row in values.values()):
         return None
     group = best_group(values)
     roles = {result.model: result.role for result in results}
     expected = {**REQUIRED, **roles}  # a required row that is absent was not beaten
     counting = [name for name, role in expected.items() if role == "training-free"]
-    badges = {}
-    for model in (name for name, role in roles.items() if role == "model"):
-        verdicts = gate(
-            values,
-            model,
-            counting=counting,
-            strong=[name for name in STRONG if name != model],
-            controls=[name for kind in WITHOUT_DIFFUSION if roles.get(name := f"{model}-{kind}") == "control"],
-        )
-        badges[model] = tuple(Badge(v.badge, v.granted, v.missing, v.not_beaten) for v in verdicts)
+    rivals = {
+        result.model: Rivals(counting, [name for name in STRONG if name != result.model], _twins(result, roles))
+        for result in results
+        if result.role == "model"
+    }
+    badges = {
+        model: tuple(Badge(v.badge, v.granted, v.missing, v.not_beaten) for v in verdicts)
+        for model, verdicts in gate(values, rivals).items()
+    }
     return Comparison(
         protocol=results[0].protocol,
         metric=results[0].headline,
@@ -184,7 +188,7 @@ def against(
         raise UsageError(f"the records of {results[0].suite}/{results[0].dataset} have no ranks to compare")
     choose("row", row, there)
     choose("metric", metric, results[0].metrics)
-    values = {model: _values([r for r in results if r.model == model], folder, metric) for model in there}
+    values = _values(results, there, folder, metric)
     if over_seeds:
         intervals = two_level_bootstrap(values, row)
         corrected = dict(zip(intervals, holm([found.p for found in intervals.values()]), strict=True))
@@ -207,14 +211,53 @@ def against(
     return tuple(sorted(pairs, key=lambda pair: (-pair.difference, pair.model)))
 
 
-def _values(results: Sequence[Result], folder: Path, metric: str | None = None) -> np.ndarray:
-    """(seeds, users) of one row, the headline metric unless another is asked for."""
+def _values(
+    results: Sequence[Result], there: Mapping[str, object], folder: Path, metric: str | None = None
+) -> dict[str, np.ndarray]:
+    """(seeds, users) of each row of `there`, the headline metric unless another is asked for.
+
+    Raises IntegrityError where the files of ranks are of different users, or have them in another order.
+    """
     import numpy as np
 
     from diffrec.bench.ranks import ranks_of
 
-    per_seed = [ranks_of(result, folder) for result in results]
-    return np.stack([ranks.values(metric or results[0].headline) for ranks in per_seed if ranks is not None])
+    users, values = None, {}
+    for model in there:
+        per_seed = []
+        for result in (r for r in results if r.model == model):
+            ranks = ranks_of(result, folder)
+            assert ranks is not None
+            users = ranks.users if users is None else users
+            if not np.array_equal(ranks.users, users):
+                raise IntegrityError(f"{result.path} ranks the items of other users than the table; run it again")
+            per_seed.append(ranks.values(metric or result.headline))
+        values[model] = np.stack(per_seed)
+    return values
+
+
+def _twins(result: Result, roles: Mapping[str, str]) -> list[str]:
+    """The controls without diffusion that a model's configuration declares, run or not, and others that were run."""
+    from diffrec.models import MODELS
+    from diffrec.training.config import controls
+
+    of_class = {f"diffrec.models.{path.partition(':')[2]}": name for name, path in MODELS.items()}
+    name = of_class.get(result.config["model"]["class_path"])
+    declared = {} if name is None else controls([f"model/{name}"])
+    kinds = [kind for kind in WITHOUT_DIFFUSION if kind in declared or roles.get(f"{result.model}-{kind}") == "control"]
+    return [f"{result.model}-{kind}" for kind in kinds]
+
+
+def untested(comparison: Comparison) -> tuple[str, ...]:
+    """Of whom nobody knows whether diffusion helps: they beat what controls there are, and some were not run."""
+    return tuple(
+        model
+        for model, badges in comparison.badges.items()
+        for badge in badges
+        if badge.name == "diffusion helps"
+        and not badge.not_beaten
+        and any(name.startswith(f"{model}-") for name in badge.missing)
+    )
 
 
 def granted(comparison: Comparison) -> Mapping[str, tuple[str, ...]]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from diffrec.bench.comparison import Comparison, granted
+from diffrec.bench.comparison import Comparison, granted, untested
 from diffrec.bench.result import BEAM_SHARES, Decoding, Reported, Result, Role
 from diffrec.bench.same_settings import same_settings
 from diffrec.errors import UsageError, choose
@@ -43,7 +43,8 @@ class Row:
     draws: of the sampling noise in each run; draw_spread: by metric, the standard deviation over draws as a mean
     over seeds, None for a single draw; reported: what papers say of this row on these data, by the records or the
     suite; device: `cpu`, or the accelerators that its costs were measured on; num_beams, decoding: of models over
-    semantic IDs, as in `Result`, None for all others; of `decoding` the mean over those seeds that counted it.
+    semantic IDs, as in `Result`, None for all others; of `decoding` the mean over those seeds that counted it; trials:
+    how many settings were tried on validation by `diffrec bench tune`, 0 where a paper or a recipe states them.
     """
 
     model: str
@@ -61,6 +62,7 @@ class Row:
     device: str = "cpu"
     num_beams: int | None = None
     decoding: Decoding | None = None
+    trials: int = 0
 
     def reaches(self, metric: str) -> bool:
         """Whether a list is as long as the cutoff of a metric; one written by beams has `num_beams` items at most."""
@@ -74,7 +76,7 @@ class Table:
 
     lacks: required models that have no row, with the reason that the suite states or None; shown: the metrics that
     are printed, see `columns`; level: the best row and those not distinguishable from it, None where the rows were
-    not compared; badges: what trained rows earned here.
+    not compared; badges: what trained rows earned here; untested: the diffusion rows whose controls were not all run.
     """
 
     suite: str
@@ -90,6 +92,7 @@ class Table:
     shown: tuple[str, ...] = ()
     level: tuple[str, ...] | None = None
     badges: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    untested: tuple[str, ...] = ()
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -146,7 +149,8 @@ def with_comparison(table: Table, comparison: Comparison | None) -> Table:
     """`table` with what the comparison of its rows says."""
     if comparison is None:
         return table
-    return replace(table, level=(comparison.best, *comparison.level), badges=dict(granted(comparison)))
+    level, badges = (comparison.best, *comparison.level), dict(granted(comparison))
+    return replace(table, level=level, badges=badges, untested=untested(comparison))
 
 
 def with_metrics(table: Table, metrics: Sequence[str]) -> Table:
@@ -234,6 +238,7 @@ def _row(results: Sequence[Result]) -> Row:
         train_seconds=statistics.fmean(result.train_seconds for result in results),
         device=", ".join(sorted({result.device for result in results})),
         num_beams=first.num_beams,
+        trials=min(result.tuning_trials for result in results),
         decoding=_decoding([result.decoding for result in results if result.decoding is not None]),
     )
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from diffrec.bench.comparison import SHOWN
+from diffrec.bench.comparison import MIN_SEEDS, SHOWN
 from diffrec.bench.leaderboard import Row, Statistic, Table
 from diffrec.bench.result import Decoding
 
@@ -69,16 +69,41 @@ def caption(table: Table) -> str:
         f"suite version {table.suite_version}; measured on {' and '.join(table.machines)}."
     ) + "".join(
         f"\n{line}"
-        for line in (*_badges(table), *_decoding(table), *_reported(table), *([f"lacks: {lacks}"] if lacks else []))
+        for line in (
+            *_badges(table),
+            *_trials(table),
+            *_decoding(table),
+            *_reported(table),
+            *([f"lacks: {lacks}"] if lacks else []),
+        )
     )
 
 
 def _badges(table: Table) -> list[str]:
-    """`beats counting: sasrec`, for every badge that a trained row may earn."""
+    """`beats counting: sasrec (1 seed)`, for every badge that a trained row may earn, and whom nobody tested for it."""
     if not table.badges:
         return []
+    seeds = {row.model: len(row.seeds) for row in table.rows}
+    few = {model: f" ({count} seed{'s' * (count > 1)})" for model, count in seeds.items() if count < MIN_SEEDS}
     earned = {badge: [model for model, badges in table.badges.items() if badge in badges] for badge in SHOWN}
-    return ["; ".join(f"{badge}: {', '.join(sorted(models)) or 'no row'}" for badge, models in earned.items())]
+    said = [
+        f"{badge}: {', '.join(model + few.get(model, '') for model in sorted(models)) or 'no row'}"
+        for badge, models in earned.items()
+    ]
+    if table.untested:
+        said.append(f"not tested for lack of controls: {', '.join(sorted(table.untested))}")
+    return ["; ".join(said)]
+
+
+def _trials(table: Table) -> list[str]:
+    """Which rows were searched for, and with how many settings; controls have those of their rows."""
+    own = [row for row in table.rows if row.role != "control" and row.model != "popularity"]
+    counts = sorted({row.trials for row in own}, reverse=True)
+    kinds = {number: ", ".join(sorted(row.model for row in own if row.trials == number)) for number in counts}
+    searched = "; ".join(f"{number} of {names}" for number, names in kinds.items() if number)
+    stated = f"settings stated by a paper or a recipe: {kinds[0]}" if 0 in kinds else ""
+    said = [f"settings tried on validation: {searched}" if searched else "", stated]
+    return ["; ".join(filter(None, said))] if any(said) else []
 
 
 def _decoding(table: Table) -> list[str]:
@@ -155,8 +180,10 @@ def markdown(tables: Sequence[Table]) -> str:
         "Made from the files in `results/` by `diffrec leaderboard --write`; do not edit. Rows are compared "
         f"inside one table only. {LEGEND}",
         "Below a table: *beats counting* names the trained rows that are better than every row without training "
-        "(°) in it, *diffusion helps* the diffusion rows that are better than all of their controls, both by "
-        "those tests; *reported* is what a source states beside what came out here, with the kind of source; *lacks* "
+        "(°) in it, *diffusion helps* the diffusion rows that are better than all of their controls without diffusion, "
+        "both by those tests, corrected over all comparisons of the table, and by a bootstrap that draws seeds before "
+        f"users; fewer than {MIN_SEEDS} seeds are said. *Not tested* are rows of which a declared control was not run; "
+        "*reported* is what a source states beside what came out here, with the kind of source; *lacks* "
         "says why a row that every table should have is not there.",
     ]
     for table in tables:
@@ -197,6 +224,7 @@ def to_csv(tables: Sequence[Table]) -> str:
         "train_seconds",
         "device",
         "num_beams",
+        "trials",
         *(c for m in metrics for c in (m, f"{m}_sd", f"{m}_draw_sd")),
     ]
     text = io.StringIO()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
 from collections.abc import Mapping
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,16 +28,15 @@ def same_settings(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
         return True
     if {**first, "model": None} != {**second, "model": None}:
         return False
-    cls = resolved(first["model"].get("class_path"))
-    if cls is None or second["model"].get("class_path") != first["model"]["class_path"]:
+    path = first["model"].get("class_path")
+    if second["model"].get("class_path") != path:
         return False
     mine, theirs = (config["model"].get("init_args", {}) for config in (first, second))
-    usual = inspect.signature(cls).parameters
-    for name in mine.keys() | theirs.keys():
-        default = _as_json(usual[name].default) if name in usual else _MISSING
-        if mine.get(name, default) != theirs.get(name, default) or default is _MISSING:
-            return False
-    return True
+    names = mine.keys() | theirs.keys()
+    usual = _defaults_in_source(path)
+    if not names <= usual.keys():
+        usual = _defaults(path)
+    return names <= usual.keys() and all(mine.get(name, usual[name]) == theirs.get(name, usual[name]) for name in names)
 
 
 def resolved(class_path: object) -> type[Recommender] | None:
@@ -46,6 +48,44 @@ def resolved(class_path: object) -> type[Recommender] | None:
         return None
     found = getattr(import_module(".".join(package.split(".")[:2])), name, None)
     return found if isinstance(found, type) and issubclass(found, Recommender) else None
+
+
+def _defaults(class_path: object) -> dict[str, object]:
+    """argument -> default, of a class that is ours and for what a record can keep."""
+    cls = resolved(class_path)
+    parameters = {} if cls is None else inspect.signature(cls).parameters
+    found = {name: _as_json(parameter.default) for name, parameter in parameters.items()}
+    return {name: default for name, default in found.items() if default is not _MISSING}
+
+
+def _defaults_in_source(class_path: object) -> dict[str, object]:
+    """Those that the class itself writes out, read without importing it: the leaderboard is to start without torch."""
+    package, _, name = str(class_path).rpartition(".")
+    if package not in _PACKAGES:
+        return {}
+    announced = {path.partition(":")[2]: path.partition(":")[0] for path in _registry(package).values()}
+    spec = find_spec(announced[name]) if name in announced else None
+    if spec is None or spec.origin is None:
+        return {}
+    tree = ast.parse(Path(spec.origin).read_bytes())
+    body = [part for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name for part in node.body]
+    found: dict[str, object] = {}
+    for init in (part for part in body if isinstance(part, ast.FunctionDef) and part.name == "__init__"):
+        positional = init.args.args[len(init.args.args) - len(init.args.defaults) :]
+        for argument, default in (
+            *zip(positional, init.args.defaults, strict=True),
+            *zip(init.args.kwonlyargs, init.args.kw_defaults, strict=True),
+        ):
+            try:
+                found[argument.arg] = _as_json(ast.literal_eval(default)) if default is not None else _MISSING
+            except ValueError:
+                continue  # a name: what it stands for is known after an import
+    return {argument: default for argument, default in found.items() if default is not _MISSING}
+
+
+def _registry(package: str) -> Mapping[str, str]:
+    module = import_module(package)
+    return module.MODELS if package == "diffrec.models" else module.BASELINES
 
 
 def _without_seeds(config: Mapping[str, Any]) -> dict[str, Any]:

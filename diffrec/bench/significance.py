@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
 
+from diffrec.bench.comparison import MIN_SEEDS
 from diffrec.errors import UsageError, check_sizes, choose
 
 ALPHA = 0.05
 RESAMPLES = 10_000
-MIN_SEEDS, MIN_DRAWS, MIN_DATASETS = 5, 3, 3  # what `beats strong AR` asks for, see `strong_across_datasets`
+MIN_DRAWS, MIN_DATASETS = 3, 3  # what `beats strong AR` asks for, see `strong_across_datasets`
 _COUNTS_AT_ONCE = 1 << 20  # of users x resamples; 8 MiB
 _DIGITS = 12  # sums in another order differ by less: users who tie must tie, and what cancels must be 0
 
@@ -70,6 +71,25 @@ class BestGroup:
 
 
 @dataclass(frozen=True)
+class Rivals:
+    """The rows that a model has to beat for its badges, those of `beats strong AR` being counting and strong."""
+
+    counting: Sequence[str]
+    strong: Sequence[str]
+    controls: Sequence[str]
+
+    @property
+    def kinds(self) -> dict[str, Sequence[str]]:
+        """The names by their kind."""
+        return {"counting": self.counting, "strong autoregressive": self.strong, "control": self.controls}
+
+    @property
+    def names(self) -> list[str]:
+        """All of them."""
+        return [name for names in self.kinds.values() for name in names]
+
+
+@dataclass(frozen=True)
 class Verdict:
     """Does a model earn a badge?
 
@@ -106,6 +126,11 @@ def compare(
     of a pair is the same whatever else stands in the table. p_bootstrap is 2 / (resamples + 1) at least. Raises
     UsageError for rows of different users, NotFoundError for an unknown reference.
     """
+    return _corrected(_uncorrected(values, reference, resamples, seed))
+
+
+def _uncorrected(values: Mapping[str, np.ndarray], reference: str, resamples: int, seed: int) -> tuple[Comparison, ...]:
+    """The same with p_holm as it is before any correction."""
     means = _means(values)
     own = means.pop(choose("row", reference, means))
     if not means:
@@ -115,11 +140,16 @@ def compare(
         _interval(*pair) for pair in zip(differences, bootstrap_means(differences, resamples, seed), strict=True)
     ]
     signed_rank = [_wilcoxon(row) for row in differences]
-    corrected = holm([_joint(interval, *test) for interval, test in zip(intervals, signed_rank, strict=True)])
     return tuple(
-        Comparison(reference, other, len(own), i.difference, i.low, i.high, i.p, p_wilcoxon, p_holm)
-        for other, i, (_, p_wilcoxon), p_holm in zip(means, intervals, signed_rank, corrected, strict=True)
+        Comparison(reference, other, len(own), i.difference, i.low, i.high, i.p, test[1], _joint(i, *test))
+        for other, i, test in zip(means, intervals, signed_rank, strict=True)
     )
+
+
+def _corrected(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
+    """The comparisons of one look, with their p-values corrected together."""
+    corrected = holm([found.p_holm for found in comparisons])
+    return tuple(replace(found, p_holm=p) for found, p in zip(comparisons, corrected, strict=True))
 
 
 def best_group(values: Mapping[str, np.ndarray], *, resamples: int = RESAMPLES, seed: int = 0) -> BestGroup:
@@ -208,35 +238,43 @@ def minimal_detectable_difference(
 
 def gate(
     values: Mapping[str, np.ndarray],
-    model: str,
+    rivals: Mapping[str, Rivals],
     *,
-    counting: Sequence[str],
-    strong: Sequence[str],
-    controls: Sequence[str],
     resamples: int = RESAMPLES,
     seed: int = 0,
-) -> tuple[Verdict, ...]:
-    """The badges that the row `model` earns on one table: one Verdict for each `Badge`, in their order.
+) -> dict[str, tuple[Verdict, ...]]:
+    """The badges that rows of one table earn: for each row of `rivals` one Verdict for each `Badge`, in their order.
 
-    values: the rows of a table, of one dataset and protocol; counting, strong, controls: names of the rows that
-    have to be beaten, those of `beats strong AR` being counting and strong. No badge is granted where one is not
-    in `values`, or none is named. The comparisons with all of them are corrected together. `beats strong AR` is
-    about this dataset: the badge itself is `strong_across_datasets`. Raises UsageError where the model is
-    among the rows to beat, and as `compare`.
+    values: all rows of the table, of one dataset and protocol. A rival is beaten where the row is `above` it, all
+    comparisons of the table being corrected together, and where the interval of `two_level_bootstrap` is above 0 too:
+    the first is about these checkpoints, the second about their methods, whose seeds might have been others. No badge
+    is granted where a rival is not in `values`, or none is named. `beats strong AR` is about this dataset: the badge
+    itself is `strong_across_datasets`. Raises UsageError where a row is among its own rivals, and as `compare`.
     """
-    kinds = {"counting": counting, "strong autoregressive": strong, "control": controls}
-    needed = [name for names in kinds.values() for name in names]
-    if model in needed:
-        raise UsageError(f"{model} is among the rows that it has to beat: {', '.join(needed)}")
-    choose("row", model, values)
-    present = {name: values[name] for name in (model, *needed) if name in values}
-    comparisons = {c.other: c for c in compare(present, model, resamples=resamples, seed=seed)}
+    found: list[Comparison] = []
+    above: dict[tuple[str, str], bool] = {}
+    for model, those in rivals.items():
+        if model in those.names:
+            raise UsageError(f"{model} is among the rows that it has to beat: {', '.join(those.names)}")
+        choose("row", model, values)
+        present = {name: values[name] for name in (model, *those.names) if name in values}
+        found += _uncorrected(present, model, resamples, seed)
+        methods = two_level_bootstrap(present, model, resamples=resamples, seed=seed)
+        above |= {(model, other): interval.low > 0 for other, interval in methods.items()}
+    by_model: dict[str, dict[str, Comparison]] = {model: {} for model in rivals}
+    for comparison in _corrected(found):
+        by_model[comparison.model][comparison.other] = comparison
     asks: dict[Badge, tuple[str, ...]] = {
         "beats counting": ("counting",),
         "beats strong AR": ("counting", "strong autoregressive"),
         "diffusion helps": ("control",),
     }
-    return tuple(_verdict(badge, {kind: kinds[kind] for kind in asks[badge]}, comparisons) for badge in asks)
+    return {
+        model: tuple(
+            _verdict(badge, {kind: those.kinds[kind] for kind in asks[badge]}, by_model[model], above) for badge in asks
+        )
+        for model, those in rivals.items()
+    }
 
 
 def strong_across_datasets(evidence: Mapping[str, Evidence], datasets: Sequence[str]) -> Verdict:
@@ -337,13 +375,18 @@ def _joint(interval: Interval, signed_ranks: float, p_wilcoxon: float) -> float:
     return max(interval.p, p_wilcoxon) if signed_ranks * interval.difference > 0 else 1.0
 
 
-def _verdict(badge: Badge, needed: Mapping[str, Sequence[str]], comparisons: Mapping[str, Comparison]) -> Verdict:
-    """needed: names of rows by their kind."""
+def _verdict(
+    badge: Badge,
+    needed: Mapping[str, Sequence[str]],
+    comparisons: Mapping[str, Comparison],
+    above: Mapping[tuple[str, str], bool],
+) -> Verdict:
+    """needed: names of rows by their kind; above: whether a pair differs as methods do."""
     names = [name for group in needed.values() for name in group]
     missing = [name for name in names if name not in comparisons]
     missing += [f"any {kind} row" for kind, group in needed.items() if not group]
     present = [comparisons[name] for name in names if name in comparisons]
-    not_beaten = [c.other for c in present if not c.above]
+    not_beaten = [c.other for c in present if not (c.above and above[c.model, c.other])]
     return Verdict(badge, not missing and not not_beaten, tuple(missing), tuple(not_beaten), tuple(present))
 
 

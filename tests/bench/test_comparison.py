@@ -86,13 +86,30 @@ def test_results_without_ranks_are_not_compared(folder, board):
     assert compare_rows(read_results(folder)[:1], folder) is None
 
 
-@pytest.mark.parametrize("change", [{"best": 3}, {"levels": []}, {"schema_version": 2}])
+@pytest.mark.parametrize("change", [{"best": 3}, {"levels": []}, {"schema_version": 3}, {"schema_version": "1"}])
 def test_a_damaged_comparison_is_refused(folder, change):
     results = read_results(folder)
     path = write_comparison(results, folder)
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(IntegrityError, match=r"comparison\.json"):
         stored(results, folder)
+
+
+def test_a_comparison_by_older_tests_is_made_anew(folder):
+    results = read_results(folder)
+    path = write_comparison(results, folder)
+    before = path.read_bytes()
+    path.write_text(json.dumps({**json.loads(before), "schema_version": 1}))
+    assert stored(results, folder) is None
+    assert write_comparison(results, folder).read_bytes() == before
+
+
+def test_rows_of_other_users_or_in_another_order_are_not_paired(folder, result):
+    """Users who trade places have their ranks traded too: every mean stays, every pair is wrong."""
+    there = ranks_of_quality(0.3, 9)
+    write_result(result("ease"), to_parquet(UserRanks(there.users[::-1], there.draws)), folder)
+    with pytest.raises(IntegrityError, match="ranks the items of other users than the table; run it again"):
+        compare_rows(read_results(folder), folder)
 
 
 def test_tables_show_it(folder):
@@ -103,9 +120,10 @@ def test_tables_show_it(folder):
     names = {cells(row, shown)[0] for row in shown.rows}
     free = {"sequential-rules°", "item-knn°", "ease°", "markov°", "popularity°"}
     assert names == {"└ broken", "good★", "even★", "└ noise-off★"} | free
-    assert "beats counting: even, good; diffusion helps: no row" in caption(shown)
+    said = "beats counting: even (1 seed), good (2 seeds); diffusion helps: no row"
+    assert said in caption(shown)
     assert "★" not in caption(plain)
-    assert "beats counting: even, good" in markdown([shown])
+    assert said in markdown([shown])
 
 
 def test_diffusion_helps_where_the_twin_without_it_is_worse(folder, result):
@@ -114,3 +132,25 @@ def test_diffusion_helps_where_the_twin_without_it_is_worse(folder, result):
     found = compare_rows(read_results(folder), folder)
     helps = {model: badges[2].granted for model, badges in found.badges.items()}
     assert helps == {"good": True, "even": False}
+
+
+def test_no_badge_while_a_declared_control_was_not_run(folder, result):
+    """DiffRec declares noise-off and one-step; of a row that is level with one of them nothing is unknown."""
+    config = {**result().config, "model": {"class_path": "diffrec.models.DiffRec"}}
+    for model, share, seed, without in (("good", 0.74, 3, 0.3), ("even", 0.69, 5, 0.69)):
+        control = result(f"{model}-noise-off", role="control", control_of=model, config=config)
+        write_result(control, to_parquet(ranks_of_quality(without, 5)), folder)
+        write_result(result(model, role="model", config=config), to_parquet(ranks_of_quality(share, seed)), folder)
+    results = [r for r in read_results(folder) if r.seed == 0]
+    found = compare_rows(results, folder)
+    helps = {model: badges[2] for model, badges in found.badges.items()}
+    assert (helps["good"].granted, helps["good"].missing) == (False, ("good-one-step",))
+    assert (helps["even"].missing, helps["even"].not_beaten) == (("even-one-step",), ("even-noise-off",))
+    shown = with_comparison(table(results), found)
+    assert shown.untested == ("good",)
+    assert "diffusion helps: no row; not tested for lack of controls: good" in caption(shown)
+    control = result("good-one-step", role="control", control_of="good", config=config)
+    write_result(control, to_parquet(ranks_of_quality(0.2, 8)), folder)
+    results = [r for r in read_results(folder) if r.seed == 0]
+    shown = with_comparison(table(results), compare_rows(results, folder))
+    assert (shown.badges["good"], shown.untested) == (("beats counting", "diffusion helps"), ())

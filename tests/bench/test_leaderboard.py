@@ -39,6 +39,8 @@ EXPECTED = """\
 
 943 test users, sorted for ndcg@10; data sha256 abababababab, suite version 1; measured on cpu, 2 threads.
 
+settings tried on validation: 3 of diffrec, ease, item-knn, markov
+
 lacks: sequential-rules; sasrec
 """
 
@@ -112,7 +114,7 @@ def test_a_table_tells_which_required_row_it_lacks_and_is_not_published(board, r
     assert "lacks" not in caption(table(board))
     assert publishable([table(board)]) == [table(board)]
     lacking = table([r for r in board if r.model != name])
-    assert caption(lacking).splitlines()[1:] == [f"lacks: {name}"]
+    assert caption(lacking).splitlines()[-1] == f"lacks: {name}"
     with pytest.raises(UsageError, match=rf"lacks {name}: run them, .*'without: {{{name}: reason}}' in .*quick.yaml"):
         publishable([table(board), lacking])
 
@@ -120,7 +122,7 @@ def test_a_table_tells_which_required_row_it_lacks_and_is_not_published(board, r
 def test_a_reason_is_printed_and_lets_a_table_be_published(board):
     lacking = with_reasons(table(board), {"sasrec": "needs a day", "ease": "is there"})
     assert lacking.lacks == {"sequential-rules": None, "sasrec": "needs a day"}
-    assert caption(lacking).splitlines()[1] == "lacks: sequential-rules; sasrec (needs a day)"
+    assert caption(lacking).splitlines()[-1] == "lacks: sequential-rules; sasrec (needs a day)"
     with pytest.raises(UsageError, match="lacks sequential-rules: "):
         publishable([lacking])
     stated = with_reasons(table(board), {"sasrec": "needs a day", "sequential-rules": "is too slow"})
@@ -229,7 +231,22 @@ def test_beams_stand_beside_their_row_and_cutoffs_above_them_are_marked(board, r
 def test_names_cannot_leave_their_cell_of_the_markdown_table(board, result):
     hostile = result("<img src=x>|[a](b)`", 0.9, role="model")
     lines = [line for line in markdown(leaderboard([*board, hostile])).splitlines() if "src=x" in line]
-    assert lines == [r"| &lt;img src=x>\|\[a](b)\` | 1 | .9000 | 1.8000 | 1 | 0.42 | 1.68k | 0.5 s |"]
+    assert lines == [
+        r"| &lt;img src=x>\|\[a](b)\` | 1 | .9000 | 1.8000 | 1 | 0.42 | 1.68k | 0.5 s |",
+        r"settings tried on validation: 3 of &lt;img src=x>\|\[a](b)\`, diffrec, ease, item-knn, markov",
+    ]
+
+
+def test_a_table_tells_whose_settings_were_searched_for(board, result):
+    """The fewest of the seeds count; controls have the settings of their rows, and popularity has none."""
+    more = [result("sasrec", seed=s, role="model", tuning_trials=n) for s, n in ((0, 20), (1, 12))]
+    stated = result("multvae", role="model", tuning_trials=0)
+    lines = caption(table([*board, *more, stated])).splitlines()
+    assert (
+        "settings tried on validation: 12 of sasrec; 3 of diffrec, ease, item-knn, markov; "
+        "settings stated by a paper or a recipe: multvae"
+    ) in lines
+    assert not any("settings" in line for line in caption(table([result("popularity")])).splitlines())
 
 
 def test_numbers_are_short():

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
+from diffrec.bench import same_settings as module
 from diffrec.bench.same_settings import same_settings
+from diffrec.models import MODELS
 
 
 def config(path="diffrec.models.DreamRec", data=(), **arguments):
@@ -53,3 +58,25 @@ def test_all_else_is_another_experiment(other):
 def test_of_a_class_that_is_not_ours_nothing_is_known():
     assert both_ways(config("elsewhere.Model", a=1), config("elsewhere.Model", a=1))
     assert not both_ways(config("elsewhere.Model", a=1), config("elsewhere.Model", a=1, b=None))
+
+
+@pytest.mark.parametrize("path", [f"diffrec.models.{path.partition(':')[2]}" for path in MODELS.values()])
+def test_defaults_read_from_the_source_are_those_of_the_class(path):
+    read, known = module._defaults_in_source(path), module._defaults(path)
+    assert read.items() <= known.items()
+    if path.endswith(".DiffRec"):
+        assert read == known
+
+
+def test_nothing_heavy_is_imported_for_it():
+    code = """
+import sys
+from diffrec.bench import same_settings as module
+from diffrec.bench.same_settings import same_settings
+from diffrec.models import MODELS
+one = {"data": {}, "model": {"class_path": "diffrec.models.DiffRec", "init_args": {"dims": [1000]}}}
+other = {"data": {}, "model": {"class_path": "diffrec.models.DiffRec", "init_args": {"dims": [1000], "weight_t0": 1.0}}}
+assert same_settings(one, other)
+sys.exit("torch" in sys.modules or "numpy" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
