@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from diffrec.data.protocol import refuse_other_part
 from diffrec.data.ragged import Ragged
+from diffrec.data.splits import Split, TrainingPart
 from diffrec.errors import UsageError, check_numbers, check_sizes, choose
 from diffrec.nn.artefacts import hash_of_texts
 from diffrec.nn.item_codes import ItemCodes
@@ -16,7 +18,7 @@ from diffrec.recommender import LrSchedule, Recommender, StepRates
 from diffrec.tokenizers.collaborative import collaborative_vectors
 from diffrec.tokenizers.collisions import resolved
 from diffrec.tokenizers.residual import residual_k_means
-from diffrec.tokenizers.tokenize import read_codes
+from diffrec.tokenizers.tokenize import COLLABORATIVE, read_codes
 from diffrec.tokenizers.tokens import Tokens
 from diffrec.typing import Int, Tensor
 
@@ -54,6 +56,7 @@ class CodedRecommender(StepRates, Recommender):
         check_sizes(2, num_levels=num_levels, codebook_size=codebook_size)
         check_sizes(0, warmup_steps=warmup_steps)
         check_numbers(low=0.0, lr=lr, weight_decay=weight_decay)
+        self._part: TrainingPart | None = None
         self.item_codes = ItemCodes(num_items, num_levels, codebook_size)
         self.lr_schedule = choose("lr_schedule", lr_schedule, get_args(LrSchedule))
         self.codes_from, self.lr, self.weight_decay, self.warmup_steps = codes, lr, weight_decay, warmup_steps
@@ -73,8 +76,16 @@ class CodedRecommender(StepRates, Recommender):
     def cannot_start_from_another(self) -> str:
         return "its codes are made anew of every dataset" if self.codes_from is None else ""
 
+    def prepare_on(self, split: Split) -> None:
+        """Raises UsageError for codes that were made of another part of the dataset."""
+        self._part = split.part
+        super().prepare_on(split)
+
     def _read(self, name: str) -> Int[Tensor, "items levels"]:
         codes, facts = read_codes(name)
+        how = facts.get("how", {})
+        if how.get("vectors") == COLLABORATIVE:
+            refuse_other_part(f"the tokenizer of {name!r}", TrainingPart(facts["dataset"], how["protocol"]), self._part)
         made_for = facts.get("items_sha256")
         if self.vocabulary is not None and made_for not in (None, hash_of_texts(self.vocabulary.item_ids)):
             raise UsageError(f"the codes {name!r} were made for other items than those of this dataset")

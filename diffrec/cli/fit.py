@@ -154,6 +154,7 @@ def _fit(args: argparse.Namespace, overrides: Sequence[str]) -> int:
 
 def _start_from(run: Run, args: argparse.Namespace) -> None:
     """Add the callback that puts the weights of another model in. UsageError where they do not fit."""
+    from diffrec.data.protocol import refuse_other_part
     from diffrec.zoo.config import Config
     from diffrec.zoo.entry import CONFIG
     from diffrec.zoo.finding import find_entry
@@ -164,6 +165,7 @@ def _start_from(run: Run, args: argparse.Namespace) -> None:
     config, source = Config.parse(entry.read(CONFIG), str(entry.folder / CONFIG)), load(entry.folder, offline=True)
     dataset = run.data.dataset
     refuse_another_model(run.model, source, args.init_from)
+    refuse_other_part(args.init_from, source.trained_on, run.data.split.part)
     match = match_of(source, config.dataset and config.dataset.name, dataset, args.init_match)
     vectors = args.init_vectors or vectors_for(dataset)
     start = StartFrom(source, args.init_from, dataset, match, vectors, run.run_dir, tell=print_line)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from diffrec.errors import IntegrityError, UsageError
 
@@ -29,8 +29,9 @@ def subject_of_entry(
     Raises UsageError where neither says which, IntegrityError where the entry's own dataset has changed.
     """
     from diffrec.bench.subject import Subject
-    from diffrec.data.protocol import get_protocol
+    from diffrec.data.protocol import get_protocol, refuse_other_part
     from diffrec.data.sources import load_dataset
+    from diffrec.data.splits import TrainingPart
     from diffrec.zoo import load
     from diffrec.zoo.config import Config, Measured
     from diffrec.zoo.entry import CONFIG, METRICS
@@ -43,6 +44,10 @@ def subject_of_entry(
     if config.dataset is not None and name == trained_on and data.sha256 != config.dataset.sha256:
         told = f"the entry was trained on {config.dataset.sha256[:12]}"
         raise IntegrityError(f"the dataset {name} here has sha256 {data.sha256[:12]}, {told}")
+    if config.dataset is not None and config.protocol is not None:
+        refuse_other_part(
+            entry.folder.name, TrainingPart(config.dataset.name, config.protocol), TrainingPart(name, asked.id)
+        )
     trained = Measured.parse(entry.read(METRICS), str(entry.folder / METRICS)).training
     of_noise = seed if seed is not None else trained.seed or 0
     return Subject(load(entry.folder, offline=True), data, asked, of_noise, batch_size)
@@ -59,8 +64,11 @@ def subject_of_checkpoint(
 ) -> Subject:
     """The model of a run with these weights, on its own dataset and protocol unless others were asked for."""
     from diffrec.bench.subject import Subject
+    from diffrec.data.protocol import refuse_other_part
+    from diffrec.data.splits import TrainingPart
     from diffrec.training.build import build
     from diffrec.training.checkpoint_io import load_weights, read_checkpoint
+    from diffrec.training.config import compose
     from diffrec.training.progress import hush_lightning
     from diffrec.training.resume import run_of
 
@@ -69,8 +77,11 @@ def subject_of_checkpoint(
     config = run_of(path) / "config.yaml"
     if not config.is_file():
         raise UsageError(f"there is no {config}, the configuration of {path}")
-    asked = [f"--data.{name}={word}" for name, word in (("dataset", dataset), ("protocol", protocol)) if word]
-    run = build([config], ["--trainer.logger=false", *asked], run_of(path))
+    given = [f"--data.{name}={word}" for name, word in (("dataset", dataset), ("protocol", protocol)) if word]
+    trained = cast("dict[str, Any]", compose([config], [])["data"])
+    run = build([config], ["--trainer.logger=false", *given], run_of(path))
+    part = TrainingPart(trained["dataset"], trained.get("protocol", run.data.protocol.id))
+    refuse_other_part(str(path), part, TrainingPart(run.data.dataset_name, run.data.protocol.id))
     load_weights(run.model, checkpoint, path)
     of_noise = run.data.seed if seed is None else seed
     return Subject(run.model.eval(), run.data.dataset, run.data.protocol, of_noise, batch_size)

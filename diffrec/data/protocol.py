@@ -11,6 +11,7 @@ from diffrec.data.ragged import Ragged
 from diffrec.data.splits import (
     Cases,
     Split,
+    TrainingPart,
     by_user,
     every_prefix,
     fixed_files,
@@ -51,7 +52,7 @@ class Protocol:
 
         Raises UsageError where masking would take a true target out of the candidates.
         """
-        split = _with_times(self.split(dataset), self.split, dataset)
+        split = replace(_with_times(self.split(dataset), self.split, dataset), part=TrainingPart(dataset.name, self.id))
         if not self.masked:
             return replace(split, valid=_unmasked(split.valid), test=_unmasked(split.test))
         for part, cases in (("validation", split.valid), ("test", split.test)):
@@ -119,6 +120,19 @@ PROTOCOLS: Mapping[str, Protocol] = {
                  global_time, True, "ndcg@10", _SEQUENTIAL),
     )
 }  # fmt: skip
+
+
+def refuse_other_part(what: str, learnt_from: TrainingPart | None, asked: TrainingPart | None) -> None:
+    """UsageError where `what` was learnt from one part of a dataset and is now to be asked, or taught, under a protocol
+    that trains on another: what is asked there may have been learnt."""
+    if learnt_from is None or asked is None or learnt_from.dataset != asked.dataset:
+        return
+    one, other = get_protocol(learnt_from.protocol), get_protocol(asked.protocol)
+    if one.split is not other.split and (one.validated_as or one.id) != (other.validated_as or other.id):
+        raise UsageError(
+            f"{what} was trained on {one.id} of {asked.dataset}; what {other.id} asks may be among that. Use one that "
+            f"was trained under {other.id}"
+        )
 
 
 def get_protocol(protocol_id: str) -> Protocol:

@@ -43,12 +43,20 @@ class Cases:
         return Cases(history, target, seen, self.key[rows], users, self.unavailable, times)
 
 
+@dataclass(frozen=True)
+class TrainingPart:
+    """Which interactions something was learnt from: those that `protocol` (an id) trains on of the named dataset."""
+
+    dataset: str
+    protocol: str
+
+
 @dataclass(frozen=True, eq=False)
 class Split:
     """Training sequences (one row a user or published sequence) and the cases of both evaluations.
 
     times: the second of every training item, where the dataset knows more than the order: since 1970 if `dated`, else
-    since some time of the row's own.
+    since some time of the row's own; part: what `train` is, where a protocol made it.
     """
 
     train: Ragged
@@ -56,6 +64,7 @@ class Split:
     test: Cases
     times: Ragged | None = None
     dated: bool = False
+    part: TrainingPart | None = None
 
     @property
     def timestamps(self) -> Ragged | None:

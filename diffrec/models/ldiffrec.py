@@ -29,7 +29,9 @@ from torch.nn.functional import log_softmax
 
 import diffrec
 from diffrec.data.batch import Batch
+from diffrec.data.protocol import refuse_other_part
 from diffrec.data.ragged import Ragged
+from diffrec.data.splits import Split, TrainingPart
 from diffrec.diffusion.gaussian import GaussianProcess, PredictionType
 from diffrec.diffusion.objectives import MeanSquaredError, SNRWeightedError
 from diffrec.diffusion.schedules import VarianceSchedule, variances_of
@@ -119,6 +121,7 @@ class LDiffRec(DiffusionRecommender):
             lr=lr,
             weight_decay=weight_decay,
         )
+        self._part: TrainingPart | None = None
         self.reweight, self.autoencoder_lr = reweight, autoencoder_lr
         self.vectors_of, self.cluster_seed = item_vectors, cluster_seed
         self.diffusion_weight, self.diffusion_weight_epochs = diffusion_weight, diffusion_weight_epochs
@@ -131,10 +134,16 @@ class LDiffRec(DiffusionRecommender):
             clusters = k_means(self._item_vectors(sequences), space.num_clusters, self.cluster_seed)
             space.cluster(torch.from_numpy(clusters))
 
+    def prepare_on(self, split: Split) -> None:
+        """Raises UsageError for item vectors that were learnt from another part of the dataset."""
+        self._part = split.part
+        super().prepare_on(split)
+
     def _item_vectors(self, sequences: Ragged) -> NDArray[np.floating]:
         if self.vectors_of is None:
             return singular_vectors(sequences, self.num_items)
         source = diffrec.load(self.vectors_of)  # the public name: zoo lies above models
+        refuse_other_part(self.vectors_of, source.trained_on, self._part)
         vectors = source.item_embeddings
         if vectors is None:
             raise UsageError(f"{self.vectors_of} is a {type(source).__name__}, which has no item vectors; give another")

@@ -15,7 +15,7 @@ from torch import nn
 from diffrec.data.batch import Batch
 from diffrec.data.datamodule import Examples
 from diffrec.data.ragged import Ragged
-from diffrec.data.splits import Split
+from diffrec.data.splits import Split, TrainingPart
 from diffrec.data.vocabulary import Vocabulary
 from diffrec.diffusion.noise import RequestNoise
 from diffrec.errors import DiffrecError, UsageError, check_sizes
@@ -72,6 +72,7 @@ class Recommender(SamplingSettings, pl.LightningModule):
             check_sizes(max_history_length=max_history_length)
         self.num_items, self.max_history_length = num_items, max_history_length
         self.vocabulary: Vocabulary | None = None
+        self.trained_on: TrainingPart | None = None  # of an entry of the zoo that says so
         self.validation_metrics = RankingMetrics(num_items, cutoffs=(10, 20))
 
     def __init_subclass__(cls, **kwargs: object) -> None:

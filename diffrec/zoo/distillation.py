@@ -20,6 +20,8 @@ import yaml
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from diffrec.data.batch import Batch
+from diffrec.data.protocol import refuse_other_part
+from diffrec.data.splits import TrainingPart
 from diffrec.diffusion.gaussian import GaussianProcess
 from diffrec.diffusion.noise import RequestNoise
 from diffrec.diffusion.rectified_flow import RectifiedFlow
@@ -52,7 +54,8 @@ def _of_checkpoint(path: Path) -> Recommender:
     checkpoint, told = read_checkpoint(path), run_of(path) / "config.yaml"
     if not told.is_file():
         raise UsageError(f"there is no {told}, the configuration of {path}")
-    config: dict[str, Any] = yaml.safe_load(told.read_text(encoding="utf-8"))["model"]
+    whole: dict[str, Any] = yaml.safe_load(told.read_text(encoding="utf-8"))
+    config = whole["model"]
     rows = checkpoint["state_dict"].get("space.table.weight")
     if rows is None:
         raise UsageError(f"{config['class_path']} does not generate embeddings of items, so it has no steps to save")
@@ -62,6 +65,8 @@ def _of_checkpoint(path: Path) -> Recommender:
             **checked_arguments(constructor.__init__, {"num_items": len(rows) - 1, **arguments}, str(told))
         )
     load_weights(model, checkpoint, path)
+    if (protocol := whole["data"].get("protocol")) is not None:
+        model.trained_on = TrainingPart(whole["data"]["dataset"], protocol)
     return model
 
 
@@ -97,6 +102,8 @@ class Distillation(Callback):
         if stage != "fit":
             return
         teacher, student = teacher_of(self.name), cast(Recommender, pl_module)
+        data = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
+        refuse_other_part(self.name, teacher.trained_on, data.split.part)
         told, asked = _shapes(teacher), _shapes(student)
         if type(student) is not type(teacher) or told != asked or not isinstance(student, DiffusionRecommender):
             other = next((name for name in sorted({*told, *asked}) if told.get(name) != asked.get(name)), None)

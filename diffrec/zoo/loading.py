@@ -14,6 +14,7 @@ from safetensors.torch import load as tensors_from_bytes
 from torch.overrides import TorchFunctionMode
 
 from diffrec.baselines.history import ItemToItem
+from diffrec.data.splits import TrainingPart
 from diffrec.data.vocabulary import Vocabulary
 from diffrec.errors import IntegrityError
 from diffrec.nn.fitted_shape import FittedShape
@@ -72,6 +73,8 @@ def load(
         told = f"its configuration says {config.parameters:,} and {config.denoiser_calls:,}"
         raise IntegrityError(f"{entry.folder} has {cost[0]:,} parameters and {cost[1]:,} denoiser calls, {told}")
     model.vocabulary = vocabulary
+    if config.dataset is not None and config.protocol is not None:
+        model.trained_on = TrainingPart(config.dataset.name, config.protocol)
     model.set_sampling(
         num_inference_steps=num_inference_steps, guidance_scale=guidance_scale, scheduler=scheduler, eta=eta,
         num_samples=num_samples,
