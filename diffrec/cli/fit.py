@@ -229,6 +229,7 @@ def _complete_from_checkpoint(args: argparse.Namespace) -> None:
 def _measure(stage: str, args: argparse.Namespace, overrides: Sequence[str]) -> int:
     from diffrec.training.build import build, decoded
     from diffrec.training.checkpoint_io import load_weights, read_checkpoint
+    from diffrec.training.learnt_from import refuse_other_data
     from diffrec.training.progress import hush_lightning
     from diffrec.training.resume import run_of
 
@@ -241,6 +242,7 @@ def _measure(stage: str, args: argparse.Namespace, overrides: Sequence[str]) -> 
     bar = str(not args.quiet and sys.stderr.isatty()).lower()
     screen = ["--trainer.logger=false", f"--trainer.enable_progress_bar={bar}"]
     run = build(args.config, [*screen, *overrides], run_of(args.ckpt))
+    refuse_other_data(checkpoint, run.data, args.ckpt)
     load_weights(run.model, checkpoint, args.ckpt)
     run = replace(run, model=decoded(run.model, run.config))
     if stage == "predict":

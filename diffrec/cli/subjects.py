@@ -69,6 +69,7 @@ def subject_of_checkpoint(
     from diffrec.training.build import build
     from diffrec.training.checkpoint_io import load_weights, read_checkpoint
     from diffrec.training.config import compose
+    from diffrec.training.learnt_from import refuse_other_data
     from diffrec.training.progress import hush_lightning
     from diffrec.training.resume import run_of
 
@@ -82,6 +83,7 @@ def subject_of_checkpoint(
     run = build([config], ["--trainer.logger=false", *given], run_of(path))
     part = TrainingPart(trained["dataset"], trained.get("protocol", run.data.protocol.id))
     refuse_other_part(str(path), part, TrainingPart(run.data.dataset_name, run.data.protocol.id))
+    refuse_other_data(checkpoint, run.data, path)
     load_weights(run.model, checkpoint, path)
     of_noise = run.data.seed if seed is None else seed
     return Subject(run.model.eval(), run.data.dataset, run.data.protocol, of_noise, batch_size)

@@ -23,6 +23,7 @@ from diffrec.recommender import ClosedFormRecommender, Recommender
 from diffrec.training.checkpoint_io import AtomicCheckpointIO
 from diffrec.training.config import compose
 from diffrec.training.guards import StopAtNonFinite
+from diffrec.training.learnt_from import LearntFrom
 from diffrec.training.products import QuickProducts
 from diffrec.training.resume import LastCheckpoint, RandomStates, StopsWhereItStopped
 
@@ -104,6 +105,7 @@ def _construct(config: dict[str, object], folder: Path) -> _Lightning:
                 StopAtNonFinite(),
                 QuickProducts(),
                 RandomStates(),
+                LearntFrom(),
                 StopsWhereItStopped(),
                 LastCheckpoint(folder / "checkpoints"),
             ]

@@ -17,6 +17,7 @@ from diffrec.files import write_file
 from diffrec.paths import naming
 from diffrec.training.build import Run
 from diffrec.training.checkpoint_io import load_weights, read_checkpoint
+from diffrec.training.learnt_from import refuse_other_data
 from diffrec.training.memory import keep_freed_memory
 from diffrec.training.resume import refuse_another_experiment
 
@@ -57,6 +58,7 @@ def fit(run: Run, resume: Path | None = None) -> FitResult:
     """
     if resume is not None:
         refuse_another_experiment(run.config, resume)
+        refuse_other_data(read_checkpoint(resume), run.data, resume, resuming=True)
     if not _trial(run):
         _write_config(run)
     seed_everything(cast(int, run.config["seed_everything"]) ^ _TRAINING_STREAM, workers=True)

@@ -104,6 +104,11 @@ class Distillation(Callback):
         teacher, student = teacher_of(self.name), cast(Recommender, pl_module)
         data = trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]
         refuse_other_part(self.name, teacher.trained_on, data.split.part)
+        ids = teacher.vocabulary and teacher.vocabulary.item_ids
+        if ids not in (None, data.dataset.vocabulary.item_ids):
+            raise UsageError(
+                f"{self.name} knows other items than {data.dataset_name}; a student has those of its teacher"
+            )
         told, asked = _shapes(teacher), _shapes(student)
         if type(student) is not type(teacher) or told != asked or not isinstance(student, DiffusionRecommender):
             other = next((name for name in sorted({*told, *asked}) if told.get(name) != asked.get(name)), None)

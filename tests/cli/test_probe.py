@@ -54,6 +54,11 @@ def told(capsys, *words):
     return json.loads(capsys.readouterr().out)
 
 
+def test_a_model_is_not_asked_what_it_was_trained_on(dreamrec):
+    with pytest.raises(UsageError, match="trained on loo-full-masked@1 of synthetic; what temporal-811@1 asks may be"):
+        ask(dreamrec, "--protocol", "temporal-811@1")
+
+
 def test_dataset_protocol_and_seed_are_those_of_the_entry(dreamrec, capsys):
     answer = told(capsys, dreamrec, "--only", "memorisation,lists")
     protocol = get_protocol(PROTOCOL)

@@ -13,9 +13,9 @@ import torch
 from diffrec.bench.evaluate import evaluate
 from diffrec.bench.leaks import walks_for
 from diffrec.data.datamodule import EvaluationBatches
-from diffrec.data.protocol import PROTOCOLS, get_protocol
+from diffrec.data.protocol import PROTOCOLS, get_protocol, refuse_other_part
 from diffrec.data.ragged import Ragged
-from diffrec.data.splits import Cases, global_time
+from diffrec.data.splits import Cases, TrainingPart, global_time
 from diffrec.data.synthetic import synthetic
 from diffrec.errors import NotFoundError, UsageError
 from diffrec.metrics.functional import metric_names
@@ -100,6 +100,37 @@ def test_settings_are_searched_on_the_same_validation(protocol_id, dataset):
         assert rows_of(ours.valid.seen) == rows_of(theirs.valid.seen)
     else:
         assert len(ours.train.values) == len(theirs.train.values) + len(theirs.valid.target.values)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "alike"),
+    [
+        ("loo-full-masked@1", "loo-full-unmasked@1", True),
+        ("user-split-811@1", "user-split-811-masked@1", True),
+        ("diffrec-temporal@1", "diffrec-temporal-wval@1", True),
+        ("loo-full-masked@1", "temporal-811@1", False),
+        ("loo-full-masked@1", "gts-last@1", False),
+        ("cf-lightgcn@1", "cf-lightgcn-refit@1", False),
+    ],
+)
+def test_what_was_learnt_under_a_protocol_is_asked_under_those_that_train_on_the_same(one, other, alike):
+    for first, second in ((one, other), (other, one)):
+        learnt, asked = TrainingPart("ml", first), TrainingPart("ml", second)
+        refuse_other_part("model", None, asked)
+        refuse_other_part("model", learnt, None)
+        refuse_other_part("model", learnt, TrainingPart("another dataset", second))
+        if alike:
+            refuse_other_part("model", learnt, asked)
+        else:
+            with pytest.raises(
+                UsageError, match=f"was trained on {first} of ml; what {second} asks may be among"
+            ):
+                refuse_other_part("model", learnt, asked)
+
+
+@every_protocol
+def test_a_split_says_what_its_training_part_is(protocol_id, dataset):
+    assert get_protocol(protocol_id).apply(dataset).part == TrainingPart(dataset.name, protocol_id)
 
 
 def test_protocols_that_choose_alike_share_a_search():

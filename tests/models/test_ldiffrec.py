@@ -11,6 +11,7 @@ from diffrec.baselines import Popularity
 from diffrec.data.batch import Batch
 from diffrec.data.datamodule import InteractionDataModule
 from diffrec.data.ragged import Ragged
+from diffrec.data.splits import TrainingPart
 from diffrec.data.synthetic import synthetic
 from diffrec.diffusion.sampler import sample
 from diffrec.diffusion.timesteps import TimestepDraw
@@ -194,6 +195,18 @@ def test_items_are_clustered_by_an_entry_of_lightgcn(tmp_path, data):
     model.prepare(data.split.train)
     expected = k_means(source.item_embeddings.numpy(), model.space.num_clusters, model.cluster_seed)
     assert model.space.encoder[0].of_input.tolist() == expected.tolist()
+
+
+def test_vectors_that_were_learnt_from_what_will_be_asked_are_refused(monkeypatch, data):
+    source = WithVectors(40)
+    monkeypatch.setattr("diffrec.load", lambda name: source, raising=False)
+    part = data.split.part
+    assert part is not None
+    source.trained_on = TrainingPart(part.dataset, "gts-last@1")
+    with pytest.raises(UsageError, match=r"entry was trained on gts-last@1 of .*; what loo-full-masked@1 asks may be"):
+        small(item_vectors="entry").prepare_on(data.split)
+    source.trained_on = part
+    small(item_vectors="entry").prepare_on(data.split)
 
 
 def test_an_entry_without_item_vectors_is_refused(tmp_path, data):
