@@ -108,13 +108,14 @@ def _first(space: Space, name: str) -> Any:
 
 
 def finished(search: Search, places: Places) -> Tuning | None:
-    """The stored tuning of this search, None where it has fewer trials, another space or another configuration."""
+    """The stored tuning of this search, None where it has fewer trials, another space, configuration or other data."""
     try:
         tuning = read_tuning(search.path(places))
     except (FileNotFoundError, IntegrityError):
         return None
     current = same_question(tuning, search.model, search.dataset) and tuning.space == search.space.plain()
-    return tuning if current and len(tuning.trials) >= search.size else None
+    current = current and len(tuning.trials) >= search.size
+    return tuning if current and tuning.dataset_sha256 == load_dataset(search.dataset.name).sha256 else None
 
 
 def kept(search: Search, places: Places) -> list[Trial]:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from diffrec.bench.search import words
+from diffrec.bench.search import find_space, load_space, words
 from diffrec.bench.strict import parse
 from diffrec.bench.suite import Cell, Suite, SuiteDataset, SuiteModel
 from diffrec.data.protocol import get_protocol
@@ -162,6 +162,9 @@ def _current(model: SuiteModel, dataset: SuiteDataset, suite: str, folder: Path)
     if not same_question(tuning, model, dataset):
         error = UsageError(f"{name} was tuned on {dataset.name} in another configuration: {command}")
         return Untuned("tuned in another configuration", command, error)
+    if model.search is not None and tuning.space != load_space(find_space(model.search)).plain():
+        error = UsageError(f"{name} was tuned on {dataset.name} over other settings than {model.search} has: {command}")
+        return Untuned("tuned over other settings", command, error)
     return tuning
 
 

@@ -121,6 +121,17 @@ def test_a_larger_budget_or_another_configuration_is_another_search(suite, place
         tuned(other.only(["sequential-rules"]), places.tuning)
 
 
+def test_a_search_over_other_settings_or_data_is_not_taken_for_this_one(suite, places):
+    (markov,) = tune(of(suite, "markov"), places, silent)
+    (search,) = of(suite, "markov")
+    assert finished(search, places) is not None
+    write_tuning(search.path(places), replace(markov, space={"model.normalisation": ["raw", "p"]}))
+    with pytest.raises(UsageError, match="markov was tuned on synthetic over other settings than markov has: "):
+        tuned(suite.only(["markov"]), places.tuning)
+    write_tuning(search.path(places), replace(markov, dataset_sha256="0" * 64))
+    assert finished(search, places) is None
+
+
 def test_a_suite_takes_the_best_settings_and_says_how_many_were_tried(suite, places):
     small = suite.only(["popularity", "markov"])
     with pytest.raises(
