@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import zipfile
 
 import pytest
 import torch
@@ -117,6 +118,50 @@ def test_damaged_files_are_integrity_errors(damage, tmp_path):
     else:
         path.write_bytes({"empty": b"", "cut": whole[: len(whole) // 2], "text": b"hello world" * 50}[damage])
     with pytest.raises(IntegrityError, match=r"last\.ckpt"):
+        read_checkpoint(path)
+
+
+def test_no_flipped_bit_is_read_as_other_weights(tmp_path):
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint(OLD, path)
+    whole, refused = path.read_bytes(), 0
+    for place in range(0, 8 * len(whole), 31):  # coprime to 8: every bit of a byte has its turn
+        flipped = bytearray(whole)
+        flipped[place // 8] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        try:
+            found = read_checkpoint(path)
+        except IntegrityError:
+            refused += 1
+        else:
+            assert found["epoch"] == 1
+            assert torch.equal(found["state_dict"]["w"], torch.arange(4.0))
+    assert refused > 100
+
+
+def test_a_part_marked_as_a_folder_is_not_read_from_memory(tmp_path):
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint(OLD, path)
+    content = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        part = next(part for part in archive.infolist() if part.filename.endswith("/data/0"))
+        directory = archive.start_dir
+    attributes = content.index(part.filename.encode(), directory) - 8  # 46 bytes before the name, these from 38
+    content[attributes] |= 0x10
+    path.write_bytes(content)
+    with pytest.raises(IntegrityError, match=r"data/0 is not as it was written"):
+        read_checkpoint(path)
+
+
+def test_a_lack_of_memory_is_no_damage(tmp_path, monkeypatch):
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint(OLD, path)
+
+    def no_room(*args, **kwargs):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(torch, "load", no_room)
+    with pytest.raises(RuntimeError, match="can't allocate"):
         read_checkpoint(path)
 
 
