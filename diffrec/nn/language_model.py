@@ -7,14 +7,31 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from diffrec.errors import UsageError
 from diffrec.typing import Float, Int, Tensor
+
+_FAILURES = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
+_ONLY_HERE = ContextVar("_ONLY_HERE", default=False)
+
+
+@contextmanager
+def from_this_machine() -> Iterator[None]:
+    """Within the block the hub is not asked for a model: it lies in a folder or in the cache, or there is none."""
+    token = _ONLY_HERE.set(True)
+    try:
+        yield
+    finally:
+        _ONLY_HERE.reset(token)
 
 
 def small_body(dim: int, num_blocks: int, num_heads: int, feed_size: int, max_length: int) -> nn.Module:
@@ -38,24 +55,26 @@ def small_body(dim: int, num_blocks: int, num_heads: int, feed_size: int, max_le
 def body_of(name: str) -> nn.Module:
     """The architecture of a model of the Hugging Face hub or of a local folder, with random weights.
 
-    UsageError where there is none, or where it is no language model that can start from vectors.
+    UsageError where there is none (`from_this_machine`: on this machine), or where it is no language model that can
+    start from vectors.
     """
     from_library = _transformers()
     try:
-        config = from_library.AutoConfig.from_pretrained(name, trust_remote_code=False, local_files_only=_offline(name))
+        config = from_library.AutoConfig.from_pretrained(_place(name), trust_remote_code=False)
         return _without_words(from_library.AutoModel.from_config(config.get_text_config(), trust_remote_code=False))
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except _FAILURES as error:
         raise _no_model(name, error) from error
 
 
 def pretrained_weights(name: str) -> dict[str, Tensor]:
-    """The weights of its body by name, in float32."""
+    """The weights of its body by name, in float32. UsageError where there are none as safetensors."""
     from_library = _transformers()
+    os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")  # else transformers asks the hub to convert others
     try:
         model = from_library.AutoModel.from_pretrained(
-            name, trust_remote_code=False, local_files_only=_offline(name), dtype=torch.float32
+            _place(name), trust_remote_code=False, use_safetensors=True, dtype=torch.float32
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except _FAILURES as error:
         raise _no_model(name, error) from error
     return model.state_dict()
 
@@ -64,10 +83,8 @@ def prompt_tokens(name: str, prompt: str) -> Int[Tensor, " tokens"]:
     """The numbers of a text's tokens, as the tokenizer of the model makes them."""
     from_library = _transformers()
     try:
-        tokenizer = from_library.AutoTokenizer.from_pretrained(
-            name, trust_remote_code=False, local_files_only=_offline(name)
-        )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        tokenizer = from_library.AutoTokenizer.from_pretrained(_place(name), trust_remote_code=False)
+    except _FAILURES as error:
         raise _no_model(name, error) from error
     return torch.tensor(tokenizer(prompt)["input_ids"], dtype=torch.int64)
 
@@ -140,8 +157,22 @@ def _plain(name: str) -> str:
     return name.removeprefix("base_model.model.").replace(".base_layer.", ".")
 
 
-def _offline(name: str) -> bool:
-    return os.environ.get("DIFFREC_OFFLINE", "0") not in ("", "0") or Path(name).is_dir()
+def _place(name: str) -> str:
+    """The name, or the folder in the cache of the hub's library where the hub may not be asked.
+
+    With `local_files_only` that library opens a socket all the same, to learn who calls it. OSError where
+    there is none.
+    """
+    forbidden = os.environ.get("DIFFREC_OFFLINE", "0") not in ("", "0")
+    if Path(name).is_dir() or not (forbidden or _ONLY_HERE.get()):
+        return name
+    from huggingface_hub import try_to_load_from_cache  # is there where transformers is
+
+    config = try_to_load_from_cache(name, "config.json")
+    if not isinstance(config, str):
+        why = "DIFFREC_OFFLINE=1" if forbidden else "an entry never asks the hub for one"
+        raise OSError(f"it is not on this machine, and {why}; if you trust it: hf download {name}")
+    return str(Path(config).parent)
 
 
 def _no_model(name: str, error: Exception) -> UsageError:

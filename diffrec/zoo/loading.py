@@ -18,6 +18,7 @@ from diffrec.data.splits import TrainingPart
 from diffrec.data.vocabulary import Vocabulary
 from diffrec.errors import IntegrityError
 from diffrec.nn.fitted_shape import FittedShape
+from diffrec.nn.language_model import from_this_machine
 from diffrec.plugins import by_class
 from diffrec.recommender import Recommender, count_parameters
 from diffrec.strict_json import from_json, record, short, to_json
@@ -133,7 +134,7 @@ def _build(config: Config, tensors: Mapping[str, Tensor], where: str) -> Recomme
     arguments = checked_arguments(constructor.__init__, config.init, where)
     limit = _AllocationLimit(sum(tensor.numel() for tensor in tensors.values()), len(tensors))
     try:
-        with torch.random.fork_rng(devices=[]), limit:
+        with torch.random.fork_rng(devices=[]), from_this_machine(), limit:
             return constructor(**arguments)
     except Exception as error:  # whatever a constructor makes of arguments from a file, the file is at fault
         raise IntegrityError(f"{where}: {config.class_path} cannot be built: {error}") from error

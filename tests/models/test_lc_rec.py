@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import shutil
 
 import pytest
 import torch
 
 from diffrec.data.batch import Batch
 from diffrec.data.ragged import Ragged
-from diffrec.errors import UsageError
+from diffrec.errors import IntegrityError, UsageError
 from diffrec.models import LCRec
 from diffrec.nn.language_model import with_adapters
+from diffrec.testing.fuzzing import seal
+from diffrec.zoo import load, save
+from diffrec.zoo.entry import CONFIG
 
 if importlib.util.find_spec("transformers") is None or importlib.util.find_spec("peft") is None:
     pytest.skip("needs the extra `language`", allow_module_level=True)
@@ -106,6 +111,47 @@ def test_a_folder_gives_its_weights_and_adapters_leave_them(rank, folder):
     if rank:
         with made.body.disable_adapter():
             torch.testing.assert_close(made.body(inputs_embeds=x).last_hidden_state, expected)
+
+
+def test_an_entry_never_asks_the_hub_for_its_language_model(folder, tmp_path, monkeypatch):
+    made = model(language_model=folder)
+    assert torch.equal(load(save(made, tmp_path / "entry")).score(HISTORY), made.score(HISTORY))
+
+    config = tmp_path / "entry" / CONFIG
+    config.write_text(config.read_text().replace(json.dumps(folder), '"nobody/nothing"'))
+    seal(tmp_path / "entry")
+    asked = []
+
+    def unknown(host, *rest, **more):
+        asked.append(host)
+        raise OSError(f"no address of {host}")
+
+    monkeypatch.delenv("DIFFREC_OFFLINE", raising=False)
+    monkeypatch.setattr("socket.getaddrinfo", unknown)
+    with pytest.raises(IntegrityError, match=r"no language model 'nobody/nothing': it is not on this.*hf download"):
+        load(tmp_path / "entry", offline=True)
+    snapshot = tmp_path / "hub" / "models--nobody--nothing" / "snapshots" / "1"
+    shutil.copytree(folder, snapshot)
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text("1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    assert torch.equal(load(tmp_path / "entry").score(HISTORY), made.score(HISTORY))
+    assert asked == []
+
+
+def test_only_safetensors_are_read(folder, tmp_path):
+    from safetensors.torch import load_file
+
+    theirs = tmp_path / "theirs"
+    shutil.copytree(folder, theirs)
+    weights = theirs / "model.safetensors"
+    torch.save(load_file(weights), theirs / "pytorch_model.bin")
+    weights.unlink()
+    with pytest.raises(UsageError, match="no language model"):
+        model(language_model=str(theirs))
+    weights.write_bytes(b"no safetensors")
+    with pytest.raises(UsageError, match="no language model"):
+        model(language_model=str(theirs))
 
 
 def test_mistakes_are_named(tmp_path, folder, monkeypatch):
