@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -23,11 +24,11 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     Whatever fails, an older file stays as it was and nothing else is left behind. Raises DiffrecError
     where the disk refuses.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
     with _refusals(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with part.open("w+b") as file:
+            with part.open("x+b") as file:
                 yield file
                 _to_disk(file)
             os.replace(part, path)

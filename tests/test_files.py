@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import secrets
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,30 @@ def test_an_error_of_the_writer_comes_through(failure, tmp_path):
     with pytest.raises(failure):
         write()
     assert names(tmp_path) == []
+
+
+def test_a_link_in_the_place_of_what_is_being_written_is_not_followed(tmp_path, monkeypatch):
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    monkeypatch.setattr(secrets, "token_hex", lambda size: "a" * 2 * size)
+    for name in (f".file.{os.getpid()}.part", f".file.{os.getpid()}-aaaaaaaa.part"):
+        (tmp_path / name).symlink_to(victim)
+    with pytest.raises(DiffrecError, match=r"file could not be written \(File exists\)"):
+        write_file(tmp_path / "file", b"mine")
+    assert victim.read_bytes() == b"precious"
+
+
+def test_threads_write_one_file_whole(tmp_path):
+    contents = [bytes([65 + number]) * 20_000 for number in range(3)]
+
+    def write(content):
+        for _ in range(30):
+            write_file(tmp_path / "file", content)
+            assert (tmp_path / "file").read_bytes() in contents
+
+    with ThreadPoolExecutor(3) as threads:
+        list(threads.map(write, contents))
+    assert names(tmp_path) == ["file"]
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):

@@ -11,7 +11,9 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
 import socket
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +25,8 @@ from diffrec.errors import DiffrecError
 STALE = 30.0  # seconds without a renewal after which an owner counts as gone
 _RENEWED_EVERY = 1.0  # seconds
 _MOST = 512  # bytes that are read of a lease
+_NO_FILE = bytes(_MOST + 1)  # what is read of a link, a pipe or a folder
+_READ = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 class LeaseLost(DiffrecError):
@@ -63,6 +67,7 @@ def lease(
     while not _created(mine):
         there = _read(path)
         if there is None:  # given back between the two looks
+            time.sleep(poll)
             continue
         if there != seen:
             seen, since = there, time.monotonic()
@@ -99,10 +104,17 @@ def _created(mine: Lease) -> bool:
 def _read(path: Path) -> bytes | None:
     """Read by opening, for which file systems of networks ask the server; None where there is no lease."""
     try:
-        with path.open("rb") as file:
-            return file.read(_MOST)
+        descriptor = os.open(path, _READ)
     except FileNotFoundError:
         return None
+    except OSError:
+        if stat.S_ISREG(path.lstat().st_mode):
+            raise
+        return _NO_FILE
+    try:
+        return os.read(descriptor, _MOST) if stat.S_ISREG(os.fstat(descriptor).st_mode) else _NO_FILE
+    finally:
+        os.close(descriptor)
 
 
 def _take_away(path: Path, token: str) -> None:
@@ -110,7 +122,10 @@ def _take_away(path: Path, token: str) -> None:
     aside = path.with_name(f"{path.name}.{token}")
     with contextlib.suppress(FileNotFoundError):
         path.rename(aside)
-        aside.unlink()
+        if stat.S_ISDIR(aside.lstat().st_mode):
+            shutil.rmtree(aside)
+        else:
+            aside.unlink()
 
 
 def _token(content: bytes | None) -> str:
@@ -124,7 +139,9 @@ def _owner(content: bytes) -> str:
 
 
 def _is_dead(content: bytes) -> bool:
-    """Whether the owner was a process of this machine that has ended."""
+    """Whether the owner was a process of this machine that has ended, or what lies there never was a lease."""
+    if content == _NO_FILE:
+        return True
     words = content.decode(errors="replace").split()
     if len(words) != 4 or words[2] != _place() or not words[1].isdigit():
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -28,6 +29,14 @@ from diffrec.zoo.lease import lease
 with lease(Path(sys.argv[1])):
     print("mine", flush=True)
     time.sleep(60)
+"""
+TAKE = """
+import sys
+from pathlib import Path
+from diffrec.zoo.lease import lease, leased
+there = leased(Path(sys.argv[1]))
+with lease(Path(sys.argv[1]), stale=1000):
+    print(there, "mine")
 """
 
 
@@ -70,6 +79,21 @@ def test_an_owner_elsewhere_that_stays_silent_is_gone(tmp_path, content):
     assert 0.2 < waited < 2
     assert len(told) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["dangling link", "link to itself", "link to a file", "pipe", "folder"])
+def test_what_is_no_file_is_nobodys_lease(tmp_path, kind):
+    path, victim = tmp_path / "x.lease", tmp_path / "victim"
+    victim.write_bytes(b"t 17 elsewhere/1 0\n")
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        (path / "below").mkdir(parents=True)
+    else:
+        path.symlink_to({"dangling link": tmp_path / "nothing", "link to itself": path, "link to a file": victim}[kind])
+    taken = [sys.executable, "-c", TAKE, path]
+    assert subprocess.run(taken, timeout=60, capture_output=True, text=True, check=True).stdout == "False mine\n"
+    assert [left.name for left in tmp_path.iterdir()] == ["victim"]
 
 
 def test_an_owner_elsewhere_that_renews_keeps_it(tmp_path, monkeypatch):
