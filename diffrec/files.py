@@ -15,17 +15,18 @@ from typing import BinaryIO
 from diffrec.errors import DiffrecError, IntegrityError
 
 _CANNOT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EPERM)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path, size: Callable[[], int] | None = None) -> Iterator[BinaryIO]:
     """A file to write into, which takes the place of `path` where the block ends well.
 
     Whatever fails, an older file stays as it was and nothing else is left behind. Raises DiffrecError
-    where the disk refuses.
+    where the disk refuses. size: the bytes of the whole, asked where there is no room for them.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
-    with _refusals(path):
+    with _refusals(path, size):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with part.open("x+b") as file:
@@ -61,7 +62,7 @@ def continuing(path: Path, part: Path) -> Iterator[BinaryIO]:
 
 def write_file(path: Path, content: bytes) -> None:
     """Replace one file as a whole, as `replacing` does."""
-    with replacing(path) as file:
+    with replacing(path, lambda: len(content)) as file:
         file.write(content)
 
 
@@ -79,7 +80,7 @@ def write_folder(
     """
     beside = None
     try:
-        with _refusals(folder):
+        with _refusals(folder, lambda: sum(map(len, contents.values()))):
             folder.parent.mkdir(parents=True, exist_ok=True)
             beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
             copy = beside / "new"
@@ -114,13 +115,22 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _refusals(path: Path) -> Iterator[None]:
-    """OSErrors as DiffrecErrors that name `path`."""
+def _refusals(path: Path, size: Callable[[], int] | None = None) -> Iterator[None]:
+    """OSErrors as DiffrecErrors that name `path`, and how much room is needed and free where it was too little."""
     try:
         yield
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise DiffrecError(f"{path} could not be written ({reason}); what was there is unchanged") from error
+        room = _room(path, error, size) if error.errno in _NO_ROOM else ""
+        raise DiffrecError(f"{path} could not be written ({reason}){room}; what was there is unchanged") from error
+
+
+def _room(path: Path, error: OSError, size: Callable[[], int] | None) -> str:
+    needed = "" if size is None else f"; needed: {size():,} bytes"
+    if error.errno != errno.ENOSPC:  # a limit of a user or a process, which nobody tells
+        return needed
+    there = next(folder for folder in path.parents if folder.exists())
+    return f"{needed}; free: {shutil.disk_usage(there).free:,} bytes"
 
 
 def _to_disk(file: BinaryIO) -> None:

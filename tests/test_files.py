@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -36,11 +38,20 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(step, tmp_path,
     path = tmp_path / "file"
     write_file(path, b"old")
     monkeypatch.setattr(os, step, full)
-    reason = r"file could not be written \(No space left on device\); what was there is unchanged"
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=4_096))
+    reason = (
+        r"file could not be written \(No space left on device\); needed: 3 bytes; free: 4,096 bytes; what was there"
+    )
     with pytest.raises(DiffrecError, match=reason):
         write_file(path, b"new")
     assert path.read_bytes() == b"old"
     assert names(tmp_path) == ["file"]
+
+
+def test_a_folder_that_finds_no_room_says_how_much_it_needs(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DiffrecError, match=r"y could not be written .* needed: 3 bytes; free: [\d,]+ bytes; what was"):
+        write_folder(tmp_path / "x" / "y", {"a": b"1", "b": b"23"})
 
 
 @pytest.mark.parametrize("failure", [KeyboardInterrupt, ValueError])

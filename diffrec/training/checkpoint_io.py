@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,12 +32,12 @@ class AtomicCheckpointIO(CheckpointIO):
                 f"{path} is not written: {name} holds numbers that are not finite after epoch "
                 f"{checkpoint['epoch'] + 1} (step {checkpoint['global_step']})"
             )
-        try:
-            with replacing(path) as file:
-                torch.save(checkpoint, file)
-        except RuntimeError as error:  # what torch makes of a full disk
-            reason = str(error).partition("\n")[0]
-            raise DiffrecError(f"{path} could not be written ({reason}); what was there is unchanged") from error
+        with replacing(path, lambda: _size(checkpoint)) as file:
+            kept = _Remembering(file)
+            try:
+                torch.save(checkpoint, kept)
+            except RuntimeError as error:  # what torch makes of a full disk
+                raise kept.refusal or error from None
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = True
@@ -47,6 +48,38 @@ class AtomicCheckpointIO(CheckpointIO):
     def remove_checkpoint(self, path: str | Path) -> None:
         """Delete one file."""
         Path(path).unlink(missing_ok=True)
+
+
+class _Remembering(io.BytesIO):
+    """Hands on to `file` what torch writes; refusal: the first error of the disk, for which torch raises another."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__()
+        self.file, self.refusal = file, None
+
+    def write(self, data: Any) -> int:
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.refusal = self.refusal or error
+            raise
+
+
+class _Counting(io.BytesIO):
+    """A file that keeps nothing but how much was written."""
+
+    size = 0
+
+    def write(self, data: Any) -> int:
+        self.size += memoryview(data).nbytes
+        return memoryview(data).nbytes
+
+
+def _size(checkpoint: Mapping[str, Any]) -> int:
+    """The bytes of its file."""
+    file = _Counting()
+    torch.save(checkpoint, file)
+    return file.size
 
 
 def non_finite(tensors: Mapping[str, torch.Tensor]) -> str | None:

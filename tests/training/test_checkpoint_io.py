@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import subprocess
+import sys
 import zipfile
 
 import pytest
@@ -56,9 +58,11 @@ def test_a_failed_write_leaves_the_older_file(step, tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+    refusals = iter([full])
+
     def half(checkpoint, file):
         file.write(b"half of it")
-        full()
+        next(refusals, len)(b"")
 
     if step == "save":
         monkeypatch.setattr(torch, "save", half)
@@ -68,6 +72,35 @@ def test_a_failed_write_leaves_the_older_file(step, tmp_path, monkeypatch):
         AtomicCheckpointIO().save_checkpoint(NEW, path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+FULL = """
+import resource, sys, torch
+from pathlib import Path
+from diffrec.errors import DiffrecError
+from diffrec.training.checkpoint_io import AtomicCheckpointIO
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+weights = {"w": torch.arange(200_000.0), "v": torch.zeros(3)}
+try:
+    AtomicCheckpointIO().save_checkpoint({"state_dict": weights, "epoch": 2, "global_step": 8}, Path(sys.argv[1]))
+except DiffrecError as error:
+    print(error)
+"""
+
+
+def test_a_file_that_finds_no_room_says_how_much_it_needs(tmp_path):
+    path, larger = tmp_path / "last.ckpt", tmp_path / "elsewhere" / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint(OLD, path)
+    before = path.read_bytes()
+    weights = {"w": torch.arange(200_000.0), "v": torch.zeros(3)}
+    AtomicCheckpointIO().save_checkpoint({**NEW, "state_dict": weights}, larger)
+    told = subprocess.run([sys.executable, "-c", FULL, path], capture_output=True, text=True, check=True).stdout
+    assert told == (
+        f"{path} could not be written (File too large); needed: {larger.stat().st_size:,} bytes; "
+        "what was there is unchanged\n"
+    )
+    assert path.read_bytes() == before
+    assert [left.name for left in tmp_path.iterdir() if left.is_file()] == ["last.ckpt"]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
