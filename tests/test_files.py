@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import signal
 import stat
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -72,8 +75,7 @@ def test_a_link_in_the_place_of_what_is_being_written_is_not_followed(tmp_path, 
     victim = tmp_path / "victim"
     victim.write_bytes(b"precious")
     monkeypatch.setattr(secrets, "token_hex", lambda size: "a" * 2 * size)
-    for name in (f".file.{os.getpid()}.part", f".file.{os.getpid()}-aaaaaaaa.part"):
-        (tmp_path / name).symlink_to(victim)
+    files._beside(tmp_path / "file").symlink_to(victim)
     with pytest.raises(DiffrecError, match=r"file could not be written \(File exists\)"):
         write_file(tmp_path / "file", b"mine")
     assert victim.read_bytes() == b"precious"
@@ -146,3 +148,96 @@ def test_where_folders_cannot_be_opened_they_are_not_synced(tmp_path, monkeypatc
     assert synced == []
     write_file(tmp_path / "file", b"there")
     assert (tmp_path / "file").read_bytes() == b"there"
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from diffrec import files
+if sys.argv[1] == "file":
+    with files.replacing(Path(sys.argv[2]) / "x") as file:
+        file.write(b"half")
+        file.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+real, calls, last = Path.rename, [], int(sys.argv[1])
+def rename(self, target):
+    if len(calls) == last:
+        os.kill(os.getpid(), signal.SIGKILL)
+    calls.append(target)
+    return real(self, target)
+Path.rename = rename
+files._swap = lambda *names: False
+files.write_folder(Path(sys.argv[2]) / "x", {"new": b"n"})
+"""
+SWAPS = """
+import sys
+from pathlib import Path
+from diffrec.files import write_folder
+while True:
+    for name in ("a", "b"):
+        write_folder(Path(sys.argv[1]), {name: b""})
+        print(name, flush=True)
+"""
+
+
+def killed(step, folder):
+    process = subprocess.run([sys.executable, "-c", KILLED, step, folder], check=False)
+    assert process.returncode == -signal.SIGKILL
+    assert [name for name in names(folder) if name != "x"]
+
+
+def test_a_killed_write_leaves_its_remains_to_the_next(tmp_path):
+    killed("file", tmp_path)
+    killed("file", tmp_path)
+    (tmp_path / ".x.y.1-aaaaaaaa.part").touch()  # of a file `x.y`
+    write_file(tmp_path / "x", b"whole")
+    assert sorted(names(tmp_path)) == [".x.y.1-aaaaaaaa.part", "x"]
+
+
+@pytest.mark.parametrize("renamed", ["0", "1"])
+def test_a_folder_that_a_killed_write_had_moved_away_comes_back(renamed, tmp_path):
+    write_folder(tmp_path / "x", {"old": b"o"})
+    killed(renamed, tmp_path)
+    assert (tmp_path / "x").exists() == (renamed == "0")
+    write_folder(tmp_path / "x", {"newer": b""}, keep=Path.exists)
+    assert names(tmp_path) == ["x"]
+    assert names(tmp_path / "x") == ["old"]
+
+
+@pytest.mark.parametrize("place", ["", "00000000-"])
+def test_remains_of_elsewhere_are_left_for_a_day(place, tmp_path):
+    left = tmp_path / f".x.{place}999999999-aaaaaaaa.part"
+    left.touch()
+    write_file(tmp_path / "x", b"")
+    assert left.exists()
+    os.utime(left, (0, 0))
+    write_file(tmp_path / "x", b"")
+    assert names(tmp_path) == ["x"]
+
+
+def test_those_who_still_write_keep_what_they_write(tmp_path):
+    with replacing(tmp_path / "x") as first:
+        first.write(b"first")
+        write_file(tmp_path / "x", b"second")
+    assert (tmp_path / "x").read_bytes() == b"first"
+
+
+def test_a_kill_at_any_time_leaves_a_whole_folder(tmp_path):
+    folder, other = tmp_path / "x", tmp_path / "other"
+    folder.mkdir()
+    other.mkdir()
+    if not files._swap(folder, other):
+        pytest.skip("this system or its disk cannot exchange two names at once")
+    folder.rmdir()
+    other.rmdir()
+    for wait in range(10):
+        process = subprocess.Popen([sys.executable, "-c", SWAPS, folder], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        process.stdout.readline()
+        for _ in range(2_000 * wait):  # somebody who reads meets a whole folder each time
+            assert folder.exists()
+        process.kill()
+        process.communicate()
+        assert names(folder) in (["a"], ["b"])
+    write_folder(folder, {"c": b""})
+    assert names(tmp_path) == ["x"]

@@ -12,7 +12,6 @@ import contextlib
 import os
 import secrets
 import shutil
-import socket
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from diffrec.errors import DiffrecError
+from diffrec.processes import has_ended, place
 
 STALE = 30.0  # seconds without a renewal after which an owner counts as gone
 _RENEWED_EVERY = 1.0  # seconds
@@ -44,7 +44,7 @@ class Lease:
 
     def content(self) -> bytes:
         """What the file says: whose it is, and how often it was renewed."""
-        return f"{self.token} {os.getpid()} {_place()} {self.renewals}\n".encode()
+        return f"{self.token} {os.getpid()} {place()} {self.renewals}\n".encode()
 
     def renew(self) -> None:
         """Say that the owner lives, if the last time was not just now; LeaseLost where the lease is not ours."""
@@ -143,21 +143,6 @@ def _is_dead(content: bytes) -> bool:
     if content == _NO_FILE:
         return True
     words = content.decode(errors="replace").split()
-    if len(words) != 4 or words[2] != _place() or not words[1].isdigit():
+    if len(words) != 4 or words[2] != place() or not words[1].isdigit():
         return False
-    try:
-        os.kill(int(words[1]), 0)
-    except ProcessLookupError:
-        return True
-    except (PermissionError, OverflowError):
-        return False
-    return False
-
-
-def _place() -> str:
-    """Where process numbers mean the same: a machine, and on Linux the container on it."""
-    try:
-        space = os.readlink("/proc/self/ns/pid").strip("pid:[]")
-    except OSError:
-        space = "-"
-    return f"{socket.gethostname()}/{space}".replace(" ", "_")
+    return has_ended(int(words[1]))

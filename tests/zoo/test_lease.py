@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from diffrec.processes import place
 from diffrec.zoo import lease as leases
 from diffrec.zoo.lease import LeaseLost, lease, leased
 
@@ -138,8 +139,8 @@ def test_giving_back_leaves_the_lease_of_another(tmp_path):
 
 def test_a_lease_of_another_container_is_not_judged_by_its_process_number(tmp_path):
     path = tmp_path / "x.lease"
-    host = leases._place().split("/")[0]
+    host = place().split("/")[0]
     path.write_text(f"t 999999999 {host}/1234 0\n")
     assert leased(path)
-    path.write_text(f"t 999999999 {leases._place()} 0\n")
+    path.write_text(f"t 999999999 {place()} 0\n")
     assert not leased(path)

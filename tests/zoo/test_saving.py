@@ -281,13 +281,13 @@ class Crash(BaseException):
     """Like Ctrl-C: no Exception, so nothing may swallow it."""
 
 
-STEPS = [("mkdtemp", 1), *[("fsync", n) for n in range(1, 10)], ("rename", 1), ("rename", 2)]
+STEPS = [("mkdir", 2), *[("fsync", n) for n in range(1, 10)], ("_swap", 1), ("rename", 1), ("rename", 2)]
 
 
 @pytest.mark.parametrize("failure", [Crash, OSError(28, "No space left on device")])
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: f"{step[0]} {step[1]}")
 def test_an_interrupted_save_leaves_the_old_entry(step, failure, entry, tiny, monkeypatch):
-    before, calls = contents(entry), {"fsync": 0, "rename": 0, "mkdtemp": 0}
+    before, calls = contents(entry), dict.fromkeys(("fsync", "rename", "mkdir", "_swap"), 0)
     name, number = step
 
     def failing(real, what):
@@ -301,7 +301,8 @@ def test_an_interrupted_save_leaves_the_old_entry(step, failure, entry, tiny, mo
 
     monkeypatch.setattr(os, "fsync", failing(os.fsync, "fsync"))
     monkeypatch.setattr(Path, "rename", failing(Path.rename, "rename"))
-    monkeypatch.setattr(diffrec.files.tempfile, "mkdtemp", failing(diffrec.files.tempfile.mkdtemp, "mkdtemp"))
+    monkeypatch.setattr(Path, "mkdir", failing(Path.mkdir, "mkdir"))
+    monkeypatch.setattr(diffrec.files, "_swap", failing(lambda *names: False, "_swap"))
     with torch.no_grad():
         tiny.items.weight += 1
     after_exchange = step == ("fsync", 9)
