@@ -18,24 +18,34 @@ def to_json(value: object) -> bytes:
 
 
 def from_json(data: bytes, where: str) -> Any:
-    """The value in `data`; IntegrityError for anything but strict JSON with unique keys and finite numbers."""
+    """The value in `data`; IntegrityError for anything but strict JSON with unique keys, finite numbers and whole
+    characters, so that every text in it can be written again.
+    """
     try:
-        return json.loads(
+        value = json.loads(
             data.decode(), parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_without_repeats
         )
+        if b"\\u" in data:  # else it holds no half of a surrogate pair
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
     except (ValueError, RecursionError) as error:
         raise IntegrityError(f"{where} is not valid JSON: {error}") from error
 
 
 def record(value: object, where: str, kinds: Kinds) -> dict[str, Any]:
     """`value` if it is an object with exactly these keys and types (True is no int), else IntegrityError."""
-    if not isinstance(value, dict):
-        raise IntegrityError(f"{where} must be an object, got {type(value).__name__}")
-    if value.keys() != kinds.keys():
+    if isinstance(value, dict) and value.keys() != kinds.keys():
         wrong = sorted(value.keys() ^ kinds.keys())
         raise IntegrityError(f"{where} must have the keys {', '.join(kinds)}; unexpected or missing: {short(wrong)}")
+    return open_record(value, where, kinds)
+
+
+def open_record(value: object, where: str, kinds: Kinds) -> dict[str, Any]:
+    """`value` if it is an object that, of these keys, has those types where it has them; IntegrityError otherwise."""
+    if not isinstance(value, dict):
+        raise IntegrityError(f"{where} must be an object, got {type(value).__name__}")
     for key, kind in kinds.items():
-        if type(value[key]) not in (kind if isinstance(kind, tuple) else (kind,)):
+        if key in value and type(value[key]) not in (kind if isinstance(kind, tuple) else (kind,)):
             raise IntegrityError(f"{where}: {key} has the wrong type {type(value[key]).__name__}")
     return value
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Literal
 
 from diffrec.errors import IntegrityError, NotFoundError, UsageError, listed, near_match
 from diffrec.paths import cache_dir, data_dir
+from diffrec.strict_json import from_json, open_record, short
 
 Origin = Literal["registered", "folder", "imported"]
 
@@ -27,6 +27,11 @@ LICENCES = {
 }
 
 _COUNTS = ("users", "items", "interactions")
+_STATED = dict.fromkeys(("name", "kind", "homepage", "licence", "published_by"), str) | {
+    "statistics": dict,
+    "sources": list,
+    "files": dict,
+}
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,95}")
 
 
@@ -88,12 +93,20 @@ def check_new_name(name: str) -> None:
 
 
 def read_description(folder: Path) -> dict:
-    """The `source.json` of a folder, an empty dict where there is none; IntegrityError where it is damaged."""
+    """The `source.json` of a folder, an empty dict where there is none.
+
+    IntegrityError where it is not JSON, or where what is read of it has the wrong type.
+    """
     path = folder / "source.json"
-    try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except ValueError as error:
-        raise IntegrityError(f"{path} is not JSON: {error}") from error
+    if not path.exists():
+        return {}
+    stated = open_record(from_json(path.read_bytes(), str(path)), str(path), _STATED)
+    open_record(stated.get("statistics", {}), f"{path}: statistics", dict.fromkeys(_COUNTS, int))
+    for source in stated.get("sources", []):
+        open_record(source, f"{path}: sources", {"repo": str})
+    for name, file in stated.get("files", {}).items():
+        open_record(file, f"{path}: {short(name)}", {"sha256": str})
+    return stated
 
 
 def _entry(folder: Path, origin: Origin) -> Entry:

@@ -12,8 +12,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from diffrec.data.catalogue import entries
 from diffrec.data.folders import Tables, read_folder, save_folder
 from diffrec.errors import DiffrecError, IntegrityError
+
+DAMAGED_DESCRIPTIONS = (
+    "{", "[]", "1", '"x"', "null", "[" * 100_000, r'{"kind": "\ud800"}', '{"licence": 3}', '{"name": null}',
+    '{"statistics": null}', '{"statistics": {"users": "x"}}', '{"sources": 1}', '{"sources": ["x"]}',
+    '{"sources": [{"repo": 1}]}', '{"files": []}', '{"files": {"interactions.parquet": 1}}',
+    '{"files": {"interactions.parquet": {"sha256": 1}}}',
+)  # fmt: skip
 
 
 def write(folder, **tables):
@@ -250,8 +258,22 @@ def test_a_missing_column_is_named(tmp_path):
         write(tmp_path / "x", interactions={"user_id": [1], "product": [1]})
 
 
-def test_a_damaged_description_is_named(tmp_path):
+@pytest.mark.parametrize("text", DAMAGED_DESCRIPTIONS)
+def test_a_damaged_description_is_named(tmp_path, text):
     (tmp_path / "x").mkdir()
-    (tmp_path / "x" / "source.json").write_text("{")
-    with pytest.raises(IntegrityError, match=r"source\.json is not JSON"):
+    (tmp_path / "x" / "source.json").write_text(text)
+    with pytest.raises(IntegrityError, match=r"source\.json"):
         write(tmp_path / "x", interactions={"user_id": [1], "item_id": [1]})
+
+
+@pytest.mark.parametrize("text", DAMAGED_DESCRIPTIONS)
+def test_a_damaged_description_does_not_hide_the_other_datasets(tmp_path, monkeypatch, text):
+    monkeypatch.setenv("DIFFREC_DATA", str(tmp_path))
+    for name in ("bad", "good"):
+        write(tmp_path / name, interactions={"user_id": [1], "item_id": [1]})
+    (tmp_path / "bad" / "source.json").write_text(text)
+    (tmp_path / "good" / "source.json").write_text('{"kind": "log", "statistics": {"users": 1, "density": 0.5}}')
+    found = entries()
+    assert "source.json" in found["bad"].kind
+    assert found["bad"].counts == {}
+    assert (found["good"].kind, found["good"].counts) == ("log", {"users": 1})

@@ -73,12 +73,6 @@ def test_folders_without_interactions_and_hidden_ones_are_not_datasets(places):
     assert [name for name, entry in entries().items() if entry.origin == "folder"] == ["tiny"]
 
 
-def test_a_damaged_description_hides_only_its_own_counts(places):
-    (places / "data" / "tiny" / "source.json").write_text("[")
-    assert "not JSON" in find("tiny").kind
-    assert find("tiny").counts == {}
-
-
 @pytest.mark.parametrize("name", ["", "A", "a b", "-a", ".a", "a/b", "../a", "a\0", "é", "a" * 97, "ml-100k", "a\n"])
 def test_names_that_an_import_may_not_have(name):
     with pytest.raises(UsageError):
