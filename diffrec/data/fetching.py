@@ -13,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -249,14 +250,23 @@ def read_members(archive: Path, members: dict[str, int]) -> dict[str, bytes]:
 
     Nothing is unpacked to disk. Raises IntegrityError for anything that is not such an archive.
     """
+    content = io.BytesIO(archive.read_bytes())  # so that what fails below is the archive and not the disk
     try:
-        with zipfile.ZipFile(archive) as opened:
+        with zipfile.ZipFile(content) as opened:
             return {name: _read_member(opened, name, limit) for name, limit in members.items()}
-    except (zipfile.BadZipFile, KeyError, EOFError, NotImplementedError, RuntimeError) as error:
+    except (
+        zipfile.BadZipFile, zlib.error, KeyError, EOFError, NotImplementedError, RuntimeError, ValueError, OSError,
+        OverflowError,
+    ) as error:  # fmt: skip
         raise IntegrityError(f"{archive.name} is not the archive that was expected: {error}") from error
 
 
 def _read_member(opened: zipfile.ZipFile, name: str, limit: int) -> bytes:
+    """BadZipFile for what is there twice, and for packings that zipfile unfolds without a limit."""
+    if opened.namelist().count(name) > 1:
+        raise zipfile.BadZipFile(f"{name} is in it more than once")
+    if (packing := opened.getinfo(name).compress_type) not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise zipfile.BadZipFile(f"{name} is packed by method {packing}; only stored and deflated files are read")
     with opened.open(name) as member:
         content = member.read(limit + 1)
     if len(content) > limit:

@@ -69,7 +69,7 @@ def _checked(source: Callable[[Path], Tables]) -> Tables:
     with tempfile.TemporaryDirectory() as scratch:
         try:
             tables = source(Path(scratch))
-        except (pa.ArrowException, UnicodeError, KeyError) as error:
+        except (pa.ArrowException, ValueError, LookupError) as error:
             raise IntegrityError(f"ml-100k does not have its usual format ({error})") from error
     if (seen := table_sha256(tables)) != TABLE_SHA256:
         raise IntegrityError(f"the table of ml-100k has sha256 {seen}, expected {TABLE_SHA256}; nothing was kept")

