@@ -6,6 +6,7 @@ import hashlib
 import io
 import logging
 import os
+import re
 import ssl
 import subprocess
 import sys
@@ -17,13 +18,14 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.client import HTTPException, HTTPMessage, HTTPResponse
+from http.client import HTTPConnection, HTTPException, HTTPMessage, HTTPResponse
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 from urllib.parse import urlsplit
 
 from diffrec.errors import IntegrityError, NetworkError, UsageError
 from diffrec.files import continuing, replacing
+from diffrec.strict_json import short
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +107,9 @@ def read_url(url: str, max_bytes: int, manner: Manner = Manner()) -> bytes:
 
 def _bring(url: str, file: _File, sha256: str | None, max_bytes: int, manner: Manner) -> None:
     """Make the body the content of `file`, which may hold the beginning of it."""
-    if (scheme := urlsplit(url).scheme) not in ("http", "https", "file"):
+    with _network_refusals(url):
+        scheme = urlsplit(url).scheme
+    if scheme not in ("http", "https", "file"):
         raise UsageError(f"cannot download {url}: the scheme is {scheme!r}, allowed are http, https and file")
     if scheme != "file":
         require_network(url)
@@ -138,25 +142,24 @@ def _transfer(url: str, file: _File, sha256: str | None, max_bytes: int, manner:
         request.add_header("Range", f"bytes={had}-")
     received, stop_at = had, time.monotonic() + manner.deadline
     try:
-        with _network_refusals():
-            answer = _OPENER.open(request, timeout=manner.timeout)
+        with _network_refusals(url):
+            answer = _OPENER.open(request, timeout=_Timeout(manner.timeout, stop_at))
         with answer as response:
             if had and not _continues(response.status, response.headers, had):
                 file.seek(0)
                 file.truncate()
                 digest, had, received = hashlib.sha256(), 0, 0
-            expected = response.headers.get("Content-Length")
-            # read1 returns what is there, so that the deadline is looked at even where bytes trickle in.
-            while chunk := _next_bytes(response):
+            expected = _length(response.headers.get("Content-Length"), url)
+            while chunk := _next_bytes(response, url):
                 received += len(chunk)
                 if received > max_bytes:
                     raise IntegrityError(f"{url} is larger than the {max_bytes:,} bytes allowed; nothing was kept")
-                if time.monotonic() > stop_at:
-                    raise NetworkError(f"{url} is too slow: {received:,} bytes in {manner.deadline:g} seconds")
                 manner.alive()
                 digest.update(chunk)
                 file.write(chunk)
                 file.flush()  # what came stays, even if this process is killed
+    except _TooSlow as error:
+        raise NetworkError(f"{url} is too slow: {received:,} bytes in {manner.deadline:g} seconds") from error
     except urllib.error.HTTPError as error:
         if error.code == _NO_SUCH_RANGE and had:
             file.truncate(0)
@@ -168,24 +171,36 @@ def _transfer(url: str, file: _File, sha256: str | None, max_bytes: int, manner:
         raise kind(f"{url} cannot be reached: {error.reason}") from error
     except (HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
         raise _Passing(f"{url} broke off after {received:,} bytes: {error or type(error).__name__}") from error
-    if expected is not None and received - had != int(expected):
-        raise _Passing(f"{url} ended after {received:,} of {had + int(expected):,} bytes")
+    if expected is not None and received - had != expected:
+        raise _Passing(f"{url} ended after {received:,} of {had + expected:,} bytes")
     return digest.hexdigest(), had > 0
 
 
-def _next_bytes(response: Any) -> bytes:
-    """Of an answer of any scheme."""
-    with _network_refusals():
+def _length(stated: str | None, url: str) -> int | None:
+    """Of a body, as its header states it; a fault that may pass where that is no number of bytes."""
+    if stated is not None and not re.fullmatch(r"[0-9]{1,18}", stated):
+        raise _Passing(f"{url} states the length {short(stated)}, which is no number of bytes")
+    return None if stated is None else int(stated)
+
+
+def _next_bytes(response: Any, url: str) -> bytes:
+    """Of an answer of any scheme: what is there, so that little is kept even where bytes trickle in."""
+    with _network_refusals(url):
         return response.read1(_CHUNK)
 
 
 @contextmanager
-def _network_refusals() -> Iterator[None]:
-    """No route to a host, say, is a broken connection, and not what the disk of this machine refused."""
+def _network_refusals(url: str) -> Iterator[None]:
+    """No route to a host, say, is a broken connection, and not what the disk of this machine refused.
+
+    A ValueError is an address that nobody can be asked by: that of `url`, or one that it points to.
+    """
     try:
         yield
     except (urllib.error.URLError, ConnectionError, TimeoutError, ssl.SSLError):
         raise
+    except ValueError as error:
+        raise NetworkError(f"{url} cannot be reached: it is, or points to, no address ({error})") from error
     except OSError as error:
         raise ConnectionError(error.strerror or str(error)) from error
 
@@ -217,6 +232,8 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         newurl: str,
     ) -> urllib.request.Request | None:
         old, new = urlsplit(req.full_url), urlsplit(newurl)
+        if new.scheme not in ("http", "https"):
+            raise NetworkError(f"{req.full_url} points to {newurl}; only http and https are followed")
         if old.scheme == "https" and new.scheme != "https":
             raise NetworkError(f"{req.full_url} points to {newurl}, which is not encrypted")
         request = super().redirect_request(req, fp, code, msg, headers, newurl)
@@ -225,7 +242,70 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return request
 
 
-_OPENER = urllib.request.build_opener(_Redirects)
+class _TooSlow(Exception):
+    """The deadline has passed."""
+
+
+class _Timeout(float):
+    """Seconds to connect and between two reads, and the time of the monotonic clock after which nothing is read.
+
+    One number to urllib, which hands it on to every connection of a request and of its redirects.
+    """
+
+    def __new__(cls, seconds: float, stop_at: float) -> _Timeout:
+        timeout = super().__new__(cls, seconds)
+        timeout.stop_at = stop_at
+        return timeout
+
+    stop_at: float
+
+
+class _Punctual(io.RawIOBase):
+    """Reads from the network up to a deadline, which a drip of headers would outlast as well as one of the body."""
+
+    def __init__(self, raw: io.RawIOBase, stop_at: float) -> None:
+        self._raw, self._stop_at = raw, stop_at
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int | None:
+        if time.monotonic() > self._stop_at:
+            raise _TooSlow
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+def _punctual(connecting: Callable[..., HTTPConnection]) -> Callable[..., HTTPConnection]:
+    """`connecting`, whose connections read their answers up to the deadline of their timeout."""
+
+    def connect(host: str, *, timeout: _Timeout, **options: Any) -> HTTPConnection:
+        def answer(*args: Any, **options: Any) -> HTTPResponse:
+            response = HTTPResponse(*args, **options)
+            response.fp = io.BufferedReader(_Punctual(response.fp.detach(), timeout.stop_at))
+            return response
+
+        connection = connecting(host, timeout=timeout, **options)
+        connection.response_class = answer  # pyright: ignore[reportAttributeAccessIssue]
+        return connection
+
+    return connect
+
+
+class _Http(urllib.request.HTTPHandler):
+    def do_open(self, http_class: Any, req: urllib.request.Request, **options: Any) -> HTTPResponse:
+        return super().do_open(_punctual(http_class), req, **options)
+
+
+class _Https(urllib.request.HTTPSHandler):
+    def do_open(self, http_class: Any, req: urllib.request.Request, **options: Any) -> HTTPResponse:
+        return super().do_open(_punctual(http_class), req, **options)
+
+
+_OPENER = urllib.request.build_opener(_Redirects, _Http, _Https)
 
 
 def download_wheel(requirement: str, folder: Path) -> Path:

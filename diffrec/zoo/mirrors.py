@@ -51,8 +51,12 @@ def sources() -> list[Source]:
 
 
 def _mirror(base: str) -> Source:
-    parts = urlsplit(base)
-    if parts.scheme not in _SCHEMES or parts.query or parts.fragment:
+    try:
+        parts = urlsplit(base)
+        is_one = parts.scheme in _SCHEMES and not parts.query and not parts.fragment
+    except ValueError:
+        is_one = False
+    if not is_one:
         raise UsageError(f"DIFFREC_ZOO_MIRRORS holds {base!r}; a mirror is a URL that begins with https, http or file")
     return Source(base.rstrip("/"))
 

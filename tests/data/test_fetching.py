@@ -34,13 +34,16 @@ class Faulty(BaseHTTPRequestHandler):
         )
         if isinstance(fault, int):
             return self.send_error(fault)
-        if fault == "elsewhere":
+        what, _, stated = fault.partition(" ")
+        if what == "to":
             self.send_response(302)
-            self.send_header("Location", "file:///etc/hostname")
+            self.send_header("Location", stated)
             return self.end_headers()
+        if what == "drip":
+            return self.drip(stated)
         self.send_response(200)
         if fault != "no length":
-            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Content-Length", stated if what == "length" else str(len(body)))
         self.end_headers()
         self.serve(fault, body)
 
@@ -57,6 +60,12 @@ class Faulty(BaseHTTPRequestHandler):
                 time.sleep(0.02)
         else:
             self.wfile.write(body)
+
+    def drip(self, piece):
+        """An answer whose headers do not end for 0.8 seconds."""
+        for _ in range(40):
+            self.wfile.write(piece.encode())
+            time.sleep(0.02)
 
     def log_message(self, *args):
         pass
@@ -121,7 +130,18 @@ def test_what_is_there_survives_a_refused_download(server, tmp_path):
         (404, "answered 404", 1),
         (403, "answered 403", 1),
         ("stall", "broke off after", 3),
-        ("elsewhere", "not allowed", 1),
+        ("to file:///etc/hostname", "not allowed", 1),
+        ("to ftp://127.0.0.1:9/x", "only http and https are followed", 1),
+        ("to http://[::1", "points to, no address", 1),
+        ("to http://a..b/", "points to, no address", 1),
+        (f"to http://{'a' * 70}.org/", "points to, no address", 1),
+        ("to http://a\xbdb/", "points to, no address", 1),
+        ("length abc", "states the length 'abc', which is no number of bytes", 3),
+        ("length 102,400", "states the length '102,400'", 3),
+        ("length 102400, 102400", "states the length '102400, 102400'", 3),
+        ("length -5", "states the length '-5'", 3),
+        ("length ", "states the length ''", 3),
+        (f"length {'9' * 5000}", "states the length '9999", 3),
     ],
 )
 def test_failures_are_named_and_only_passing_ones_tried_again(server, tmp_path, fault, message, requests):
@@ -131,12 +151,19 @@ def test_failures_are_named_and_only_passing_ones_tried_again(server, tmp_path, 
     assert server.http.requests == requests
 
 
-def test_a_trickle_ends_at_the_deadline(server, tmp_path):
+@pytest.mark.parametrize("fault", ["trickle", "drip HTTP/1.1", "drip HTTP/1.1 100 Continue\r\n\r\n"])
+def test_a_trickle_ends_at_the_deadline(server, tmp_path, fault):
     start = time.monotonic()
     with pytest.raises(NetworkError, match=r"too slow: \d+ bytes in 0.1 seconds"):
-        get(server("trickle"), tmp_path, deadline=0.1)
+        get(server(fault), tmp_path, deadline=0.1)
     assert time.monotonic() - start < 0.5
     assert_nothing_there(tmp_path)
+
+
+@pytest.mark.parametrize("host", ["a..b", "[::1", "a" * 70 + ".org", "\u2100.org"])
+def test_an_address_that_is_none_cannot_be_reached(tmp_path, host):
+    with pytest.raises(NetworkError, match="cannot be reached: it is, or points to, no address"):
+        get(f"http://{host}/file.bin", tmp_path)
 
 
 def test_a_body_over_the_cap_is_refused(server, tmp_path):

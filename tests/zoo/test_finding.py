@@ -205,7 +205,7 @@ def test_a_token_stays_with_its_host(elsewhere, mirror, tmp_path, monkeypatch):
     assert [told for *_, told in other.requests] == [None] * len(FILES)
 
 
-@pytest.mark.parametrize("value", ["ftp://x/y", "/zoo", "x", "https://x/?a=b", "javascript:x"])
+@pytest.mark.parametrize("value", ["ftp://x/y", "/zoo", "x", "https://x/?a=b", "javascript:x", "http://[::1"])
 def test_mirrors_that_are_none(value, monkeypatch):
     monkeypatch.setenv("DIFFREC_ZOO_MIRRORS", value)
     with pytest.raises(UsageError, match="DIFFREC_ZOO_MIRRORS holds"):
