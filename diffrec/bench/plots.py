@@ -17,7 +17,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from diffrec.bench.leaderboard import Row, Table
-from diffrec.bench.render import accuracy, metric_name, shown_name
+from diffrec.bench.render import accuracy, csv_cell, metric_name, shown_name
 from diffrec.bench.tradeoff import Point, Tradeoff, frontier
 from diffrec.errors import UsageError
 from diffrec.paths import naming
@@ -360,5 +360,5 @@ def _write_csv(picture: Path, columns: Sequence[str], rows: Sequence[Sequence[ob
     with naming(path), open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
-        writer.writerows(rows)
+        writer.writerows(map(csv_cell, row) for row in rows)
     return path

@@ -231,8 +231,13 @@ def to_csv(tables: Sequence[Table]) -> str:
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     for table in tables:
-        writer.writerows(_flat(table, row) for row in table.rows)
+        writer.writerows({key: csv_cell(value) for key, value in _flat(table, row).items()} for row in table.rows)
     return text.getvalue()
+
+
+def csv_cell(value: object) -> object:
+    """`value`, or, where a spreadsheet would take its text for a formula, that behind an apostrophe."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 def _flat(table: Table, row: Row) -> dict[str, object]:

@@ -121,11 +121,13 @@ def _records(row: str, found: Found, over_seeds: bool) -> list[dict[str, Any]]:
 
 
 def _csv(row: str, found: Found, over_seeds: bool) -> None:
+    from diffrec.bench.render import csv_cell
+
     records = _records(row, found, over_seeds)
     text = io.StringIO()
     writer = csv.DictWriter(text, [*records[0]] if records else [], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(records)
+    writer.writerows({key: csv_cell(value) for key, value in record.items()} for record in records)
     sys.stdout.write(text.getvalue())
 
 

@@ -133,6 +133,7 @@ def _list(args: argparse.Namespace) -> int:
     found = sorted(entries().values(), key=lambda entry: (entry.origin != "registered", entry.origin, entry.name))
     if args.json:
         return _print_json([_entry_facts(entry) for entry in found])
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
@@ -141,7 +142,9 @@ def _list(args: argparse.Namespace) -> int:
     for entry in found:
         origin = entry.origin if _ready(entry) else f"{entry.origin}, to fetch"
         counts = (entry.counts.get(key) for key in ("users", "items", "interactions"))
-        table.add_row(entry.name, origin, *("-" if count is None else f"{count:,}" for count in counts))
+        table.add_row(
+            escape(printable(entry.name)), origin, *("-" if count is None else f"{count:,}" for count in counts)
+        )
     console = table_console()
     console.print(table)
     console.print(f"\nlicences:\n{_terms(found)}", soft_wrap=True, markup=False)
@@ -164,7 +167,7 @@ def _terms(found: Iterable[Entry]) -> str:
 
     names: dict[str, list[str]] = {}
     for entry in found:
-        names.setdefault(printable(entry.licence) or "not stated", []).append(entry.name)
+        names.setdefault(printable(entry.licence) or "not stated", []).append(printable(entry.name))
     lines = [f"{', '.join(group)}: {licence}" for licence, group in names.items()]
     return "\n".join(
         textwrap.fill(line, 80, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False) for line in lines

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import re
 import sys
@@ -14,6 +15,7 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 from diffrec import __version__
+from diffrec.cli.printable import printable, printable_lines
 from diffrec.errors import DiffrecError, PluginWarning, UsageError, is_lack_of_memory, near_match
 from diffrec.paths import naming
 
@@ -112,6 +114,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 integrity, 4 not found,
     5 network, 130 interrupted; errors are one to three lines on stderr, a traceback only with DIFFREC_DEBUG=1.
     """
+    if logging.lastResort is not None:  # writes warnings where nobody has set up logging
+        logging.lastResort.setFormatter(_Printable())
     try:
         with _plugin_warnings_in_one_line():
             code = _dispatch(list(sys.argv[1:] if argv is None else argv))
@@ -127,9 +131,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("DIFFREC_DEBUG") == "1":
             raise
-        sys.stderr.write(f"error: {_message(error)}\n")
+        sys.stderr.write(f"error: {printable_lines(_message(error))}\n")
         _settle_output()
         return _exit_code(error)
+
+
+class _Printable(logging.Formatter):
+    """Messages, which may hold what a server or a file said, without control characters."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable_lines(super().format(record))
 
 
 @contextmanager
@@ -138,7 +149,7 @@ def _plugin_warnings_in_one_line() -> Iterator[None]:
 
     def show(message: Warning | str, category: type[Warning], *rest: Any, **options: Any) -> None:
         if issubclass(category, PluginWarning):
-            sys.stderr.write(f"warning: {message}\n")
+            sys.stderr.write(f"warning: {printable(str(message))}\n")
         else:
             usual(message, category, *rest, **options)
 

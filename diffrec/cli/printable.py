@@ -17,6 +17,11 @@ def printable(text: str) -> str:
     return _UNSAFE.sub("?", text)
 
 
+def printable_lines(text: str) -> str:
+    """The same of every line of `text`, which stays several lines."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
 def table_console() -> Console:
     """As wide as the terminal, 80 columns at least: a narrow terminal breaks lines, where rich would cut numbers."""
     from rich.console import Console

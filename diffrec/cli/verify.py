@@ -133,7 +133,7 @@ def _refuse(found: list[str]) -> None:
 
 
 def _tell(line: str) -> None:
-    from diffrec.cli.printable import printable
+    from diffrec.cli.printable import printable_lines
 
-    sys.stdout.write("\n".join(map(printable, line.splitlines())) + "\n")
+    sys.stdout.write(printable_lines(line) + "\n")
     sys.stdout.flush()

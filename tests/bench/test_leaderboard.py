@@ -18,7 +18,7 @@ from diffrec.bench.leaderboard import (
     with_reasons,
     with_suite,
 )
-from diffrec.bench.render import accuracy, caption, cells, count, duration, header, markdown, to_csv, to_json
+from diffrec.bench.render import accuracy, caption, cells, count, csv_cell, duration, header, markdown, to_csv, to_json
 from diffrec.bench.result import Beams, Decoding, Reported, read_results
 from diffrec.bench.suite import load_suite
 from diffrec.cli.leaderboard import make_tables
@@ -192,6 +192,14 @@ def test_csv_and_json_hold_every_metric(board):
     (loaded,) = json.loads(to_json(tables))
     assert loaded["rows"][1]["metrics"]["recall@20"]["mean"] == pytest.approx(0.216)
     assert loaded["dataset_sha256"] == "ab" * 32
+
+
+def test_no_cell_of_csv_begins_as_a_formula(board, result):
+    (only,) = leaderboard([*board, result("sasrec", 0.9, role="model", device='=HYPERLINK("http://evil/")')])
+    rows = {row["model"]: row for row in csv.DictReader(io.StringIO(to_csv([only])))}
+    assert (rows["sasrec"]["device"], rows["popularity"]["device"]) == ('\'=HYPERLINK("http://evil/")', "cpu")
+    assert [csv_cell(begin + "1") for begin in "=+-@\t\r"] == [f"'{begin}1" for begin in "=+-@\t\r"]
+    assert [csv_cell(value) for value in (-1, -0.5, None, "a=1", "", "'")] == [-1, -0.5, None, "a=1", "", "'"]
 
 
 def test_costs_of_an_accelerator_are_marked(board, result):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import struct
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -36,6 +37,12 @@ def size(png: Path):
     data = png.read_bytes()
     assert data[:8] == b"\x89PNG\r\n\x1a\n"
     return struct.unpack(">II", data[16:24])
+
+
+def test_no_cell_beside_a_picture_begins_as_a_formula(board, tmp_path):
+    rows = [replace(row, model=f"={row.model}") for row in table(board).rows]
+    _, data = accuracy_chart(replace(table(board), rows=tuple(rows)), tmp_path / "accuracy.png")
+    assert [row["model"] for row in rows_of(data)] == [f"'{row.model}" for row in rows]
 
 
 def test_every_picture_has_the_numbers_it_shows_beside_it(board, tmp_path):

@@ -209,3 +209,12 @@ def test_list_is_quick_and_loads_nothing_heavy():
     assert done.stdout.splitlines()[-1] == "[]"
     assert "\x1b" not in done.stdout
     assert min(seconds) <= 0.5
+
+
+def test_control_characters_of_a_folder_do_not_reach_the_terminal(call, places, monkeypatch):
+    monkeypatch.setenv("DIFFREC_DATA", str(places / "data"))
+    (places / "data" / "a\x1b[31m[red]").mkdir(parents=True)
+    (places / "data" / "a\x1b[31m[red]" / "interactions.parquet").touch()
+    text = call("list")
+    assert "\x1b" not in text
+    assert text.count("a?[31m[red]") == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 import subprocess
@@ -21,6 +22,17 @@ from diffrec.errors import DiffrecError, IntegrityError, NetworkError, NotFoundE
 from diffrec.paths import naming
 
 HEAVY = ("torch", "numpy", "scipy", "pyarrow", "pytorch_lightning", "matplotlib", "rich", "yaml")
+
+
+def test_control_characters_of_an_error_do_not_reach_the_terminal(monkeypatch, capsys):
+    def run(args):
+        raise NetworkError("answered 404 \x1b]0;pwned\x07\nand \x9b31m more")
+
+    command(monkeypatch, run)
+    assert main(["try"]) == 5
+    assert capsys.readouterr().err == "error: answered 404 ?]0;pwned?\nand ?31m more\n"
+    assert logging.lastResort is not None
+    assert logging.lastResort.format(logging.makeLogRecord({"msg": "a\x1b[31m"})) == "a?[31m"
 
 
 def command(monkeypatch, run, raw=False):
