@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 from diffrec.errors import NotFoundError, UsageError, near_match
 from diffrec.paths import resource_dir
 from diffrec.plugins import by_class, plugins
-from diffrec.training.yaml_tree import MAX_BYTES, Node, all_classes, merge, read_yaml
+from diffrec.strict_json import short
+from diffrec.training.yaml_tree import MAX_BYTES, MAX_DEPTH, Node, all_classes, merge, read_yaml
 
 MAX_FILES = 50  # a chain of bases longer than this is a mistake
+MAX_VALUES = 500  # mappings, lists and their members together; the largest shipped configuration has 72
+MAX_TEXT = 1000  # characters of a word; jsonargparse reads words as YAML once more, with a reader that recurses
+MAX_CLASS_PATH = 200
+MAX_FAULTS = 20  # that are listed
 
 _CALLBACKS = (
     "DeviceStatsMonitor", "EarlyStopping", "GradientAccumulationScheduler", "LearningRateMonitor", "ModelCheckpoint",
@@ -79,33 +85,49 @@ def _without_controls(layer: Node) -> Node:
 
 
 def _refuse(found: Iterable[str]) -> None:
-    if lines := list(dict.fromkeys(found)):
+    lines: list[str] = []
+    for line in found:
+        if line not in lines:
+            lines.append(line)
+        if len(lines) > MAX_FAULTS:
+            lines[-1] = "and more"
+            break
+    if lines:
         raise UsageError("\n".join(lines))
 
 
-def hidden_code(tree: Node) -> list[str]:
-    """What could make building this tree run foreign code or open a connection; imports nothing."""
-    found = []
-    for key, node in tree.walk():
+def hidden_code(tree: Node) -> Iterator[str]:
+    """What could make checking this tree costly, or building it run foreign code or open a connection; imports nothing.
+
+    A tree of more than `MAX_VALUES` is told as that alone.
+    """
+    nodes = list(islice(tree.walk(), MAX_VALUES + 1))
+    if len(nodes) > MAX_VALUES:
+        yield f"{nodes[-1][1].where}: more than {MAX_VALUES} values, which no configuration needs"
+        return
+    for key, node in nodes:
+        for text in (key, node.value):
+            if isinstance(text, str) and len(text) > MAX_TEXT:
+                yield f"{node.where}: {short(text)} has {len(text):,} characters; a word has {MAX_TEXT:,} at most"
         if key == "class_path" and not (isinstance(node.value, str) and _is_allowed(node.value)):
-            found.append(f"{node.where}: {_not_allowed(node.plain())}")
+            yield f"{node.where}: {_not_allowed(node.plain())}"
         elif isinstance(node.value, str) and "://" in node.value:
-            found.append(f"{node.where}: {node.value!r} is an address; configurations come from local files only")
+            yield f"{node.where}: {short(node.value)} is an address; configurations come from local files only"
         elif isinstance(node.value, str) and "&" in node.value and "*" in node.value:
-            found.append(f"{node.where}: {node.value[:40]!r} hides YAML with aliases in a string")
-    return found
+            yield f"{node.where}: {short(node.value)} hides YAML with aliases in a string"
 
 
 def _is_allowed(class_path: str) -> bool:
-    return _ALLOWED_CLASS.fullmatch(class_path) is not None or by_class(class_path) is not None
+    allowed = _ALLOWED_CLASS.fullmatch(class_path) or by_class(class_path)
+    return allowed is not None and len(class_path) <= MAX_CLASS_PATH
 
 
 def _not_allowed(path: object) -> str:
-    short = [f"pytorch_lightning.callbacks.{name}" for name in _CALLBACKS]
-    short += [f"pytorch_lightning.loggers.{name}" for name in _LOGGERS]
+    names = [f"pytorch_lightning.callbacks.{name}" for name in _CALLBACKS]
+    names += [f"pytorch_lightning.loggers.{name}" for name in _LOGGERS]
     return (
-        f"class_path {path!r} is not allowed; allowed are classes of diffrec and of its plug-ins, diffusers' "
-        f"schedulers, and Lightning's {', '.join(_CALLBACKS + _LOGGERS)}{near_match(str(path), short)}"
+        f"class_path {short(path)} is not allowed; allowed are classes of diffrec and of its plug-ins, diffusers' "
+        f"schedulers, and Lightning's {', '.join(_CALLBACKS + _LOGGERS)}{near_match(str(path), names)}"
     )
 
 
@@ -211,6 +233,8 @@ def _pair_up(words: Sequence[str]) -> list[str]:
 
 def _parse_override(word: str) -> tuple[list[str], Node]:
     name, _, text = word.removeprefix("--").partition("=")
+    if name.count(".") >= MAX_DEPTH:
+        raise UsageError(f"the option {short(word)} is nested deeper than {MAX_DEPTH} levels")
     return name.split("."), read_yaml(text, f"--{name}", numbered=False)
 
 

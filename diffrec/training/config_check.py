@@ -19,6 +19,7 @@ from diffrec.errors import DiffrecError, near_match
 from diffrec.metrics.ranking import RankingMetrics
 from diffrec.plugins import by_class, plugins
 from diffrec.recommender import DiffusionRecommender, Recommender
+from diffrec.strict_json import short
 from diffrec.training.yaml_tree import Node
 
 _TOP_LEVEL = ("seed_everything", "model", "data", "trainer", "decoding")
@@ -54,7 +55,7 @@ def faults(tree: Node) -> list[str]:
 
 def _seed_faults(node: Node | None) -> Iterator[str]:
     if node is not None and (type(node.value) is not int or node.value < 0):
-        yield f"{node.where}: seed_everything must be a whole number from 0, got {node.plain()!r}"
+        yield f"{node.where}: seed_everything must be a whole number from 0, got {short(node.plain())}"
 
 
 def _decoding_faults(decoding: Node, model: Node) -> Iterator[str]:
@@ -122,7 +123,7 @@ def _argument_faults(
 ) -> Iterator[str]:
     """Faults of a mapping of constructor arguments, or of `more`."""
     if not isinstance(node.value, dict):
-        yield f"{node.where}: the arguments of {what} must be a mapping, got {node.plain()!r}"
+        yield f"{node.where}: the arguments of {what} must be a mapping, got {short(node.plain())}"
         return
     parameters = inspect.signature(cls).parameters
     named = {n: p for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
@@ -167,14 +168,14 @@ def _value_faults(cls: type, key: str, parameter: inspect.Parameter, node: Node,
     classes = [child for child in (node, *(c for _, c in node.walk())) if child.is_class]
     inner = [fault for child in classes for fault in _class_faults(child, object, key)]
     yield from inner
-    hint = _hint(cls, parameter)
+    hint, value = _hint(cls, parameter), node.plain()
     if hint is _UNKNOWN or _takes_code(cls, hint, node):
-        yield f"{node.where}: {key} of {what} cannot be set to {node.plain()!r} in a configuration"
-    elif key == "monitor" and node.plain() not in _METRICS:
-        near = near_match(str(node.plain()), _METRICS)
-        yield f"{node.where}: no metric {node.plain()!r}; there are: {', '.join(_METRICS)}{near}"
-    elif not inner and not _fits(hint, node.plain()):
-        yield f"{node.where}: {key} must be {describe(hint)}, got {node.plain()!r}{_near_choice(hint, node.plain())}"
+        yield f"{node.where}: {key} of {what} cannot be set to {short(value)} in a configuration"
+    elif key == "monitor" and value not in _METRICS:
+        near = near_match(str(value), _METRICS)
+        yield f"{node.where}: no metric {short(value)}; there are: {', '.join(_METRICS)}{near}"
+    elif not inner and not _fits(hint, value):
+        yield f"{node.where}: {key} must be {describe(hint)}, got {short(value)}{_near_choice(hint, value)}"
 
 
 def _list_faults(node: Node, base: type, what: str) -> Iterator[str]:

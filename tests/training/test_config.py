@@ -58,6 +58,20 @@ def test_all_faults_are_reported_at_once_with_file_line_and_near_match(tmp_path,
     assert "did you mean 'valid/ndcg@10'?" in str(caught.value)
 
 
+def test_of_many_faults_the_first_are_listed(tmp_path):
+    (tmp_path / "mine.yaml").write_text("model:\n" + "".join(f"- class_path: os.x{i}\n" for i in range(200)))
+    with pytest.raises(UsageError) as caught:
+        compose([tmp_path / "mine.yaml"])
+    *lines, last = str(caught.value).splitlines()
+    assert (len(lines), last) == (20, "and more")
+    assert all(f"'os.x{i}' is not allowed" in line for i, line in enumerate(lines))
+
+
+def test_a_value_in_a_message_is_cut():
+    with pytest.raises(UsageError, match=r"^--data.batch_size: batch_size must be int, got '[a-z]+\.\.\.$"):
+        compose(SMALL, [f"--data.batch_size={'many' * 200}"])
+
+
 def test_later_files_and_overrides_win(tmp_path):
     (tmp_path / "base.yaml").write_text("data: {dataset: synthetic, batch_size: 1, eval_batch_size: 2}\n")
     (tmp_path / "sub").mkdir()
@@ -99,6 +113,8 @@ def test_overrides_are_short_for_arguments_of_classes():
         (["--decoding.scheduler=DDIMScheduler"], "key 'scheduler' is not an argument of diffrec.SASRec"),
         (["--decoding=[1]"], "the arguments of decoding must be a mapping"),
         (["--model.lr"], "needs a value"),
+        (["--model." + "a." * 3000 + "lr=1"], r"the option '--model\.a\.a.* is nested deeper than 20 levels"),
+        (["--model.dims='" + "[" * 60_000 + "'"], r"--model.dims: '\[\[.* has 60,000 characters; a word has 1,000"),
         (["lr=1"], "unexpected word 'lr=1'"),
         (["--model.num_items=5"], "num_items comes from the dataset"),
         (["--trainer.callbacks.EarlyStoping.patience=1"], "did you mean 'EarlyStopping'"),
