@@ -27,6 +27,9 @@ from diffrec.training.learnt_from import LearntFrom
 from diffrec.training.products import QuickProducts
 from diffrec.training.resume import LastCheckpoint, RandomStates, StopsWhereItStopped
 
+_OF_THE_CONFIGURATION = (  # numbers that overflow a clock, and parts that need a package which is not installed
+    ArgumentError, MisconfigurationException, ValueError, TypeError, OverflowError, ImportError, RecursionError
+)  # fmt: skip
 _NUMBERS = ("guidance_scale", "eta")  # YAML writes whole ones without a point
 
 
@@ -55,7 +58,7 @@ def build(configs: Sequence[str | Path], overrides: Sequence[str] = (), run_dir:
     except BaseException as error:
         if run_dir is None:
             give_up_run_dir(folder)
-        if isinstance(error, (ArgumentError, MisconfigurationException, ValueError)):
+        if isinstance(error, _OF_THE_CONFIGURATION):
             raise UsageError(f"the configuration cannot be built: {_reason(error)}") from error
         raise
     model, data = cast(Recommender, cli.model), cast(InteractionDataModule, cli.datamodule)
@@ -122,7 +125,7 @@ def _construct(config: dict[str, object], folder: Path) -> _Lightning:
 
 def _reason(error: Exception) -> str:
     """The first particular of a message; jsonargparse begins with generalities and a list."""
-    lines = [line.strip() for line in str(error).splitlines()]
+    lines = [line.strip() for line in str(error).splitlines()] or [type(error).__name__]
     return next((line[2:] for line in lines if line.startswith("- ")), lines[0])
 
 

@@ -105,6 +105,8 @@ def test_closed_forms_are_fitted_in_one_epoch(tmp_path):
         (["--trainer.accelerator=gpuu"], UsageError, "gpuu"),
         (["--trainer.callbacks.EarlyStopping.mode=mx"], UsageError, "`mode` can be min, max, got mx"),
         (["--trainer.limit_val_batches=-1"], UsageError, "limit_val_batches"),
+        (["--trainer.max_time={days: 99999999999999999}"], UsageError, "cannot be built: .* too large"),
+        (["--trainer.accelerator=tpu"], UsageError, "cannot be built: .*torch_xla"),
     ],
 )
 def test_wrong_values_are_errors_in_words_and_leave_no_folder(words, error, message, tmp_path, monkeypatch):
