@@ -13,6 +13,10 @@ from diffrec.errors import IntegrityError
 from diffrec.strict_json import short
 
 _LARGEST_INT = 10_000_000  # of items, steps or widths: a table of that length still fits into memory
+_LARGEST_BY_END = {  # of a name: what is done so many times, though the file holds no tensor for each
+    "layers": 64, "timesteps": 10_000, "inference_steps": 10_000, "sharpening_steps": 100, "samples": 1_000,
+    "draws": 1_000,
+}  # fmt: skip
 _LARGEST_TEXT = 1000
 
 
@@ -32,7 +36,7 @@ def plain(value: object) -> Any:
 def checked_arguments(constructor: Callable[..., object], init: Mapping[str, Any], where: str) -> dict[str, Any]:
     """`init` with every value in the type that the signature states.
 
-    Raises IntegrityError for an unknown or missing argument and for a value of another type.
+    Raises IntegrityError for an unknown or missing argument, for a value of another type, and as `check_largest`.
     """
     parameters = {name: p for name, p in inspect.signature(constructor).parameters.items() if name != "self"}
     missing = [name for name, p in parameters.items() if p.default is p.empty and name not in init]
@@ -41,7 +45,17 @@ def checked_arguments(constructor: Callable[..., object], init: Mapping[str, Any
     if missing:
         raise IntegrityError(f"{where} needs the arguments {', '.join(missing)}")
     hints = typing.get_type_hints(constructor)
-    return {name: _as(value, hints[name], f"{where}: {name}") for name, value in init.items()}
+    checked = {name: _as(value, hints[name], f"{where}: {name}") for name, value in init.items()}
+    check_largest(checked, where)
+    return checked
+
+
+def check_largest(values: Mapping[str, Any], where: str) -> None:
+    """IntegrityError where a number of layers, steps or samples would keep this machine busy without end."""
+    for name, value in values.items():
+        for end, most in _LARGEST_BY_END.items():
+            if name.endswith(end) and type(value) is int and value > most:
+                raise IntegrityError(f"{where}: {name} cannot be {short(value)}, at most {most:,}")
 
 
 def _as(value: Any, hint: Any, where: str) -> Any:

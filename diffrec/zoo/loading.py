@@ -21,6 +21,7 @@ from diffrec.nn.fitted_shape import FittedShape
 from diffrec.nn.language_model import from_this_machine
 from diffrec.plugins import by_class
 from diffrec.recommender import Recommender, count_parameters
+from diffrec.recommender.sampling import restored
 from diffrec.strict_json import from_json, record, short, to_json
 from diffrec.training.checkpoint_io import non_finite
 from diffrec.typing import Tensor
@@ -172,11 +173,15 @@ def _of_fitted_shape(model: Recommender) -> set[str]:
 
 
 def _check_shapes(model: Recommender, where: str) -> None:
-    """Shapes that come from the file must give scores for every item."""
+    """Shapes that come from the file must give scores for every item, in one step where steps can be chosen."""
+    steps = ["num_inference_steps"] if model.num_steps is not None and getattr(model, "scheduler", None) is None else []
     try:
         if isinstance(model, ItemToItem):
             model.sparse().check_format(full_check=True)  # scipy does not look at indices when it multiplies
-        scores = model.eval().checked_scores(torch.tensor([[1, model.num_items]]), None)
+        with torch.no_grad(), restored(model, steps):
+            for name in steps:
+                setattr(model, name, 1)
+            scores = model.eval().checked_scores(torch.tensor([[1, model.num_items]]), None)
     except Exception as error:  # shapes that do not fit fail wherever they are first used
         raise IntegrityError(f"{where} does not fit its configuration: {error}") from error
     if scores.shape != (1, model.num_items):

@@ -9,7 +9,7 @@ from diffrec.diffusion.schedulers import Scheduler, scheduler_class, settings, w
 from diffrec.errors import IntegrityError, UsageError, check_sizes
 from diffrec.recommender import DiffusionRecommender, Recommender
 from diffrec.strict_json import record
-from diffrec.zoo.arguments import checked_arguments, plain
+from diffrec.zoo.arguments import check_largest, checked_arguments, plain
 
 _NONE = type(None)
 _KINDS = {
@@ -52,6 +52,7 @@ def set_sampling(model: Recommender, sampling: Mapping[str, Any] | None, where: 
         _set_plain(model, sampling, where)
         return
     fields = record({**_USUAL, **sampling} if isinstance(sampling, dict) else sampling, where, _DIFFUSION)
+    check_largest(fields, where)
     try:
         _set_scheduler(model, fields["scheduler"], where)
         check_sizes(num_samples=fields["num_samples"])
@@ -73,6 +74,7 @@ def _set_plain(model: Recommender, sampling: Mapping[str, Any] | None, where: st
             raise IntegrityError(f"{where} must be null, for {type(model).__name__} is no diffusion model")
         return
     fields = record(sampling, where, {name: _KINDS[name] for name in model.sampling_settings})
+    check_largest(fields, where)
     for name, value in fields.items():
         setattr(model, name, value)
     try:

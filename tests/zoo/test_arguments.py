@@ -91,6 +91,16 @@ def test_values_of_another_type_are_refused(name, value):
         checked_arguments(constructor, {"count": 1, name: value}, "file")
 
 
+def iterating(self, num_layers: int = 1, num_train_timesteps: int | None = None, anneal_steps: int = 1) -> None: ...
+
+
+@pytest.mark.parametrize(("name", "most"), [("num_layers", 64), ("num_train_timesteps", 10_000)])
+def test_numbers_of_layers_and_steps_have_limits_of_their_own(name, most):
+    assert checked_arguments(iterating, {name: most, "anneal_steps": 10**6}, "file")[name] == most
+    with pytest.raises(IntegrityError, match=rf"^file: {name} cannot be {most + 1}, at most {most:,}$"):
+        checked_arguments(iterating, {name: most + 1}, "file")
+
+
 def test_a_required_argument_is_named():
     with pytest.raises(IntegrityError, match="needs the arguments count"):
         checked_arguments(constructor, {}, "file")

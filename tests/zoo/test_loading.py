@@ -22,6 +22,7 @@ import diffrec.zoo.titles
 from diffrec.baselines import BASELINES, EASE, ItemKNN
 from diffrec.data.protocol import PROTOCOLS
 from diffrec.data.vocabulary import Vocabulary
+from diffrec.diffusion.heat import HeatSteps
 from diffrec.errors import IntegrityError, NetworkError, NotFoundError
 from diffrec.models import MODELS
 from diffrec.testing.fuzzing import HISTORIES, damage_is_noticed, seal, sealed_damage_is_refused_or_harmless
@@ -336,6 +337,33 @@ def test_a_model_far_larger_than_its_file_is_stopped_while_it_is_built(case, ent
     rewrite(entry, "config.json", HOSTILE_CONFIGS[case])
     with pytest.raises(IntegrityError, match="ask for a far larger model than the file holds"):
         load(entry)
+
+
+@pytest.mark.parametrize(
+    ("name", "argument"), [("LightGCN", "num_layers"), ("GiffCF", "num_train_timesteps"), ("DreamRec", "num_samples")]
+)
+def test_what_keeps_a_machine_busy_without_end_is_refused_before_the_model_is_built(name, argument, tmp_path):
+    """Nothing in the file is larger for it."""
+    entry = save(getattr(diffrec.models, name)(20, embedding_size=4).eval(), tmp_path / "entry")
+    rewrite(entry, "config.json", lambda c: c["init"].update({argument: 10**7}))
+    with pytest.raises(IntegrityError, match=rf"config\.json: {argument} cannot be 10000000, at most"):
+        load(entry)
+
+
+def test_sampling_that_does_not_end_is_refused(tmp_path):
+    entry = save(diffrec.models.RuleBridge(20, embedding_size=4).eval(), tmp_path / "entry")
+    rewrite(entry, "config.json", lambda c: c["sampling"].update(num_draws=10**9))
+    with pytest.raises(IntegrityError, match=r"sampling: num_draws cannot be 1000000000, at most 1,000"):
+        load(entry)
+
+
+def test_shapes_are_tried_in_one_step(tmp_path, monkeypatch):
+    model = diffrec.models.GiffCF(20, embedding_size=4, num_train_timesteps=7).eval()
+    entry, taken = save(model, tmp_path / "entry"), []
+    step = HeatSteps.step
+    monkeypatch.setattr(HeatSteps, "step", lambda *given: taken.append(given) or step(*given))
+    loaded = load(entry)
+    assert (len(taken), loaded.num_inference_steps, loaded.denoiser_calls) == (1, None, 7)
 
 
 def test_no_module_is_imported_for_a_class_of_elsewhere(entry, tmp_path, monkeypatch):
