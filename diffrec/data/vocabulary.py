@@ -16,6 +16,7 @@ from diffrec.errors import NotFoundError, UsageError, near_match
 _TRAILING_ARTICLE = re.compile(r"^(.+),(the|a|an)(?= \(|$)")
 _YEAR = re.compile(r" \(\d{4}\)$")
 _SUGGESTIONS = 3
+_LONGEST_SPELT_ALIKE = 100  # characters; comparing longer texts with every title takes seconds
 
 
 @runtime_checkable
@@ -99,16 +100,26 @@ class Vocabulary:
         not count. Raises NotFoundError with the nearest titles, UsageError where a title belongs to several
         items.
         """
+        if (number := self.known(query)) is None:
+            raise self.unknown(query)
+        return number
+
+    def known(self, query: str) -> int | None:
+        """As `number`, and None where there is no such title or id, at once."""
         query = query.strip()
         found = self._candidates(query)
         if len(found) > 1:
             ids = ", ".join(f"'id:{self.item_ids[n - 1]}'" for n in found)
             raise UsageError(f"the title {query!r} belongs to {len(found)} items; name one of {ids}")
-        if not found:
-            kind = "title or item id" if self.titles else "item id"
-            missing = f"; {self.missing_titles}" if self.missing_titles else ""
-            raise NotFoundError(f"no {kind} {query!r} among {len(self)} items{self._suggestion(query)}{missing}")
-        return found[0]
+        return found[0] if found else None
+
+    def unknown(self, query: str, suggest: bool = True) -> NotFoundError:
+        """What `number` raises where there is no such title or id; suggest: with the nearest, which take a while."""
+        query = query.strip()
+        kind = "title or item id" if self.titles else "item id"
+        missing = f"; {self.missing_titles}" if self.missing_titles else ""
+        nearest = self._suggestion(query) if suggest else ""
+        return NotFoundError(f"no {kind} {query!r} among {len(self)} items{nearest}{missing}")
 
     def matches(self, other: Vocabulary, by: Literal["id", "title"]) -> np.ndarray:
         """(N,) int64: the number that each of these items has in `other`, 0 where it has none or the title several."""
@@ -130,14 +141,14 @@ class Vocabulary:
     def _suggestion(self, query: str) -> str:
         """Titles that differ by the year only, else the shortest with all words of the query, else one spelt alike."""
         if query.startswith("id:"):
-            return near_match(query[3:].strip(), self.item_ids)
+            return _spelt_alike(query[3:].strip(), self.item_ids)
         wanted = _YEAR.sub("", _spelling(query))
         same = [title for title in self.titles or () if title and _YEAR.sub("", _spelling(title)) == wanted]
         words = set(re.findall(r"\w+", wanted))
         close = same or sorted((t for t in self.titles or () if words and words <= _words(t)), key=len)[:1]
         if close:
             return f"; did you mean {' or '.join(repr(title) for title in dict.fromkeys(close[:_SUGGESTIONS]))}?"
-        return near_match(query, self.titles or self.item_ids)
+        return _spelt_alike(query, self.titles or self.item_ids)
 
     def parse_history(self, text: str) -> list[int]:
         """Item numbers of a comma-separated list of titles or ids; titles may themselves hold commas.
@@ -163,6 +174,10 @@ def _spelling(title: str) -> str:
     """What two spellings of one title have in common: 'The  Sting (1973)' and 'Sting, The (1973)' are equal."""
     plain = re.sub(r"\s*,\s*", ",", " ".join(title.lower().split()))
     return _TRAILING_ARTICLE.sub(r"\2 \1", plain)
+
+
+def _spelt_alike(query: str, texts: Iterable[str]) -> str:
+    return near_match(query, texts) if len(query) <= _LONGEST_SPELT_ALIKE else ""
 
 
 def _words(title: str) -> set[str]:

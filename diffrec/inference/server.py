@@ -33,7 +33,7 @@ Message = MutableMapping[str, Any]
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may ask for, and how many may wait. body: bytes."""
+    """What one request may ask for, and how many may wait. body: bytes; seconds: in which a body has to come."""
 
     k: int = 100
     history: int = 1000
@@ -41,6 +41,12 @@ class Limits:
     body: int = 1 << 18
     batch: int = 64
     waiting: int = 256
+    seconds: int = 10
+
+    @property
+    def under_way(self) -> int:
+        """Requests at a time: the queue, the batch that the model has, and the one whose answers are being sent."""
+        return self.waiting + 2 * self.batch
 
 
 class Item(BaseModel):
@@ -123,12 +129,14 @@ def build_app(model: Recommender, name: str, limits: Limits | None = None) -> Fa
     limits = limits or Limits()
     check_sizes(**asdict(limits))
     vocabulary, batcher = vocabulary_of(model), Batcher(model, limits.batch, limits.waiting)
-    _ = vocabulary.titles  # read now, not in the first request
+    vocabulary.known("")  # titles are read now, not in the first request
+    suggesting = asyncio.Lock()
     body_model: Any = request_model(limits)
     refusals: dict[int | str, dict[str, Any]] = {
         code: {"model": Refusal, "description": text}
-        for code, text in ((413, "the body is too large"), (422, "the request cannot be answered"),
-                           (429, "too many requests are waiting"), (500, "the model failed"))
+        for code, text in ((408, "the body did not come in time"), (413, "the body is too large"),
+                           (422, "the request cannot be answered"), (429, "too many requests are waiting"),
+                           (500, "the model failed"))
     }  # fmt: skip
     app = FastAPI(title="diffrec", version=__version__, docs_url=None, redoc_url=None)
     app.state.batcher = batcher
@@ -137,7 +145,7 @@ def build_app(model: Recommender, name: str, limits: Limits | None = None) -> Fa
     async def recommend(body: body_model) -> Lists:  # pyright: ignore[reportInvalidTypeForm]
         """The best items for one history."""
         asked = body.model_dump()
-        history = await run_in_threadpool(_numbers, vocabulary, asked.pop("history"))  # near matches take a while
+        history = await _numbers(vocabulary, asked.pop("history"), suggesting)
         best = await asyncio.wrap_future(batcher.ask(Question(tuple(history), **asked)))
         return _lists(name, vocabulary, history, best)
 
@@ -162,16 +170,27 @@ def build_app(model: Recommender, name: str, limits: Limits | None = None) -> Fa
     app.add_exception_handler(HTTPException, _of_http)
     app.add_exception_handler(DiffrecError, _of_diffrec)
     app.add_exception_handler(Exception, _unexpected)
-    app.add_middleware(LimitedBody, largest=limits.body)
+    app.add_middleware(LimitedRequests, limits=limits)
     return app
 
 
-def _numbers(vocabulary: Vocabulary, history: list[str]) -> list[int]:
-    """The item numbers; UsageError or NotFoundError, with the near match, for the first that is none."""
+async def _numbers(vocabulary: Vocabulary, history: list[str], suggesting: asyncio.Lock) -> list[int]:
+    """The item numbers; UsageError for a text that is too long or ambiguous, NotFoundError for the first unknown one.
+
+    Its near match takes a while, so it is looked for in a thread, and left out while another one is looked for.
+    """
     for text in history:
         if len(text) > _LONGEST_TEXT:
             raise UsageError(f"a title or id of {len(text)} characters; at most {_LONGEST_TEXT} are allowed")
-    return [vocabulary.number(text) for text in history]
+    numbers = []
+    for text in history:
+        if (number := vocabulary.known(text)) is None:
+            if suggesting.locked():
+                raise vocabulary.unknown(text, suggest=False)
+            async with suggesting:
+                raise await run_in_threadpool(vocabulary.unknown, text)
+        numbers.append(number)
+    return numbers
 
 
 def _lists(name: str, vocabulary: Vocabulary, history: list[int], best: Recommendations) -> Lists:
@@ -190,9 +209,11 @@ def _item(vocabulary: Vocabulary, number: int) -> dict[str, Any]:
     return {"id": vocabulary.item_ids[number - 1], "title": titles[number - 1] if titles else None}
 
 
-def _refusal(code: int, detail: str, faults: list[Fault] | None = None) -> JSONResponse:
+def _refusal(code: int, detail: str, faults: list[Fault] | None = None, unread: bool = False) -> JSONResponse:
+    """unread: the body has not come, and the connection ends rather than wait for it."""
     told = Refusal(detail=_plain(detail), faults=faults or [])
-    return JSONResponse(told.model_dump(), status_code=code, headers={"Retry-After": "1"} if code == 429 else None)
+    headers = {"Retry-After": "1"} if code == 429 else {}
+    return JSONResponse(told.model_dump(), code, headers | ({"Connection": "close"} if unread else {}))
 
 
 def _plain(text: str) -> str:
@@ -244,32 +265,58 @@ async def _unexpected(request: Request, error: Exception) -> JSONResponse:
     return _refusal(500, "this was not expected; the log of the server says more")
 
 
-class LimitedBody:
-    """413 for a body of more than `largest` bytes, whether its length is told or comes in pieces."""
+class LimitedRequests:
+    """Requests with a body, at most `limits.under_way` at a time: 429 for more, whose bodies are not read.
 
-    def __init__(self, app: Callable[..., Awaitable[None]], largest: int) -> None:
-        self.app, self.largest = app, largest
+    413 for a body of more than `limits.body` bytes, whether its length is told or comes in pieces; 408 for one that has
+    not come within `limits.seconds`.
+    """
+
+    def __init__(self, app: Callable[..., Awaitable[None]], limits: Limits) -> None:
+        self.app, self.limits, self.under_way = app, limits, 0
 
     async def __call__(self, scope: Message, receive: Callable[[], Awaitable[Message]], send: Any) -> None:
-        """Read the body up to the limit, then hand it on in one piece."""
+        """Read the body up to the limits, then hand it on in one piece."""
         if scope["type"] != "http" or scope["method"] not in ("POST", "PUT", "PATCH"):
             return await self.app(scope, receive, send)
+        if self.under_way >= self.limits.under_way:
+            detail = f"{self.under_way} requests are under way already; ask again later"
+            return await _refusal(429, detail, unread=True)(scope, receive, send)
+        self.under_way += 1
+        try:
+            await self._answer(scope, receive, send)
+        finally:
+            self.under_way -= 1
+
+    async def _answer(self, scope: Message, receive: Callable[[], Awaitable[Message]], send: Any) -> None:
+        largest, seconds = self.limits.body, self.limits.seconds
         told = dict(scope["headers"]).get(b"content-length", b"0")
-        body, more = b"", not (told.isdigit() and int(told[:20]) > self.largest)
-        too_large = not more
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return None
-            body += message.get("body", b"")
-            more, too_large = message.get("more_body", False), len(body) > self.largest
-            if too_large:
-                break
-        if too_large:
-            return await _refusal(413, f"the body has more than {self.largest:,} bytes")(scope, receive, send)
+        too_large = told.isdigit() and int(told[:20]) > largest
+        try:
+            async with asyncio.timeout(seconds):
+                body = b"" if too_large else await _body(receive, largest)
+        except TimeoutError:
+            detail = f"the body did not come within {seconds} s"
+            return await _refusal(408, detail, unread=True)(scope, receive, send)
+        if body is None:
+            return None
+        if too_large or len(body) > largest:
+            return await _refusal(413, f"the body has more than {largest:,} bytes")(scope, receive, send)
         pieces = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def once() -> Message:
             return pieces.pop() if pieces else await receive()
 
         return await self.app(scope, once, send)
+
+
+async def _body(receive: Callable[[], Awaitable[Message]], largest: int) -> bytes | None:
+    """The body, or what has come of it when that is more than `largest` bytes; None where the caller is gone."""
+    body, more = bytearray(), True
+    while more and len(body) <= largest:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+    return bytes(body)

@@ -74,6 +74,16 @@ def test_an_unknown_title_names_what_was_probably_meant(query, suggestion):
     assert str(caught.value) == f"no title or item id {query!r} among 16 items{suggestion}"
 
 
+def test_what_is_spelt_alike_is_looked_for_up_to_a_hundred_characters():
+    vocabulary = Vocabulary(("1", "2"), ("x" * 100, "y" * 101 + " (1999)"))
+    with pytest.raises(NotFoundError, match=r"did you mean 'x{100}'"):
+        vocabulary.number("x" * 99 + "y")
+    with pytest.raises(NotFoundError, match=r"among 2 items$"):
+        vocabulary.number("x" * 100 + "y")
+    with pytest.raises(NotFoundError, match=r"did you mean 'y{101} \(1999\)'"):
+        vocabulary.number("y" * 101)
+
+
 def test_an_ambiguous_title_names_the_ids_and_these_work():
     with pytest.raises(UsageError, match=r"belongs to 2 items; name one of 'id:109', 'id:110'"):
         VOCABULARY.number("chasing amy (1997)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import time
@@ -161,6 +162,61 @@ def test_large_bodies_whether_their_length_is_told_or_not(client):
         told = client.post("/recommend", content=content, headers={"content-type": "application/json"})
         assert told.status_code == 413
         assert told.json()["detail"] == "the body has more than 2,000 bytes"
+
+
+def test_one_near_match_at_a_time_and_nobody_waits_for_it(client, monkeypatch):
+    suggestion, held, go = Vocabulary._suggestion, threading.Event(), threading.Event()
+
+    def waiting(self, query):
+        held.set()
+        go.wait(5)
+        return suggestion(self, query)
+
+    monkeypatch.setattr(Vocabulary, "_suggestion", waiting)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(client.post, "/recommend", json={"history": ["Film 31"]})
+        assert held.wait(10)
+        second = client.post("/recommend", json={"history": ["f1", "Film 32"]})
+        known = client.post("/recommend", json={"history": ["f1"]})
+        assert not first.done()
+        go.set()
+    assert (second.status_code, second.json()["detail"]) == (422, "no title or item id 'Film 32' among 30 items")
+    assert known.status_code == 200
+    assert "among 30 items; did you mean" in first.result().json()["detail"]
+
+
+def test_bodies_that_do_not_come_hold_a_place_for_a_while_and_the_places_are_counted(dreamrec):
+    app = build_app(dreamrec, "dreamrec.films", Limits(batch=1, waiting=1, seconds=1))
+    headers = [(b"content-type", b"application/json")]
+
+    async def asked(method, path, *bodies):
+        """Status, headers and answer of a request whose body stalls after these pieces, unless the last is empty."""
+        pieces, told = [{"type": "http.request", "body": body, "more_body": bool(body)} for body in bodies], []
+
+        async def receive():
+            return pieces.pop(0) if pieces else await asyncio.Event().wait()
+
+        async def send(message):
+            told.append(message)
+
+        scope = {"type": "http", "method": method, "path": path, "query_string": b"", "headers": headers}
+        await app(scope, receive, send)
+        return told[0]["status"], dict(told[0]["headers"]), json.loads(told[1]["body"])
+
+    async def asking():
+        stalled = [asyncio.create_task(asked("POST", "/recommend", b'{"history": ')) for _ in range(3)]
+        await asyncio.sleep(0)
+        meanwhile = [await asked("POST", "/recommend", b'{"history": []}', b""), await asked("GET", "/health")]
+        return [*meanwhile, *await asyncio.gather(*stalled), await asked("POST", "/recommend", b'{"history": []}', b"")]
+
+    more, health, *stalled, later = asyncio.run(asyncio.wait_for(asking(), 10))
+    app.state.batcher.close()
+    assert (more[0], more[2]["detail"]) == (429, "3 requests are under way already; ask again later")
+    assert health[0] == 200
+    for status, _, told in stalled:
+        assert (status, told["detail"]) == (408, "the body did not come within 1 s")
+    assert all(told[b"connection"] == b"close" for _, told, _ in [more, *stalled])
+    assert later[0] == 200
 
 
 def test_other_places_and_methods(client):
