@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
+from itertools import islice
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -94,13 +95,12 @@ class TrainingBatches(TorchDataset[Batch]):
 
 
 class EpochSampler(Sampler[np.ndarray]):
-    """Index arrays of one epoch, a pure function of `(seed, epoch)`.
+    """Index arrays of one epoch, a pure function of `(seed, epoch)`; `go_on` leaves out what a resumed run has had.
 
     With `lengths` given, batches hold examples of similar length (sorted inside blocks of 50 shuffled
     batches), so that almost nothing is computed on padding, and about the same number of `even`: "positions", so
     that a mean over the positions of a batch weighs every position alike, `batch_size` being the mean number of
     examples then; or "examples", where the mean is one over examples. The order of the batches stays random.
-    The epoch is looked at when the first batch is asked for: a resumed run makes its iterator earlier.
     """
 
     def __init__(
@@ -112,16 +112,24 @@ class EpochSampler(Sampler[np.ndarray]):
         even: Literal["positions", "examples"] = "positions",
     ) -> None:
         self.size, self.batch_size, self.seed, self.lengths, self.epoch = size, batch_size, seed, lengths, 0
-        self.even = even
+        self.even, self.begun = even, (0, 0)
 
     def set_epoch(self, epoch: int) -> None:
         """Called by Lightning before every epoch."""
         self.epoch = epoch
 
+    def go_on(self, epoch: int, batch: int) -> None:
+        """This epoch begins with this batch of it, others with their first."""
+        self.epoch, self.begun = epoch, (epoch, batch)
+
     def __len__(self) -> int:
         return -(-self.size // self.batch_size)
 
     def __iter__(self) -> Iterator[np.ndarray]:
+        epoch, batch = self.begun
+        yield from islice(self._batches(), batch if self.epoch == epoch else 0, None)
+
+    def _batches(self) -> Iterator[np.ndarray]:
         rng = np.random.default_rng([self.seed, self.epoch])
         order = rng.permutation(self.size)
         if self.lengths is None:
@@ -249,6 +257,7 @@ class InteractionDataModule(pl.LightningDataModule):
         lengths = batches.history_lengths if kind == "next" or self.similar_lengths else None
         even = "examples" if kind in _ONE_TARGET else "positions"
         sampler = EpochSampler(len(batches), self.batch_size, self.seed, lengths, even)
+        sampler.go_on(*self._place)
         return DataLoader(batches, sampler=sampler, batch_size=None, pin_memory=self._on_cuda)
 
     def val_dataloader(self) -> DataLoader[Batch]:
@@ -262,6 +271,15 @@ class InteractionDataModule(pl.LightningDataModule):
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         return batch.to(device, non_blocking=device.type == "cuda")  # out of pinned memory: a step need not wait
+
+    @property
+    def _place(self) -> tuple[int, int]:
+        """Epochs that are done, and batches of the one after them: where a resumed run goes on."""
+        if self.trainer is None:
+            return 0, 0
+        loop = cast(Any, self.trainer.fit_loop)
+        epochs, batches = loop.epoch_progress.current, loop.epoch_loop.batch_progress.current
+        return epochs.processed, batches.processed if epochs.started > epochs.processed else 0
 
     @property
     def _on_cuda(self) -> bool:

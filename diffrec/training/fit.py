@@ -26,6 +26,7 @@ _TRAINING_STREAM = 1 << 20  # training draws apart from the initial weights, wha
 _EXPECTED = (
     "`LightningModule.configure_optimizers` returned `None`, this fit will run with no optimizer",  # closed forms
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+    "You're resuming from a checkpoint that ended before the epoch ended",  # the sampler goes on where it was
 )
 
 
@@ -51,8 +52,9 @@ def fit(run: Run, resume: Path | None = None) -> FitResult:
     """Train `run.model`, from the checkpoint `resume` if given, and put the best weights back into it.
 
     Writes config.yaml, checkpoints/best.ckpt, checkpoints/last.ckpt and the logs below `run.run_dir`.
-    From last.ckpt, which is written at the end of an epoch (`resume.LastCheckpoint`), training goes on bit for
-    bit as if it had never stopped; what was done since is done again, and best.ckpt is no such place.
+    From last.ckpt, which is written at the end of an epoch (`resume.LastCheckpoint`), and from what a ModelCheckpoint
+    writes between two batches, training goes on bit for bit as if it had never stopped; what was done since is done
+    again, and best.ckpt is no such place. What is logged of an epoch is the mean over the batches since.
     Raises UsageError where `resume` is of another experiment, DiffrecError at a non-finite loss, gradient
     or weight; Ctrl-C comes through as KeyboardInterrupt.
     """

@@ -34,7 +34,8 @@ def best_of(run: Path) -> Path | None:
 
 
 def refuse_another_experiment(config: Mapping[str, Any], checkpoint: Path) -> None:
-    """UsageError where `config` differs from the config.yaml of the run in more than MAY_DIFFER, or ends before it.
+    """UsageError where `config` differs from the config.yaml of the run in more than MAY_DIFFER, or ends before it,
+    and where nothing can go on from the checkpoint.
 
     Raises NotFoundError where checkpoint or config.yaml are not there.
     """
@@ -49,11 +50,35 @@ def refuse_another_experiment(config: Mapping[str, Any], checkpoint: Path) -> No
             f"{checkpoint} is of another experiment: {'; '.join(different[:_SHOWN])}{more}. "
             f"Only {', '.join(MAY_DIFFER)} may differ in a run that goes on"
         )
-    done, wanted = kept["epoch"] + 1, config["trainer"].get("max_epochs")
-    if isinstance(wanted, int) and 0 <= wanted < done:
+    loops, epoch = kept["loops"]["fit_loop"], kept["epoch"] + 1
+    inside, wanted = _inside(loops["epoch_progress"]), config["trainer"].get("max_epochs")
+    place = f"{'inside' if inside else 'at the end of'} epoch {epoch}"
+    if isinstance(wanted, int) and 0 <= wanted < epoch:
+        raise UsageError(f"{checkpoint} is {place}, and trainer.max_epochs is {wanted}; ask for more")
+    if not inside and kept["global_step"] < config["trainer"].get("max_steps", -1):
+        raise UsageError(f"{checkpoint} is {place}; a run with trainer.max_steps goes on only from inside one")
+    if inside and (moment := _no_place_to_go_on(loops)):
         raise UsageError(
-            f"{checkpoint} is at the end of epoch {done}, and trainer.max_epochs is {wanted}; ask for more"
+            f"{checkpoint} was written {moment} of epoch {epoch}; training goes on from between two batches that each "
+            "ended with a step of the optimiser, or from an end of an epoch (last.ckpt)"
         )
+
+
+def _inside(epochs: Mapping[str, Any]) -> bool:
+    """Whether an epoch has begun that was not over."""
+    return epochs["current"]["started"] > epochs["current"]["processed"]
+
+
+def _no_place_to_go_on(loops: Mapping[str, Any]) -> str | None:
+    """What was not done yet, and is in no checkpoint, inside an epoch; None where there was nothing."""
+    batches = loops["epoch_loop.batch_progress"]
+    optimiser = loops["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]
+    if batches["current"]["ready"] != batches["current"]["processed"]:
+        return "in the middle of a batch"
+    if optimiser["zero_grad"]["total"]["completed"] != optimiser["step"]["total"]["completed"]:
+        return "while gradients of several batches were added up, in the middle"
+    before = batches["is_last_batch"] and batches["current"]["completed"] < batches["current"]["processed"]
+    return "before the validation at the end" if before else None
 
 
 def _differences(now: Mapping[str, object], then: Mapping[str, object]) -> list[str]:
@@ -113,7 +138,11 @@ def _ends(trainer: Trainer) -> bool:
 
 
 class RandomStates(Callback):
-    """Keeps the random states in every checkpoint, and puts them back right before the first batch is drawn."""
+    """Keeps the random states in every checkpoint, and puts them back right before the first batch is drawn.
+
+    The loader draws a number for its workers at the beginning of an epoch: after a checkpoint from an end of one,
+    before a checkpoint from inside.
+    """
 
     def __init__(self) -> None:
         self.loaded: dict[str, Any] | None = None
@@ -138,10 +167,15 @@ class RandomStates(Callback):
         self.loaded = state_dict
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """After Lightning has restored the checkpoint, before the data loader draws its first number."""
+        """After Lightning has restored the checkpoint, before the data loader draws its number."""
         if self.loaded is not None:
             _put_back(self.loaded)
-            self.loaded = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """After that draw, which inside an epoch is one too many."""
+        if self.loaded is not None and trainer.fit_loop.restarted_mid_epoch:
+            _put_back(self.loaded)
+        self.loaded = None
 
 
 def _put_back(states: Mapping[str, Any]) -> None:

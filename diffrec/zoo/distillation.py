@@ -128,6 +128,7 @@ class Distillation(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """From here on, when whoever copies a model has done so: a copy needs no teacher."""
         cast(Recommender, pl_module).taught = self.taught
+        pl_module.eval()  # a run that goes on inside an epoch has no start of it
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """What is learned has no noise in it, and dropout would add some."""

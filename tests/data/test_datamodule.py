@@ -150,6 +150,17 @@ def test_the_order_is_a_function_of_seed_and_epoch(lengths):
             assert len(together[i] & together[j]) <= 1, "the same examples meet again and again"
 
 
+@pytest.mark.parametrize("lengths", [None, np.arange(200) % 7])
+def test_an_epoch_goes_on_behind_the_batches_that_a_run_has_had(lengths):
+    whole, sampler = EpochSampler(200, 16, 0, lengths), EpochSampler(200, 16, 0, lengths)
+    sampler.go_on(2, 5)
+    for epoch in (2, 3):
+        whole.set_epoch(epoch)
+        left = [batch.tolist() for batch in whole][5 if epoch == 2 else 0 :]
+        assert [b.tolist() for b in sampler] == [b.tolist() for b in sampler] == left, "workers make two iterators"
+        sampler.set_epoch(epoch + 1)
+
+
 def test_batches_by_length_hold_similar_lengths_in_random_order():
     lengths = np.random.default_rng(0).integers(1, 50, 4000)
     batches = list(EpochSampler(4000, 40, 0, lengths))

@@ -9,8 +9,10 @@ import pytest
 import torch
 import yaml
 from pytorch_lightning import Callback
+from torch.utils.data import DataLoader
 
 from diffrec.cli.main import main
+from diffrec.data.datamodule import InteractionDataModule
 from diffrec.errors import IntegrityError, NotFoundError, UsageError
 from diffrec.training.build import build
 from diffrec.training.checkpoint_io import AtomicCheckpointIO, read_checkpoint
@@ -22,6 +24,16 @@ MODELS = {
     "diffrec": ["--model.dims=[8]", "--model.lr=1e-2", "--model.stochastic=true"],
     "sasrec": ["--model.embedding_size=8", "--model.lr=1e-2"],
 }
+INSIDE = {
+    **MODELS,
+    "bpr-mf": ["--model.embedding_size=8"],
+    "ldiffrec": [],
+    "lightgcn": ["--model.embedding_size=8"],
+}
+OF_STEPS = [
+    f"--trainer.callbacks.ModelCheckpoint.{word}"
+    for word in ("every_n_train_steps=2", "save_top_k=-1", "filename=at{step}", "auto_insert_metric_name=false")
+]
 
 
 class Draws(Callback):
@@ -36,7 +48,7 @@ class Draws(Callback):
 
 def trained(name, folder, epochs, *words, resume=None):
     """A run after `epochs` epochs with the weights, optimiser and draws of its last one."""
-    run = build([f"model/{name}", "data/synthetic"], [*MODELS[name], f"--trainer.max_epochs={epochs}", *words], folder)
+    run = build([f"model/{name}", "data/synthetic"], [*INSIDE[name], f"--trainer.max_epochs={epochs}", *words], folder)
     run.trainer.callbacks.append(draws := Draws())
     fit(run, resume)
     return read_checkpoint(folder / "checkpoints" / "last.ckpt"), draws.drawn
@@ -53,14 +65,97 @@ def test_a_resumed_run_is_the_run_that_never_stopped(name, every, tmp_path):
     np.random.seed(99)
     random.seed(99)
     parts, later = trained(name, tmp_path / "parts", 7, *words, resume=tmp_path / "parts" / "checkpoints" / "last.ckpt")
+    assert_same(whole, parts)
+    assert later == draws[-len(later) :]
+
+
+def assert_same(whole, parts):
+    """The checkpoints hold the same weights and states of the optimiser."""
     assert whole["state_dict"].keys() == parts["state_dict"].keys()
     assert all(torch.equal(value, parts["state_dict"][key]) for key, value in whole["state_dict"].items())
     (one,), (other,) = whole["optimizer_states"], parts["optimizer_states"]
     assert one["param_groups"] == other["param_groups"]
     for key, state in one["state"].items():
         assert all(torch.equal(value, other["state"][key][part]) for part, value in state.items())
-    assert later == draws[-len(later) :]
     assert whole["global_step"] == parts["global_step"]
+
+
+def with_workers(monkeypatch):
+    """Data loaders that read ahead in another process."""
+    alone = InteractionDataModule.train_dataloader
+
+    def train_dataloader(self):
+        loader = alone(self)
+        return DataLoader(loader.dataset, sampler=loader.sampler, batch_size=None, num_workers=1)
+
+    monkeypatch.setattr(InteractionDataModule, "train_dataloader", train_dataloader)
+
+
+@pytest.mark.parametrize("name", INSIDE)
+def test_a_run_resumed_inside_an_epoch_is_the_run_that_never_stopped(unchecked_types, name, tmp_path):
+    words = ["--trainer.limit_train_batches=4", "--data.batch_size=45", *OF_STEPS]
+    whole, draws = trained(name, tmp_path, 3, *words)
+    parts, later = trained(name, tmp_path, 3, *words, resume=tmp_path / "checkpoints" / "at6.ckpt")
+    assert_same(whole, parts)
+    assert later == draws[6:]
+
+
+@pytest.mark.parametrize("checkpoint", ["at6", "last"])
+@pytest.mark.parametrize("name", MODELS)
+def test_workers_that_read_ahead_change_nothing(unchecked_types, name, checkpoint, tmp_path, monkeypatch):
+    words = ["--data.batch_size=50", *OF_STEPS]
+    whole, draws = trained(name, tmp_path / "whole", 3, *words)
+    with_workers(monkeypatch)
+    trained(name, tmp_path / "parts", 2, *words)
+    path = tmp_path / "parts" / "checkpoints" / f"{checkpoint}.ckpt"
+    parts, later = trained(name, tmp_path / "parts", 3, *words, resume=path)
+    assert_same(whole, parts)
+    assert later == draws[-len(later) :]
+
+
+@pytest.mark.parametrize("step", [6, 8])
+def test_a_validation_that_was_done_is_not_done_again(unchecked_types, step, tmp_path):
+    """Checkpoints from behind a validation inside an epoch and the one at its end."""
+    words = ["--data.batch_size=50", "--trainer.val_check_interval=2", *OF_STEPS[1:]]
+    whole, draws = trained("sasrec", tmp_path, 3, *words)
+    parts, later = trained("sasrec", tmp_path, 3, *words, resume=tmp_path / "checkpoints" / f"at{step}.ckpt")
+    assert_same(whole, parts)
+    assert later == draws[step:]
+
+
+def test_places_from_which_nothing_goes_on_are_told(tmp_path):
+    trained("sasrec", tmp_path, 2, "--data.batch_size=50", *OF_STEPS)
+    config = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    folder = tmp_path / "checkpoints"
+    kept = read_checkpoint(folder / "at6.ckpt")
+    batches = kept["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]
+    gradients = kept["loops"]["fit_loop"]["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["zero_grad"]
+
+    def refused(name, words, **trainer):
+        with pytest.raises(UsageError, match=rf"{name}\.ckpt {words}"):
+            refuse_another_experiment({**config, "trainer": {**config["trainer"], **trainer}}, folder / f"{name}.ckpt")
+
+    refuse_another_experiment(config, folder / "at6.ckpt")
+    refused("at6", r"is inside epoch 2, and trainer\.max_epochs is 1; ask for more", max_epochs=1)
+    refused("at8", "was written before the validation at the end of epoch 2; training goes on from between two batches")
+    gradients["total"]["completed"] += 1
+    torch.save(kept, folder / "added.ckpt")
+    refused("added", "was written while gradients of several batches were added up, in the middle of epoch 2")
+    batches["ready"] += 1
+    torch.save(kept, folder / "batch.ckpt")
+    refused("batch", "was written in the middle of a batch of epoch 2")
+
+
+def test_a_run_of_steps_does_not_go_on_from_an_end_of_an_epoch(tmp_path):
+    trained("sasrec", tmp_path, 1, "--data.batch_size=50", "--trainer.max_steps=4")
+    config = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    refuse_another_experiment(config, last)
+    stored = (tmp_path / "config.yaml").read_text()
+    (tmp_path / "config.yaml").write_text(stored.replace("max_steps: 4", "max_steps: 9"))
+    config["trainer"]["max_steps"] = 9
+    with pytest.raises(UsageError, match=r"is at the end of epoch 1; a run with trainer\.max_steps goes on only from"):
+        refuse_another_experiment(config, last)
 
 
 def test_random_states_are_plain_data_and_come_back(tmp_path):

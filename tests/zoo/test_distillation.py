@@ -185,6 +185,13 @@ def test_a_resumed_student_goes_on_with_the_same_average(tmp_path):
     assert not torch.equal(whole[0][layer], whole[1][f"module.{layer}"])
 
 
+def test_a_student_draws_no_dropout_where_a_run_goes_on_inside_an_epoch():
+    student = make(DreamRec).train()
+    trainer = pl.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
+    Distillation("dreamrec.ml-100k").on_train_start(trainer, student)
+    assert not student.training
+
+
 def test_who_cannot_teach(data, entry, tmp_path, unchecked_types):
     with pytest.raises(UsageError, match="SASRec does not generate from noise"):
         teacher_of(entry(SASRec(100, embedding_size=8)))
