@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 HELP = "show the results of the benchmark suites, one table for each dataset and protocol"
 _DOUBTFUL = "was not committed or is unknown"
+_NAME_WIDTH = 40  # longer names are broken
 FORMATS = ("table", "markdown", "csv", "json")
 
 
@@ -193,14 +194,36 @@ def _print_tables(tables: Sequence[Table]) -> None:
 
     console = page_console()
     for table in tables:
-        grid = Grid(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-        for number, name in enumerate(header(table)):
-            grid.add_column(name, justify="right" if number else "left", no_wrap=number > 0, overflow="fold")
-        for row in table.rows:
-            style = {"model": "bold", "control": "dim", "training-free": ""}[row.role]
-            grid.add_row(*(Text(printable(cell), style=style) for cell in cells(row, table)))
+        names, rows = header(table), [[printable(cell) for cell in cells(row, table)] for row in table.rows]
         console.print(Text(printable(table.title), style="bold"))
-        console.print(grid)
+        widths = [max(map(len, column)) for column in zip(names, *rows, strict=True)]
+        for columns in _side_by_side(widths, console.width):
+            grid = Grid(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+            grid.add_column(names[0], overflow="fold", max_width=_NAME_WIDTH)
+            for number in columns:
+                grid.add_column(names[number], justify="right", no_wrap=True)
+            for row, line in zip(table.rows, rows, strict=True):
+                style = {"model": "bold", "control": "dim", "training-free": ""}[row.role]
+                grid.add_row(*(Text(line[number], style=style) for number in (0, *columns)))
+            console.print(grid)
         console.print(Text("\n".join([*map(printable, caption(table).splitlines()), ""]), style="dim"))
     if tables:
         console.print(Text(LEGEND, style="dim"))
+
+
+def _side_by_side(widths: Sequence[int], room: int) -> list[list[int]]:
+    """The columns beside the names in each block of a table whose columns have `widths`, names first. Where `room` is
+    too narrow for one block, costs stand in their own."""
+    from diffrec.bench.render import COSTS
+
+    name, *others = (width + 1 for width in (min(widths[0], _NAME_WIDTH), *widths[1:]))
+    if name + sum(others) - 1 <= room:
+        return [list(range(1, len(widths)))]
+    blocks, used = [], 0
+    for number, width in enumerate(others, start=1):
+        if number in (1, len(widths) - len(COSTS)) or used + width - 1 > room:
+            blocks.append([])
+            used = name
+        blocks[-1].append(number)
+        used += width
+    return blocks

@@ -84,6 +84,21 @@ def test_long_names_still_fit_80_columns(results, capsys):
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
 
 
+def test_more_columns_than_80_take_stand_in_blocks_below_one_another(results, capsys):
+    for seed, change in ((1, 0.001), (2, 0.002)):
+        write_result(make("sequential-rules", 0.01 + change, seed=seed), results)
+    assert main(["leaderboard", "--results", str(results), "--metric", *["recall@10", "ndcg@10"] * 3]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if len(line.rstrip()) <= 80]
+    heads = [line for line in lines if line[:1] == ["model"]]
+    assert heads == [["model", "seeds", *["Recall@10", "NDCG@10"] * 2], ["model", "Recall@10", "NDCG@10"],
+                     ["model", "calls", "ms/user", "params", "train"]]  # fmt: skip
+    assert [line for line in lines if line[:1] == ["sequential-rules°"]] == [
+        ["sequential-rules°", "3", *[".0220", "±.0020", ".0110", "±.0010"] * 2],
+        ["sequential-rules°", ".0220", "±.0020", ".0110", "±.0010"],
+        ["sequential-rules°", "1", "0.42", "1.68k", "0.5", "s"],
+    ]
+
+
 def test_formats_for_programs(results, capsys):
     texts = {}
     for form in ("csv", "json", "markdown"):
