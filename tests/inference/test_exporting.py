@@ -131,6 +131,21 @@ def test_the_command_prints_the_parity(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "dreamrec.numbers.pt2").is_file()
 
 
+def test_the_format_is_that_of_the_ending(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    entry = save(MODELS["a network"]().eval(), tmp_path / "zoo" / "some.numbers")
+    monkeypatch.setattr("diffrec.inference.exporting._is_there", lambda name: name != "onnxscript")
+    for words in (["--output", "graph.onnx"], ["--output", "graph.ONNX"], ["--output", "graph", "--format", "onnx"]):
+        assert main(["export", str(entry), *words]) == 2
+        assert "ONNX needs onnxscript" in capsys.readouterr().err
+    for name, form in (("graph.onnx", "pt2"), ("graph.pt2", "onnx")):
+        assert main(["export", str(entry), "--output", name, "--format", form]) == 2
+        told = f"--output {name} ends as {name.removeprefix('graph.')} does, and --format says {form}"
+        assert told in capsys.readouterr().err
+    assert main(["export", str(entry), "--output", "graph.v2"]) == 0
+    assert (tmp_path / "graph.v2").is_file()
+
+
 def test_the_extra_is_named_where_it_is_missing(tmp_path, monkeypatch):
     monkeypatch.setattr("diffrec.inference.exporting._is_there", lambda name: name != "onnxscript")
     with pytest.raises(UsageError, match=r"needs onnxscript: pip install 'diffrec\[onnx\]'"):
