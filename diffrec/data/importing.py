@@ -122,9 +122,14 @@ def _check_name(name: str, force: bool) -> None:
 
 
 def _columns(table: ForeignTable, chosen: Mapping[str, str | None]) -> dict[str, str]:
-    """The column of each role: as given, else by its usual name or, without a header, by its place."""
+    """The column of each role: as given, else by its usual name (times: by their look) or, without a header, by its
+    place."""
     guessed = _by_usual_name(table.names) if table.header else _by_place(table)
     columns = {role: _named(table, role, column) for role, column in chosen.items() if column}
+    if "timestamp" not in guessed | columns:
+        free = [name for name in table.names if name not in {*guessed.values(), *columns.values()}]
+        if times := [name for name in free if _holds_times(_sampled(table, name))]:
+            guessed["timestamp"] = times[0]
     columns = {role: column for role in chosen if (column := columns.get(role) or guessed.get(role))}
     for role in ("user", "item"):
         if role not in columns:
@@ -156,15 +161,25 @@ def _by_usual_name(names: Sequence[str]) -> dict[str, str]:
 def _by_place(table: ForeignTable) -> dict[str, str]:
     """User, item, then the first column of times and the first other one of numbers."""
     found: dict[str, str] = dict(zip(("user", "item"), table.names, strict=False))
-    for place, column in enumerate(table.names[2:], start=2):
-        values = pa.array([row[place] for row in table.sample if len(row) > place])
-        times, read = parse_times(values)
-        # After 1973, so that ratings and counts are not taken for seconds.
-        if read.all() and (times > 10**14).all():
+    for column in table.names[2:]:
+        values = _sampled(table, column)
+        if _holds_times(values):
             found.setdefault("timestamp", column)
         elif is_number(values).all():
             found.setdefault("rating", column)
     return found
+
+
+def _sampled(table: ForeignTable, column: str) -> pa.Array:
+    """The first cells of a column, none of Parquet and JSON lines."""
+    place = table.names.index(column)
+    return pa.array([row[place] for row in table.sample if len(row) > place], pa.string())
+
+
+def _holds_times(values: pa.Array) -> bool:
+    """Are all of them times after 1973, so that ratings and counts are not taken for seconds?"""
+    times, read = parse_times(values)
+    return len(values) > 0 and bool(read.all() and (times > 10**14).all())
 
 
 def _report(name: str, sieve: Sieve, events: Events, unused_rating: str | None) -> ImportReport:

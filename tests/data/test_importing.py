@@ -180,6 +180,13 @@ def test_columns_that_are_named_win_over_guesses(bring):
     assert report.columns == {"user": "who", "item": "what", "timestamp": "when"}
 
 
+def test_times_without_a_usual_name_are_known_by_their_look(bring):
+    rows = b"customer,product,stars,bought\na,x,5,2020-09-13 22:48\na,y,4,2020-09-12 18:39\na,z,3,2020-09-14 10:00\n"
+    dataset, report = bring(rows)
+    assert report.columns["timestamp"] == "bought"
+    assert [item for item, _ in histories(dataset)["a"]] == ["y", "x", "z"]
+
+
 def test_a_named_column_tells_the_header(bring):
     assert bring("who,what\na,b\n", user="who", item="what")[1].rows_read == 1
     assert bring("a,b\nc,d\n")[1].rows_read == 2
