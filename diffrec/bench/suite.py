@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from diffrec.bench.leaderboard import REQUIRED
 from diffrec.bench.result import NAME, Reported, result_path
 from diffrec.bench.strict import parse
-from diffrec.errors import NotFoundError, UsageError, near_match
+from diffrec.errors import NotFoundError, UsageError, listed, near_match
 from diffrec.paths import resource_dir
 from diffrec.training.config import compose, controls
 from diffrec.training.yaml_tree import Node, read_yaml
@@ -166,17 +166,22 @@ def find_suite(name: str) -> Path:
         if not Path(name).is_file():
             raise NotFoundError(f"no suite file {name}")
         return Path(name)
-    folder = resource_dir("benchmarks") / "suites"
+    folder = _shipped()
     names = sorted(path.stem for path in folder.glob("*.yaml"))
     if name not in names:
         raise NotFoundError(f"no suite {name!r}; there are: {', '.join(names)}{near_match(name, names)}")
     return folder / f"{name}.yaml"
 
 
+def _shipped() -> Path:
+    return resource_dir("benchmarks") / "suites"
+
+
 def load_suite(path: Path) -> Suite:
     """Read a suite; UsageError names the file and the key that is wrong.
 
-    A member of `models` that is a name stands for the rows of that file in the folder `rows` beside the suite.
+    A member of `models` that is a name stands for the rows of that file in the folder `rows` beside the suite, else of
+    that beside the suites that ship with the project.
     """
     tree = _with_rows(_read(path), path.parent / "rows")
     suite = _with_controls(parse(tree, Suite, str(path), UsageError, unwrap=_value_and_place))
@@ -218,11 +223,11 @@ def _with_rows(suite: Node, folder: Path) -> Node:
 def _rows(member: Node, folder: Path) -> list[Node]:
     if not isinstance(member.value, str):
         return [member]
-    names = sorted(path.stem for path in folder.glob("*.yaml"))
-    if member.value not in names:
-        there = f"; there are: {', '.join(names)}{near_match(member.value, names)}" if names else f" in {folder}"
+    files = {path.stem: path for place in (_shipped() / "rows", folder) for path in place.glob("*.yaml")}
+    if member.value not in files:
+        there = f"; there are: {listed(files, member.value)}{near_match(member.value, files)}"
         raise NotFoundError(f"{member.where}: no rows {member.value!r}{there}")
-    rows = _read(folder / f"{member.value}.yaml")
+    rows = _read(files[member.value])
     if not isinstance(rows.value, list):
         raise UsageError(f"{rows.where}: rows are a list of models")
     return rows.value

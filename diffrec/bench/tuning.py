@@ -109,23 +109,24 @@ class Ready:
         return self.without.get((cell.dataset.name, cell.model.name))
 
 
-def tuned(suite: Suite, folder: Path) -> Suite:
+def tuned(suite: Suite, folder: Path, called: str | None = None) -> Suite:
     """The suite whose rows with a search space have the best settings of their tuning.
 
-    Raises UsageError that names the command, where a row has no tuning or one of another configuration.
+    called: name or file of the suite in commands (default: its name). Raises UsageError that names the command, where a
+    row has no tuning or one of another configuration.
     """
-    found = ready(suite, folder)
+    found = ready(suite, folder, called)
     for untuned in found.without.values():
         raise untuned.error
     return found.suite
 
 
-def ready(suite: Suite, folder: Path) -> Ready:
+def ready(suite: Suite, folder: Path, called: str | None = None) -> Ready:
     """The same of those rows that have settings, and which have none."""
     without: dict[tuple[str, str], Untuned] = {}
     models = []
     for model in suite.models:
-        row, missing = _tuned(model, suite, folder)
+        row, missing = _tuned(model, suite, folder, called or suite.name)
         without |= {(dataset, model.name): untuned for dataset, untuned in missing.items()}
         if not missing:
             models.append(row)
@@ -134,14 +135,14 @@ def ready(suite: Suite, folder: Path) -> Ready:
     return Ready(replace(suite, models=tuple(models)), without)
 
 
-def _tuned(model: SuiteModel, suite: Suite, folder: Path) -> tuple[SuiteModel, dict[str, Untuned]]:
+def _tuned(model: SuiteModel, suite: Suite, folder: Path, called: str) -> tuple[SuiteModel, dict[str, Untuned]]:
     """The row with its settings, and by dataset why it has none."""
     if model.search is None:
         return model, {}
     on, tried, missing = dict(model.on), dict[str, int](), dict[str, Untuned]()
     for dataset in suite.datasets:
         if model.runs_on(dataset.name):
-            tuning = _current(model, dataset, suite.name, folder)
+            tuning = _current(model, dataset, called, folder)
             if isinstance(tuning, Untuned):
                 missing[dataset.name] = tuning
                 continue

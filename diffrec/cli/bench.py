@@ -99,7 +99,7 @@ def _run(args: argparse.Namespace) -> int:
     loaded = load_suite(find_suite(args.suite))
     suite = loaded.with_controls() if args.controls else loaded
     asked = suite.only(args.only, args.seeds, args.datasets)
-    found = ready(asked, args.tuning or shipped())
+    found = ready(asked, args.tuning or shipped(), args.suite)
     suite, untuned = found.suite, list(found.without.values())
     if untuned and not any(suite.cells()):
         raise untuned[0].error

@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     from diffrec.bench.suite import find_suite, load_suite
     from diffrec.bench.tuning import shipped, tuned
 
-    suite = tuned(load_suite(find_suite(args.suite)), shipped())
+    suite = tuned(load_suite(find_suite(args.suite)), shipped(), args.suite)
     output = Output(args.output, suite.datasets[0].name)
     dataset = _say_where_data_comes_from(output.dataset)
     dataset.vocabulary.parse_history(args.history)  # wrong titles are told before the training

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,6 +21,11 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """The same of every line of `text`, which stays several lines."""
     return "\n".join(map(printable, text.split("\n")))
+
+
+def as_path(folder: Path) -> str:
+    """As commands and `diffrec.load` tell a folder from a name: with a slash."""
+    return str(folder) if len(folder.parts) > 1 else f"./{folder}"
 
 
 def table_console() -> Console:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import operator
 import re
 import sys
@@ -209,7 +210,7 @@ def _table(rows: dict[str, Listing], metric: str, width: int, here: Mapping[str,
 
 def _info(args: argparse.Namespace) -> int:
     from diffrec.cli.printable import printable
-    from diffrec.zoo.entry import CARD
+    from diffrec.zoo.entry import CARD, is_name
     from diffrec.zoo.finding import find_entry
     from diffrec.zoo.index import on_this_machine, read_index
     from diffrec.zoo.table import table
@@ -220,7 +221,10 @@ def _info(args: argparse.Namespace) -> int:
         lines = [f"# {args.name}", "", *table({args.name: row}).splitlines()]
     else:
         entry = find_entry(args.name, offline=True)
-        place, lines = str(entry.folder), entry.read(CARD).decode(errors="replace").splitlines()
+        card = entry.read(CARD).decode(errors="replace")
+        if not is_name(args.name):
+            card = card.replace(f'diffrec.load("{entry.folder.name}")', f"diffrec.load({json.dumps(args.name)})")
+        place, lines = str(entry.folder), card.splitlines()
     lines += ["", "## Files", "", f"- {place}", f"- revision: {entry.revision}"]
     lines += [f"- {name}: {file.size:,} bytes, sha256 {file.sha256}" for name, file in entry.files.items()]
     sys.stdout.write("\n".join(printable(line) for line in lines) + "\n")

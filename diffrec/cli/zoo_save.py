@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 
 from diffrec.cli.entries import measured_now
-from diffrec.cli.printable import print_line
+from diffrec.cli.printable import as_path, print_line
 
 HELP = "make an entry of a run of 'diffrec fit'; recommend, serve and export take its folder"
 
@@ -52,7 +53,8 @@ def run(args: argparse.Namespace) -> int:
     )
     if metrics is not None:
         headline = subject.protocol.headline
-        print_line(f"{headline} {metrics[headline]:.4f} on the test cases of {subject.protocol.id}")
+        asked = f"{subject.dataset.name}, {subject.protocol.id}"
+        print_line(f"{headline} {metrics[headline]:.4f} on the test cases of {asked}")
     ids = ",".join(subject.dataset.vocabulary.item_ids[:2])
-    print_line(f"{folder}\ndiffrec recommend {folder} --history {ids}")
+    print_line(f"{folder}\n{shlex.join(['diffrec', 'recommend', as_path(folder), f'--history={ids}'])}")
     return 0

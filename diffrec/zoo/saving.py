@@ -243,7 +243,7 @@ def _check_place(folder: Path, overwrite: bool) -> None:
     if not folder.exists():
         return
     if not overwrite:
-        raise UsageError(f"{folder} exists; give another name, or overwrite=True to replace it")
+        raise UsageError(f"{folder} exists; give another name, or replace it (overwrite=True, or --overwrite)")
     if not folder.is_dir() or {path.name for path in folder.iterdir()} - {*FILES, MANIFEST}:
         raise UsageError(f"{folder} is not a zoo entry, so it is not replaced; give another name")
 

@@ -113,11 +113,14 @@ def test_a_name_among_the_models_stands_for_the_rows_of_a_file(suite_file, tmp_p
     (tmp_path / "rows" / "simple.yaml").write_text("- {name: a, configs: [x]}\n- {name: b, configs: [y]}\n")
     suite = load_suite(suite_file(HEAD + "  - {name: c, configs: [z]}\n  - simple\n"))
     assert [model.name for model in suite.models] == ["c", "a", "b"]
+    shipped = load_suite(suite_file(HEAD + "  - training-free\n"))
+    assert "popularity" in [model.name for model in shipped.models]
+    (tmp_path / "rows" / "training-free.yaml").write_text("- {name: d, configs: [x]}\n")
+    assert [model.name for model in load_suite(suite_file(HEAD + "  - training-free\n")).models] == ["d"]
     with pytest.raises(UsageError, match="lists the model 'b' twice"):
         load_suite(suite_file(HEAD + "  - {name: b, configs: [z]}\n  - simple\n"))
-    with pytest.raises(
-        NotFoundError, match=r"tiny.yaml:\d+: no rows 'simpel'; there are: simple; did you mean 'simple'"
-    ):
+    told = r"tiny.yaml:\d+: no rows 'simpel'; there are: collaborative, simple, training-free; did you mean 'simple'"
+    with pytest.raises(NotFoundError, match=told):
         load_suite(suite_file(HEAD + "  - simpel\n"))
     (tmp_path / "rows" / "simple.yaml").write_text("name: a\n")
     with pytest.raises(UsageError, match="rows are a list of models"):

@@ -70,7 +70,7 @@ def test_rows_that_are_not_tuned_are_left_out_and_say_how(command, tmp_path, cap
     results = ["--results", str(tmp_path / "results")]
     assert command("tune", "--only", "markov") == 0
     capsys.readouterr()
-    tune = "diffrec bench tune tiny --only sequential-rules --datasets synthetic"
+    tune = f"diffrec bench tune {tmp_path}/tiny.yaml --only sequential-rules --datasets synthetic"
     assert command("run", "--dry-run", *results) == 0
     assert capsys.readouterr().out.splitlines() == [
         "synthetic popularity seed 0: would run, time unknown",

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shlex
+
 import pytest
 
 import diffrec
@@ -33,7 +37,21 @@ def test_a_run_becomes_an_entry(run, tmp_path, capsys):
     assert model.vocabulary.item_ids
     assert Measured.parse(find_entry(str(run / "entry")).read(METRICS), "").metrics == {}
     assert main(["zoo", "save", str(run)]) != 0, "an entry is there"
-    assert "overwrite" in capsys.readouterr().err
+    assert "--overwrite" in capsys.readouterr().err
+
+
+def test_what_is_printed_works_for_a_folder_here_too(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["zoo", "save", str(run.resolve()), "--output", "my entry"]) == 0
+    folder, command = capsys.readouterr().out.splitlines()
+    assert folder == "my entry"
+    assert main(shlex.split(command)[1:]) == 0
+    assert main(["zoo", "save", str(run), "--output", "mine"]) == 0
+    capsys.readouterr()
+    assert main(["zoo", "info", "./mine"]) == 0
+    card = capsys.readouterr().out
+    (call,) = re.findall(r"diffrec\.load\((.*)\)", card)
+    assert diffrec.load(json.loads(call)).vocabulary.item_ids
 
 
 def test_with_metrics_of_the_test_cases(run, tmp_path, capsys):
@@ -41,7 +59,7 @@ def test_with_metrics_of_the_test_cases(run, tmp_path, capsys):
     assert main(["zoo", "save", str(checkpoint), "--output", str(entry), "--test", "--include-titles"]) == 0
     told = capsys.readouterr().out.splitlines()[0]
     assert told.startswith("ndcg@10 0.")
-    assert told.endswith("on the test cases of loo-full-masked@1")
+    assert told.endswith("on the test cases of synthetic, loo-full-masked@1")
     assert main(["zoo", "verify", str(entry), "--evaluate"]) == 0
     assert "metrics come out again" in capsys.readouterr().out
 
