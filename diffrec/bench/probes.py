@@ -348,11 +348,12 @@ def examine(
     *,
     window: int = RULE_WINDOW,
     grid: Sequence[int] | None = None,
-    report: Callable[[str], None] = lambda name: None,
+    report: Callable[[str, int, int], None] = lambda name, number, count: None,
 ) -> Report:
     """Ask the questions named in `only`; by default all, and of the steps where the model takes any.
 
-    window: of `memorisation`; grid: of `steps`; report: gets the name of each question before it is asked.
+    window: of `memorisation`; grid: of `steps`; report: gets the name of each question before it is asked,
+    and which of how many it is, from 1.
     """
     takes_steps = subject.model.num_steps is not None
     names = only or [name for name in PROBES if name != "steps" or takes_steps]
@@ -360,8 +361,8 @@ def examine(
         choose("probe", name, PROBES)
     ask = {**PROBES, "memorisation": partial(memorisation, window=window), "steps": partial(steps, grid=grid)}
     answers: dict[str, Any] = dict.fromkeys(PROBES)
-    for name in names:
-        report(name)
+    for number, name in enumerate(names, start=1):
+        report(name, number, len(names))
         answers[name] = ask[name](subject)
     return Report(
         model=type(subject.model).__name__,

@@ -111,19 +111,23 @@ def tradeoff(
     metric: str = "ndcg@10",
     test: bool = False,
     max_cases: int | None = None,
-    report: Callable[[Setting], None] = lambda setting: None,
+    report: Callable[[Setting, int, int], None] = lambda setting, number, count: None,
 ) -> Tradeoff:
     """Measure every sampler x number of steps x guidance scale, and the model as it is, on validation or test cases.
 
     By default all samplers of `SAMPLERS` but the last two, of a flow those of `FLOW_SAMPLERS` but the last, `STEPS` and
     the model's own number of them, and its own guidance scale beside 1; of a model with steps of its own `FEW_STEPS`
-    and all. max_cases: of all cases, evenly spread; None for all. The model is left as it was.
+    and all. max_cases: of all cases, evenly spread; None for all. report: gets each setting before it is measured,
+    and which of how many it is, from 1. The model is left as it was.
     Raises UsageError for a model that takes no steps, NotFoundError for a sampler or metric that there is not.
     """
     model, (_, every) = subject.model, subject.steps
     settings = _settings(model, every, samplers, steps, guidance_scales)
     cases = _some(subject.split.test if test else subject.split.valid, max_cases)
-    measured = [_point(subject, model, setting, cases, metric, report) for setting in _warm(subject, settings, cases)]
+    measured = []
+    for number, setting in enumerate(_warm(subject, settings, cases), start=1):
+        report(setting, number, len(settings))
+        measured.append(_point(subject, model, setting, cases, metric))
     best = frontier([point.denoiser_calls for point in measured], [point.value for point in measured])
     return Tradeoff(
         model=type(model).__name__,
@@ -231,9 +235,7 @@ def _point(
     setting: Setting,
     cases: Cases,
     metric: str,
-    report: Callable[[Setting], None],
 ) -> Point:
-    report(setting)
     own = setting == own_setting(model)
     with sampling(model, setting):
         asked, calls = _evaluate(subject, cases), model.denoiser_calls

@@ -42,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--window", type=int, metavar="N", help="events that a training rule spans (default: 10)")
     parser.add_argument("--seed", type=int, help="of sampling and shuffling (default: that of the training)")
     parser.add_argument("--batch-size", type=int, default=512, metavar="N", help="(default: 512)")
+    parser.add_argument("--quiet", action="store_true", help="no progress")
     parser.add_argument("--format", choices=("table", "json"), default="table", help="(default: table)")
 
 
@@ -63,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         args.only,
         window=RULE_WINDOW if args.window is None else args.window,
         grid=args.steps,
-        report=_tell if sys.stderr.isatty() else lambda name: None,
+        report=(lambda name, number, count: None) if args.quiet else _tell,
     )
     if args.format == "json":
         sys.stdout.write(_json(args.entry, entry, report))
@@ -83,8 +84,9 @@ def _numbers(text: str) -> list[int]:
         raise argparse.ArgumentTypeError(f"{text!r} is no list of whole numbers such as 1,2,5") from None
 
 
-def _tell(name: str) -> None:
-    sys.stderr.write(f"{name} ...\n")
+def _tell(name: str, number: int, count: int) -> None:
+    sys.stderr.write(f"{number}/{count} {name}\n")
+    sys.stderr.flush()
 
 
 def _json(name: str, entry: Entry, report: Report) -> str:

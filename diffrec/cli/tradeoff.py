@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: auto)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where tradeoff.json, .csv and .png go (default: "
                         "runs/tradeoff/<model>-<dataset>)")  # fmt: skip
+    parser.add_argument("--quiet", action="store_true", help="no progress")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -73,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
         metric=args.metric,
         test=args.test,
         max_cases=args.max_cases,
-        report=_tell if sys.stderr.isatty() else lambda setting: None,
+        report=_telling(args.quiet),
     )
     folder = args.out or Path("runs/tradeoff") / f"{result.model.lower()}-{result.dataset}"
     about = {"schema_version": SCHEMA_VERSION, "source": args.model}
@@ -102,9 +105,19 @@ def _numbers(text: str) -> list[float]:
         raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers such as 1,3.0") from None
 
 
-def _tell(setting: Setting) -> None:
-    guidance = "" if setting.guidance_scale is None else f", guidance {setting.guidance_scale:g}"
-    sys.stderr.write(f"{setting.sampler}, {setting.num_inference_steps} steps{guidance} ...\n")
+def _telling(quiet: bool) -> Callable[[Setting, int, int], None]:
+    """What writes a line before each setting, with the time that is left if the others take as long."""
+    started = time.monotonic()
+
+    def tell(setting: Setting, number: int, count: int) -> None:
+        guidance = "" if setting.guidance_scale is None else f", guidance {setting.guidance_scale:g}"
+        steps = f"{setting.num_inference_steps} step{'s' * (setting.num_inference_steps != 1)}"
+        seconds = (time.monotonic() - started) / max(number - 1, 1) * (count - number + 1)
+        left = f"; about {seconds:.0f} s left" if number > 1 else ""
+        sys.stderr.write(f"{number}/{count} {setting.sampler}, {steps}{guidance}{left}\n")
+        sys.stderr.flush()
+
+    return (lambda setting, number, count: None) if quiet else tell
 
 
 def _print_table(result: Tradeoff) -> None:

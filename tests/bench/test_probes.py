@@ -359,8 +359,8 @@ def test_models_that_are_no_gaussian_diffusion_have_steps_too(subject):
 
 def test_a_report_holds_what_was_asked(subject):
     asked, told = subject(Popularity), []
-    report = examine(asked, report=told.append)
-    assert told == ["order", "memorisation", "slices", "lists"]
+    report = examine(asked, report=lambda *words: told.append(words))
+    assert told == [("order", 1, 4), ("memorisation", 2, 4), ("slices", 3, 4), ("lists", 4, 4)]
     assert (report.order, report.memorisation, report.slices, report.lists, report.steps) == (
         order(asked),
         memorisation(asked, RULE_WINDOW),

@@ -59,6 +59,13 @@ def test_a_model_is_not_asked_what_it_was_trained_on(dreamrec):
         ask(dreamrec, "--protocol", "temporal-811@1")
 
 
+def test_each_probe_is_told_before_it_is_asked(dreamrec, capsys):
+    assert ask(dreamrec, "--only", "slices,lists") == 0
+    assert capsys.readouterr().err.splitlines() == ["1/2 slices", "2/2 lists"]
+    assert ask(dreamrec, "--only", "lists", "--quiet") == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_dataset_protocol_and_seed_are_those_of_the_entry(dreamrec, capsys):
     answer = told(capsys, dreamrec, "--only", "memorisation,lists")
     protocol = get_protocol(PROTOCOL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import torch
@@ -39,7 +40,11 @@ def call(capsys, tmp_path, monkeypatch):
 
 def test_table_and_files(call, entry, tmp_path):
     code, out, err = call(entry, *SMALL)
-    assert (code, err) == (0, "")
+    assert code == 0
+    told = err.splitlines()
+    assert told[0] == "1/9 ddpm, 4 steps, guidance 3"
+    assert re.fullmatch(r"2/9 ddim, 1 step, guidance 1; about \d+ s left", told[1])
+    assert [line.split()[0] for line in told] == [f"{number}/9" for number in range(1, 10)]
     lines = out.splitlines()
     assert max(map(len, lines)) <= 80
     assert lines[0] == "DreamRec · synthetic, loo-full-masked@1, 20 validation cases, seed 3"
@@ -66,7 +71,8 @@ def test_a_checkpoint(call, tmp_path):
     words = ["-c", "model/dreamrec", "-c", "data/synthetic", "--trainer.max_epochs=1", "--model.embedding_size=8",
              "--model.num_inference_steps=2", "--quiet", "--run-dir", "here"]  # fmt: skip
     assert main(["fit", *words]) == 0
-    code, out, err = call("here/checkpoints/best.ckpt", "--steps", 1, "--samplers", "ddim", "--out", tmp_path / "x")
+    code, out, err = call("here/checkpoints/best.ckpt", "--steps", 1, "--samplers", "ddim", "--out", tmp_path / "x",
+                          "--quiet")  # fmt: skip
     assert code == 0, err
     assert err == ""
     assert "200 validation cases, seed 0" in out

@@ -122,9 +122,7 @@ def test_what_was_learnt_under_a_protocol_is_asked_under_those_that_train_on_the
         if alike:
             refuse_other_part("model", learnt, asked)
         else:
-            with pytest.raises(
-                UsageError, match=f"was trained on {first} of ml; what {second} asks may be among"
-            ):
+            with pytest.raises(UsageError, match=f"was trained on {first} of ml; what {second} asks may be among"):
                 refuse_other_part("model", learnt, asked)
 
 
