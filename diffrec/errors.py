@@ -87,9 +87,12 @@ def check_numbers(
 
 
 def near_match(seen: str, allowed: Iterable[str]) -> str:
-    """`"; did you mean 'x'?"` for the closest allowed word (case ignored), or an empty string."""
+    """`"; did you mean 'x'?"` for the closest allowed word (case ignored), else the only one that begins so, or an
+    empty string."""
     by_lower = {word.lower(): word for word in allowed}
     close = difflib.get_close_matches(seen.lower(), list(by_lower), n=1, cutoff=0.6)
+    begun = [word for word in by_lower if word.startswith(seen.lower())]
+    close = close or begun * (len(begun) == 1)
     return f"; did you mean {by_lower[close[0]]!r}?" if close else ""
 
 

@@ -14,6 +14,12 @@ def test_the_near_match_ignores_case():
     assert near_match("xyz", ["dreamrec"]) == ""
 
 
+def test_the_near_match_of_a_beginning_is_the_only_word_that_has_it():
+    words = ["DDIMScheduler", "DDPMScheduler"]
+    assert near_match("DDIM", words) == "; did you mean 'DDIMScheduler'?"
+    assert near_match("DD", words) == ""
+
+
 def test_choose_gives_what_it_was_given_or_names_the_choices():
     assert choose("schedule", "linear", ["linear", "cosine"]) == "linear"
     with pytest.raises(

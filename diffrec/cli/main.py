@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -130,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except Exception as error:
         if os.environ.get("DIFFREC_DEBUG") == "1":
-            raise
+            traceback.print_exc()
         sys.stderr.write(f"error: {printable_lines(_message(error))}\n")
         _settle_output()
         return _exit_code(error)

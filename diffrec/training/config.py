@@ -141,7 +141,8 @@ def find_config(name: str | Path) -> Path:
         if _SHIPPED.fullmatch(candidate) and path.is_file():
             return path
     names = [*(word.removeprefix("recipe/") for word in shipped_configs()), *(f"model/{name}" for name in plugins())]
-    near = near_match(asked.removeprefix("recipe/"), names)
+    model = f"model/{asked}"
+    near = near_match(model if model in names else asked.removeprefix("recipe/"), names)
     raise NotFoundError(f"no configuration {str(name)!r}{near}; 'diffrec fit --help' lists the recipes")
 
 

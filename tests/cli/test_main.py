@@ -107,8 +107,11 @@ def test_unexpected_errors_say_how_to_see_more(monkeypatch, capsys):
     assert "DIFFREC_DEBUG=1" in text
     assert len(text.splitlines()) == 2
     monkeypatch.setenv("DIFFREC_DEBUG", "1")
-    with pytest.raises(ZeroDivisionError):
-        main(["try"])
+    assert main(["try"]) == 1
+    text = capsys.readouterr().err
+    assert text.startswith("Traceback (most recent call last):\n")
+    assert "error: ZeroDivisionError: division by zero\n" in text
+    assert main(["recommend", "nosuch", "--history", "1"]) == 4
 
 
 def allocate_torch():

@@ -141,6 +141,8 @@ def test_configurations_are_found_by_name_and_by_path(tmp_path, monkeypatch):
     assert find_config("dreamrec-ml-100k") == Path("dreamrec-ml-100k")
     with pytest.raises(NotFoundError, match="did you mean 'sasrec-ml-100k'"):
         find_config("sasrec-ml100k")
+    with pytest.raises(NotFoundError, match="did you mean 'model/sasrec'"):
+        find_config("sasrec")
 
 
 def test_a_missing_base_names_line_and_near_match(tmp_path):
