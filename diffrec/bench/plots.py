@@ -88,7 +88,7 @@ def accuracy_chart(table: Table, path: Path) -> list[Path]:
         axes.set_yticks(range(len(rows)), [shown_name(row, table) for row in rows])
         axes.invert_yaxis()
         axes.set_xlim(left=0)
-        axes.set_xlabel(f"{metric_name(metric)} on the test set, mean ± standard deviation over seeds")
+        axes.set_xlabel(f"{metric_name(metric)} on the test set{_over_seeds(rows)}")
         axes.grid(axis="x", color="#DDDDDD", zorder=0)
         _head(figure, f"Accuracy · {table.title}", rows)
         _save(figure, path)
@@ -100,7 +100,8 @@ def accuracy_chart(table: Table, path: Path) -> list[Path]:
 def cost_chart(table: Table, path: Path) -> list[Path]:
     """The headline metric against denoiser calls per request and against milliseconds per request.
 
-    Trained rows and those that no other reaches as cheaply have their name beside them, others where there is room.
+    Trained rows and those that no other reaches as cheaply have their name beside them, others where there is room;
+    how many have none is said.
     """
     rows, metric = table.rows, table.headline
     with _style():
@@ -116,7 +117,8 @@ def cost_chart(table: Table, path: Path) -> list[Path]:
         for axes, cost in costs.items():
             best = frontier(cost, values)
             needed = [row.role == "model" or on for row, on in zip(rows, best, strict=True)]
-            _name_points(figure, axes, [row.model for row in rows], cost, values, needed)
+            if unnamed := _name_points(figure, axes, [row.model for row in rows], cost, values, needed):
+                _remark(axes, f"{unnamed} point{'s' * (unnamed > 1)} without room for a name: see the CSV")
         _save(figure, path)
     columns = ("model", "role", metric, "denoiser_calls", "ms_per_user")
     shown = [(r.model, r.role, r.metrics[metric].mean, r.denoiser_calls, r.ms_per_user) for r in rows]
@@ -149,9 +151,8 @@ def tradeoff_chart(result: Tradeoff, path: Path) -> list[Path]:
             axes.xaxis.set_minor_formatter(NullFormatter())
             axes.grid(color="#DDDDDD", zorder=0)
         panels[0].set_xlabel("denoiser calls per request (logarithmic)")
-        panels[1].set_xlabel(f"milliseconds per user, {result.batch_size} at a time (logarithmic)")
+        panels[1].set_xlabel(f"milliseconds per user, {result.asked_at_once} at a time (logarithmic)")
         panels[0].set_ylabel(f"{metric_name(result.metric)}, {result.split}")
-        panels[0].set_ylim(bottom=0)
         _finish_tradeoff(figure, result, path)
     columns = [field.name for field in fields(own)]
     return [path, _write_csv(path, columns, [[getattr(point, name) for name in columns] for point in result.points])]
@@ -212,7 +213,7 @@ def reported_chart(tables: Sequence[Table], path: Path) -> list[Path]:
         axes.set_xlim(0, most)
         axes.set_ylim(0, most)
         axes.set_xlabel("reported")
-        axes.set_ylabel("measured here, mean ± standard deviation over seeds")
+        axes.set_ylabel(f"measured here{_over_seeds([row for _, _, row, _ in points])}")
         _head(figure, "Reported and reproduced; grey: within five per cent", [row for _, _, row, _ in points])
         names, reported = [name for name, *_ in points], [said.value for _, said, *_ in points]
         _name_points(figure, axes, names, reported, [ours for *_, ours in points], [True] * len(points), size=8.0)
@@ -266,6 +267,16 @@ def _point(axes: Axes, x: float, y: float, row: Row, beside: float | None = None
     axes.errorbar(x, y, zorder=3, **spread, **style.marks())
 
 
+def _over_seeds(rows: Sequence[Row]) -> str:
+    """What an axis says of points and bars, where any row has a spread."""
+    return ", mean ± standard deviation over seeds" if any(len(row.seeds) > 1 for row in rows) else ""
+
+
+def _remark(axes: Axes, text: str) -> None:
+    """A line above a panel, at its right."""
+    axes.set_title(text, loc="right", fontsize=8, color="#555555")
+
+
 def _scatter(axes: Axes, rows: Sequence[Row], x: Sequence[float], metric: str) -> None:
     """Points on a logarithmic axis."""
     y = [row.metrics[metric].mean for row in rows]
@@ -273,7 +284,9 @@ def _scatter(axes: Axes, rows: Sequence[Row], x: Sequence[float], metric: str) -
         _point(axes, at_x, at_y, row)
     axes.set_xscale("log")
     axes.set_xlim(min(x) / 8, max(x) * 8)  # room for names on both sides
-    axes.set_ylim(0, max(y) * 1.12)
+    beyond = 0.12 * (max(y) - min(y) or max(y))
+    axes.set_ylim(max(0, min(y) - beyond), max(y) + beyond)
+    _remark(axes, " ")  # its height is part of the layout
     axes.grid(color="#DDDDDD", zorder=0)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
@@ -286,8 +299,9 @@ def _name_points(
     y: Sequence[float],
     needed: Sequence[bool],
     size: float = 9.0,
-) -> None:
-    """Write names beside points, those that are not needed where there is room; after all that changes the layout."""
+) -> int:
+    """Write names beside points, those that are not needed where there is room; after all that changes the layout.
+    Returns how many points have none."""
     figure.draw_without_rendering()  # fixes the layout, so that places on the paper are known
     points = (axes.transData.transform([*zip(x, y, strict=True)]) * 72 / figure.dpi).tolist()
     texts = [
@@ -304,11 +318,13 @@ def _name_points(
     ]
     widths = [float(Text.get_window_extent(text).width) * 72 / figure.dpi for text in texts]
     frame = [float(edge) * 72 / figure.dpi for edge in axes.bbox.extents]
-    for text, offset in zip(texts, _label_offsets(points, widths, frame, needed), strict=True):
+    offsets = _label_offsets(points, widths, frame, needed)
+    for text, offset in zip(texts, offsets, strict=True):
         if offset is None:
             text.remove()
         else:
             text.xyann = offset
+    return offsets.count(None)
 
 
 def _label_offsets(

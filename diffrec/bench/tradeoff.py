@@ -101,6 +101,11 @@ class Tradeoff:
     threads: int
     points: tuple[Point, ...]
 
+    @property
+    def asked_at_once(self) -> int:
+        """The users of the largest batch."""
+        return min(self.batch_size, self.cases)
+
 
 def tradeoff(
     subject: Subject,

@@ -150,7 +150,7 @@ def _print_table(result: Tradeoff) -> None:
     console.print(grid)
     machine = f"{result.device}, {result.threads} thread{'s' * (result.threads > 1)}"
     note = "frontier: as few calls reach no more. "
-    note += f"±: standard error over the cases. ms/user: {result.batch_size} at a time; {machine}."
+    note += f"±: standard error over the cases. ms/user: {result.asked_at_once} at a time; {machine}."
     if result.num_samples > 1:
         note += f" Scores are means over {result.num_samples} samples, which multiplies the calls."
     console.print(Text(note, style="dim"))

@@ -68,6 +68,27 @@ def test_every_picture_has_the_numbers_it_shows_beside_it(board, tmp_path):
     ]
 
 
+def test_a_picture_says_how_many_names_it_has_no_room_for(board, tmp_path, monkeypatch):
+    (crowd,) = [row for row in table(board).rows if row.model == "popularity"]
+    rows = [replace(crowd, model=f"another-row-{number}") for number in range(40)]
+    crowded = replace(table(board), rows=(*table(board).rows, *rows))
+    panel = drawn_by(cost_chart, crowded, monkeypatch, tmp_path).axes[0]
+    shown = {text.get_text() for text in panel.texts}
+    unnamed = sum(row.model not in shown for row in crowded.rows)
+    assert unnamed > 1
+    assert panel.get_title("right") == f"{unnamed} points without room for a name: see the CSV"
+    least = min(row.metrics[crowded.headline].mean for row in crowded.rows)
+    assert 0 < panel.get_ylim()[0] < least
+    assert least - panel.get_ylim()[0] < least / 2
+
+
+def test_a_spread_over_seeds_is_named_where_there_are_several(board, tmp_path, monkeypatch):
+    label = drawn_by(accuracy_chart, table(board), monkeypatch, tmp_path).axes[0].get_xlabel()
+    assert label == "NDCG@10 on the test set, mean ± standard deviation over seeds"
+    one = replace(table(board), rows=tuple(row for row in table(board).rows if len(row.seeds) == 1))
+    assert drawn_by(accuracy_chart, one, monkeypatch, tmp_path).axes[0].get_xlabel() == "NDCG@10 on the test set"
+
+
 def test_equal_tables_give_equal_pictures(board, tmp_path):
     first, second = (cost_chart(table(board), tmp_path / f"{name}.png")[0] for name in "ab")
     assert first.read_bytes() == second.read_bytes()
@@ -121,7 +142,7 @@ def drawn_by(chart, shown, monkeypatch, tmp_path):
 
 def test_crowded_trained_rows_keep_their_names_and_names_lie_apart(result, monkeypatch, tmp_path):
     trained = [result(f"trained-{i}", 0.05 + i / 2000, role="model") for i in range(8)]
-    free = [result(f"needs-no-training-{i}", 0.05 + i / 2000) for i in range(16)]
+    free = [result(f"needs-no-training-{i}", 0.05 + i / 8000) for i in range(64)]
     figure = drawn_by(cost_chart, table([*trained, *free]), monkeypatch, tmp_path)
     for axes in figure.axes:
         names = {text.get_text() for text in axes.texts}

@@ -53,6 +53,7 @@ def test_table_and_files(call, entry, tmp_path):
     assert rows[0][:4] == ["ddpm", "4", "3", "8"]
     assert "as set" in lines[2]
     assert "frontier: as few calls reach no more." in out
+    assert "ms/user: 20 at a time" in " ".join(out.split())
     folder = tmp_path / "runs/tradeoff/dreamrec-synthetic"
     told = json.loads((folder / "tradeoff.json").read_text())
     assert (told["schema_version"], told["source"], told["split"], told["cases"]) == (1, str(entry), "validation", 20)
