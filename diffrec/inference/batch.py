@@ -164,7 +164,8 @@ def read_users(path: Path, vocabulary: Vocabulary, *, skip_unknown: bool = False
     """The users of a Parquet file: one row each with a list, or one row for each interaction.
 
     Ids are matched exactly, titles as `Vocabulary.number` does. Raises NotFoundError (no file; items that the model
-    does not know, unless `skip_unknown`), IntegrityError (damaged), UsageError (other columns, types or empty cells).
+    does not know, unless `skip_unknown`), IntegrityError (damaged), UsageError (not Parquet, other columns, types or
+    empty cells).
     """
     table, name = _read(path)
     ids = _text(table["user_id"], "user_id", path)
@@ -194,6 +195,9 @@ def _read(path: Path) -> tuple[pa.Table, str]:
     """The columns that are needed, and which of them tells the items."""
     if not path.is_file():
         raise NotFoundError(f"there is no file {path}")
+    with path.open("rb") as opened:
+        if opened.read(4) != b"PAR1":
+            raise UsageError(f"{path} is no Parquet file; needed is one with {_SHAPES}")
     try:
         file = pq.ParquetFile(path)
         names = file.schema_arrow.names

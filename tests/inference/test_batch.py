@@ -206,9 +206,12 @@ def popular():
 def test_damaged_missing_and_identical_files(tmp_path):
     path, out = as_lists(tmp_path), tmp_path / "lists.parquet"
     whole = path.read_bytes()
-    for content in (whole[: len(whole) // 2], b"user_id,items\n", b""):
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(IntegrityError, match=r"users\.parquet is not a whole Parquet file"):
+        recommend_file(popular(), path, out)
+    for content in (b"user_id,items\n", b""):
         path.write_bytes(content)
-        with pytest.raises(IntegrityError, match=r"users\.parquet is not a whole Parquet file"):
+        with pytest.raises(UsageError, match=r"users\.parquet is no Parquet file; needed is one with user_id"):
             recommend_file(popular(), path, out)
     with pytest.raises(NotFoundError, match=r"there is no file .*nothing\.parquet"):
         recommend_file(popular(), tmp_path / "nothing.parquet", out)
