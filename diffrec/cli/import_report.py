@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from diffrec.data.importing import ImportReport
 
+_SHOWN = 10  # of the columns that are not used
+
 
 def in_words(report: ImportReport) -> list[tuple[str, str]]:
     """What `diffrec data import` did, as pairs of what and how much of it."""
@@ -26,8 +28,19 @@ def in_words(report: ImportReport) -> list[tuple[str, str]]:
         ("rows kept", f"{report.rows_kept:,} of {report.users:,} users and {report.items:,} items"),
         ("repeats", f"{report.repeats:,} (a user comes back to an item; kept{_for_repeats(report)})"),
         ("time order", _time_fact(report)),
+        *(("look again", text) for text in _doubts(report)),
         ("next", f"diffrec fit -c model/sasrec --data.dataset={report.name}{_unmasked(report)}"),
     ]
+
+
+def _doubts(report: ImportReport) -> list[str]:
+    """What an import can hardly have been meant to do."""
+    doubts = []
+    if report.rows_kept < report.rows_read / 2:
+        doubts.append(f"{report.rows_read - report.rows_kept:,} of {report.rows_read:,} rows were left out")
+    if not report.users_with_three:
+        doubts.append("no user has three events, so that none can be held out to train and to measure on")
+    return doubts
 
 
 def _for_repeats(report: ImportReport) -> str:
@@ -40,9 +53,11 @@ def _unmasked(report: ImportReport) -> str:
 
 
 def _unused_facts(report: ImportReport) -> list[str]:
-    if report.unused_rating is None:
-        return []
-    return [f"{report.unused_rating}: low ratings count like high ones; --min-rating X leaves rows below X out"]
+    rating = f"{report.unused_rating}: low ratings count like high ones; --min-rating X leaves rows below X out"
+    others = ", ".join(report.unused[:_SHOWN]) + f" and {len(report.unused) - _SHOWN} more" * (
+        len(report.unused) > _SHOWN
+    )
+    return [*([rating] if report.unused_rating is not None else []), *([others] if report.unused else [])]
 
 
 def _dropped_facts(report: ImportReport) -> list[str]:

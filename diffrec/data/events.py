@@ -79,9 +79,9 @@ class Events:
         rows = pa.array(titled[np.unique(self.item[titled], return_index=True)[1]])
         return pa.table({"item_id": item_ids.take(rows), "title": stripped.take(rows)})
 
-    def num_users(self) -> int:
-        """Users with at least one event."""
-        return int(np.count_nonzero(np.bincount(self.user)))
+    def num_users(self, least: int = 1) -> int:
+        """Users with at least so many events."""
+        return int(np.count_nonzero(np.bincount(self.user) >= least))
 
     def num_items(self) -> int:
         """Items with at least one event."""

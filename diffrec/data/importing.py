@@ -44,7 +44,8 @@ class ImportReport:
     asked for, so that low ratings count like high ones; dropped: rows left out, by reason;
     repeats: rows in which a user comes back to an item (kept); reordered_users: users whose rows were not in
     time order in the file; ties: rows that share user and time with another (they keep the order of the file);
-    form: how the file is written.
+    form: how the file is written; unused: the other columns; users_with_three: how many users have three events, which
+    leave-one-out needs.
     """
 
     name: str
@@ -63,6 +64,8 @@ class ImportReport:
     reordered_users: int
     ties: int
     form: Form = "cells"
+    unused: tuple[str, ...] = ()
+    users_with_three: int = 0
 
 
 def import_table(
@@ -201,4 +204,6 @@ def _report(name: str, sieve: Sieve, events: Events, unused_rating: str | None) 
         reordered_users=events.reordered_users(),
         ties=events.ties(),
         form=table.form,
+        unused=tuple(column for column in table.names if column not in (*sieve.columns.values(), unused_rating)),
+        users_with_three=events.num_users(least=3),
     )

@@ -110,6 +110,19 @@ def test_import_says_how_to_train_on_what_comes_back(call, places):
     assert "0 (a user comes back to an item; kept) time order as in the file; 0 rows share" in text
 
 
+def test_import_names_the_columns_it_does_not_use_and_doubts_what_can_hardly_be_meant(call, places):
+    path = places / "wide.csv"
+    path.write_text("user,item,colour,size\nu,a,red,1\nu,b,red,2\n,c,red,3\n,d,red,3\n,e,red,3\n")
+    text = " ".join(call("import", path, "--name", "wide").split())
+    assert "not used colour, size" in text
+    assert "look again 3 of 5 rows were left out" in text
+    assert "look again no user has three events, so that none can be held out" in text
+    path.write_text("user,item,time\nu,a,1\nu,b,2\nu,c,3\n")
+    text = call("import", path, "--name", "wide", "--force")
+    assert "look again" not in text
+    assert "not used" not in text
+
+
 def test_import_hands_its_options_on(call, places):
     path = places / "o.txt"
     path.write_text("1;9;a;2;T\n1;8;a;5;T\n")
