@@ -9,6 +9,7 @@ import csv
 import gzip
 import io
 import re
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -30,6 +31,7 @@ _DELIMITERS = ("::", "\t", ",", ";", "|", " ")
 _NUMBER = r"^[+-]?\d+(\.\d*)?([eE][+-]?\d+)?$"
 _SAMPLE_ROWS = 50
 _LARGEST_BLOCK = (1 << 31) - 1  # bytes
+_UNPACKED, _TIMES = 1 << 26, 200  # bytes, and times its own size, up to either of which a gzip file is unpacked
 _DEEPEST = 64  # of objects and lists; the parser calls itself for each, until its stack ends the process
 _STEPS = np.zeros(256, dtype=np.int8)
 _STEPS[list(b"{[")], _STEPS[list(b"}]")] = 1, -1
@@ -253,10 +255,18 @@ def _whole_numbers(column: pa.ChunkedArray) -> pa.ChunkedArray:
 def _decompressed(path: Path, content: bytes) -> bytes:
     if not content.startswith(b"\x1f\x8b"):
         return content
+    most = max(_UNPACKED, _TIMES * len(content))
     try:
-        return gzip.decompress(content)
-    except (EOFError, OSError) as error:
+        with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+            text = file.read(most + 1)
+    except (EOFError, OSError, zlib.error) as error:
         raise IntegrityError(f"{path.name} is a damaged gzip file: {error}") from error
+    if len(text) > most:
+        raise UsageError(
+            f"{path.name} holds more than {most:,} bytes, {most // len(content):,} times its size, which no log does; "
+            f"unpack it first where that is meant"
+        )
+    return text
 
 
 def _decoded(path: Path, content: bytes) -> tuple[bytes, str]:

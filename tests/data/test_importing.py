@@ -364,6 +364,23 @@ def test_wrong_options(bring, tmp_path):
         import_table(tmp_path, name="x")
 
 
+def test_a_gzip_file_that_unpacks_to_far_more_than_it_is_stays_packed(tmp_path):
+    """100 MB in 100 kB: not one cell of it is looked at, and no more than the limit is held."""
+    path = tmp_path / "bomb.csv.gz"
+    path.write_bytes(gzip.compress(b"user,item\n" + b"1,2\n" * 25_000_000, compresslevel=1))
+    with pytest.raises(UsageError, match=r"bomb.csv.gz holds more than \d[\d,]* bytes, \d+ times its size"):
+        import_table(path, name="bomb")
+
+
+def test_a_gzip_file_with_much_of_the_same_is_read(bring):
+    """1,000 times smaller, but small: a limit is for what fills the memory."""
+    content = b"user,item\n" + b"1,2\n" * 100_000
+    packed = gzip.compress(content)
+    assert len(packed) * 200 < len(content)
+    _, report = bring(packed, "csv.gz")
+    assert report.rows_read == 100_000
+
+
 def test_ratings_that_nothing_asks_for_are_reported(bring):
     content = "user,item,stars\n1,a,5\n1,b,-1\n"
     dataset, report = bring(content)
