@@ -83,7 +83,7 @@ def test_a_space_is_no_configuration():
 )
 def test_shipped_spaces_fit_their_models(path):
     read = load_space(path)
-    whose = path.stem, path.stem.removesuffix("-decay"), path.stem.removeprefix("t")
+    whose = path.stem, path.stem.removesuffix("-decay"), path.stem.removesuffix("-wide"), path.stem.removeprefix("t")
     model = next(name for name in whose if f"model/{name}" in shipped_configs())
     firsts = {n: p.values[0] if isinstance(p, Choices) else p.low for n, p in read.parameters.items()}
     lasts = {n: p.values[-1] if isinstance(p, Choices) else p.high for n, p in read.parameters.items()}
