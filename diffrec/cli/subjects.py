@@ -44,13 +44,11 @@ def subject_of_entry(
     if config.dataset is not None and name == trained_on and data.sha256 != config.dataset.sha256:
         told = f"the entry was trained on {config.dataset.sha256[:12]}"
         raise IntegrityError(f"the dataset {name} here has sha256 {data.sha256[:12]}, {told}")
-    if config.dataset is not None and config.protocol is not None:
-        refuse_other_part(
-            entry.folder.name, TrainingPart(config.dataset.name, config.protocol), TrainingPart(name, asked.id)
-        )
+    model = load(entry.folder, offline=True)
+    refuse_other_part(entry.folder.name, model.trained_on, TrainingPart(name, asked.id))
     trained = Measured.parse(entry.read(METRICS), str(entry.folder / METRICS)).training
     of_noise = seed if seed is not None else trained.seed or 0
-    return Subject(load(entry.folder, offline=True), data, asked, of_noise, batch_size)
+    return Subject(model, data, asked, of_noise, batch_size)
 
 
 def _stated(option: str, value: str | None, entry: Entry) -> str:

@@ -19,7 +19,7 @@ from diffrec.training.build import Run
 from diffrec.training.checkpoint_io import load_weights, read_checkpoint
 from diffrec.training.learnt_from import refuse_other_data
 from diffrec.training.memory import keep_freed_memory
-from diffrec.training.resume import refuse_another_experiment
+from diffrec.training.resume import checkpoint_to_go_on_from
 
 _TRAINING_STREAM = 1 << 20  # training draws apart from the initial weights, whatever was drawn since the build
 
@@ -59,8 +59,7 @@ def fit(run: Run, resume: Path | None = None) -> FitResult:
     or weight; Ctrl-C comes through as KeyboardInterrupt.
     """
     if resume is not None:
-        refuse_another_experiment(run.config, resume)
-        refuse_other_data(read_checkpoint(resume), run.data, resume, resuming=True)
+        refuse_other_data(checkpoint_to_go_on_from(run.config, resume), run.data, resume, resuming=True)
     if not _trial(run):
         _write_config(run)
     seed_everything(cast(int, run.config["seed_everything"]) ^ _TRAINING_STREAM, workers=True)

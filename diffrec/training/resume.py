@@ -33,9 +33,9 @@ def best_of(run: Path) -> Path | None:
     return best if best.is_file() else None
 
 
-def refuse_another_experiment(config: Mapping[str, Any], checkpoint: Path) -> None:
-    """UsageError where `config` differs from the config.yaml of the run in more than MAY_DIFFER, or ends before it,
-    and where nothing can go on from the checkpoint.
+def checkpoint_to_go_on_from(config: Mapping[str, Any], checkpoint: Path) -> dict[str, Any]:
+    """Its content. UsageError where `config` differs from the config.yaml of the run in more than MAY_DIFFER, or ends
+    before it, and where nothing can go on from the checkpoint.
 
     Raises NotFoundError where checkpoint or config.yaml are not there.
     """
@@ -62,6 +62,7 @@ def refuse_another_experiment(config: Mapping[str, Any], checkpoint: Path) -> No
             f"{checkpoint} was written {moment} of epoch {epoch}; training goes on from between two batches that each "
             "ended with a step of the optimiser, or from an end of an epoch (last.ckpt)"
         )
+    return kept
 
 
 def _inside(epochs: Mapping[str, Any]) -> bool:

@@ -17,7 +17,7 @@ from diffrec.errors import IntegrityError, NotFoundError, UsageError
 from diffrec.training.build import build
 from diffrec.training.checkpoint_io import AtomicCheckpointIO, read_checkpoint
 from diffrec.training.fit import fit
-from diffrec.training.resume import LastCheckpoint, RandomStates, refuse_another_experiment
+from diffrec.training.resume import LastCheckpoint, RandomStates, checkpoint_to_go_on_from
 
 SMALL = ["model/sasrec", "data/synthetic"]
 MODELS = {
@@ -133,9 +133,9 @@ def test_places_from_which_nothing_goes_on_are_told(tmp_path):
 
     def refused(name, words, **trainer):
         with pytest.raises(UsageError, match=rf"{name}\.ckpt {words}"):
-            refuse_another_experiment({**config, "trainer": {**config["trainer"], **trainer}}, folder / f"{name}.ckpt")
+            checkpoint_to_go_on_from({**config, "trainer": {**config["trainer"], **trainer}}, folder / f"{name}.ckpt")
 
-    refuse_another_experiment(config, folder / "at6.ckpt")
+    checkpoint_to_go_on_from(config, folder / "at6.ckpt")
     refused("at6", r"is inside epoch 2, and trainer\.max_epochs is 1; ask for more", max_epochs=1)
     refused("at8", "was written before the validation at the end of epoch 2; training goes on from between two batches")
     gradients["total"]["completed"] += 1
@@ -150,12 +150,12 @@ def test_a_run_of_steps_does_not_go_on_from_an_end_of_an_epoch(tmp_path):
     trained("sasrec", tmp_path, 1, "--data.batch_size=50", "--trainer.max_steps=4")
     config = yaml.safe_load((tmp_path / "config.yaml").read_text())
     last = tmp_path / "checkpoints" / "last.ckpt"
-    refuse_another_experiment(config, last)
+    checkpoint_to_go_on_from(config, last)
     stored = (tmp_path / "config.yaml").read_text()
     (tmp_path / "config.yaml").write_text(stored.replace("max_steps: 4", "max_steps: 9"))
     config["trainer"]["max_steps"] = 9
     with pytest.raises(UsageError, match=r"is at the end of epoch 1; a run with trainer\.max_steps goes on only from"):
-        refuse_another_experiment(config, last)
+        checkpoint_to_go_on_from(config, last)
 
 
 def test_random_states_are_plain_data_and_come_back(tmp_path):
@@ -210,8 +210,8 @@ def test_a_run_that_is_to_end_before_its_checkpoint_is_refused(tmp_path):
         for epochs in (1, 2)
     )
     with pytest.raises(UsageError, match=r"is at the end of epoch 2, and trainer\.max_epochs is 1; ask for more"):
-        refuse_another_experiment(shorter, last)
-    refuse_another_experiment(same, last)
+        checkpoint_to_go_on_from(shorter, last)
+    checkpoint_to_go_on_from(same, last)
 
 
 def test_the_command_refuses_too(tmp_path, monkeypatch, capsys):
@@ -226,13 +226,13 @@ def test_what_is_needed_to_go_on_is_named(tmp_path):
     fit(build(SMALL, ["--trainer.max_epochs=1", "--model.embedding_size=8"], tmp_path))
     last = tmp_path / "checkpoints" / "last.ckpt"
     with pytest.raises(NotFoundError, match=r"no checkpoint .*lst\.ckpt; did you mean 'last\.ckpt'"):
-        refuse_another_experiment({}, last.with_name("lst.ckpt"))
+        checkpoint_to_go_on_from({}, last.with_name("lst.ckpt"))
     (tmp_path / "config.yaml").unlink()
     with pytest.raises(NotFoundError, match=r"there is no .*config\.yaml"):
-        refuse_another_experiment({}, last)
+        checkpoint_to_go_on_from({}, last)
     last.write_bytes(b"")
     with pytest.raises(IntegrityError, match=r"last\.ckpt"):
-        refuse_another_experiment({}, last)
+        checkpoint_to_go_on_from({}, last)
 
 
 @pytest.mark.parametrize(
