@@ -141,9 +141,11 @@ def _build(config: Config, tensors: Mapping[str, Tensor], where: str) -> Recomme
         raise IntegrityError(f"{where}: {config.class_path} cannot be built: {error}") from error
 
 
-def narrower(dtype: str | None) -> dict[torch.dtype, torch.dtype]:
-    """The type that a file may have where the model has another; dtype: as in `Config`. Whole numbers lose nothing."""
-    return {torch.int64: torch.int32} | ({torch.float32: torch.float16} if dtype == "float16" else {})
+def narrower(dtype: str | None) -> dict[torch.dtype, tuple[torch.dtype, ...]]:
+    """The types, the narrowest first, that a file may have where the model has another; dtype: as in `Config`.
+    Whole numbers lose nothing."""
+    whole = {torch.int64: (torch.uint16, torch.int32), torch.int32: (torch.uint16,)}
+    return whole | ({torch.float32: (torch.float16,)} if dtype == "float16" else {})
 
 
 def _fill(model: Recommender, tensors: Mapping[str, Tensor], dtype: str | None, where: str) -> None:
@@ -156,7 +158,7 @@ def _fill(model: Recommender, tensors: Mapping[str, Tensor], dtype: str | None, 
     for name, there in expected.items():
         here = tensors[name]
         fits = here.ndim == there.ndim if name in fitted else here.shape == there.shape
-        if here.dtype not in (there.dtype, stored.get(there.dtype)) or not fits:
+        if here.dtype not in (there.dtype, *stored.get(there.dtype, ())) or not fits:
             raise IntegrityError(
                 f"{where}: {name} is {here.dtype} {tuple(here.shape)}, must be {there.dtype} {tuple(there.shape)}"
             )

@@ -285,12 +285,14 @@ def _weights(model: Recommender, dtype: str | None) -> bytes:
 
 
 def narrowed(tensor: Tensor, dtype: str | None = None) -> Tensor:
-    """A copy as a file has it: tables of whole numbers in 32 bits where they fit; dtype: as in `Config`."""
-    kept = tensor
-    if tensor.dtype == torch.int64 and tensor.numel() > _SMALL and bool((tensor == tensor.int()).all()):
-        kept = tensor.int()
-    elif tensor.dtype == torch.float32:
-        kept = tensor.to(narrower(dtype).get(torch.float32, torch.float32))
+    """A copy as a file has it: tables of whole numbers in 16 or 32 bits where they fit; dtype: as in `Config`."""
+    kept, types = tensor, narrower(dtype).get(tensor.dtype, ())
+    if tensor.is_floating_point():
+        kept = tensor.to(types[0]) if types else tensor
+    elif types and tensor.numel() > _SMALL:
+        least, most = (int(value) for value in tensor.aminmax())
+        fitting = (kind for kind in types if torch.iinfo(kind).min <= least and most <= torch.iinfo(kind).max)
+        kept = tensor.to(next(fitting, tensor.dtype))
     return kept.clone(memory_format=torch.contiguous_format)
 
 

@@ -160,11 +160,11 @@ def test_an_entry_from_before_there_were_lists_loads_and_is_refreshed(entry):
     assert not refresh(Entry.open(entry))
 
 
-def test_tables_of_numbers_are_kept_in_32_bits_and_read_in_64(tmp_path):
+def test_tables_of_numbers_are_kept_in_16_bits_and_read_in_64(tmp_path):
     model = RuleBridge(40, embedding_size=8).eval()
     folder = save(model, tmp_path / "entry")
     tensors = load_file(folder / WEIGHTS)
-    assert tensors["rules.items"].dtype == torch.int32
+    assert tensors["rules.items"].dtype == torch.uint16
     assert load(folder).rules.items.dtype == torch.int64
     contents = {path.name: path.read_bytes() for path in folder.iterdir()}
     tensors["rules.items"] = tensors["rules.items"].long()  # as it was kept before
@@ -175,9 +175,19 @@ def test_tables_of_numbers_are_kept_in_32_bits_and_read_in_64(tmp_path):
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == contents
 
 
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32])
+def test_numbers_are_kept_in_the_fewest_bits_that_hold_them(dtype):
+    table = torch.arange(2000, dtype=dtype)
+    for tensor in (table, table + 63_536):
+        assert narrowed(tensor).dtype == torch.uint16
+    for tensor in (table + 63_537, table - 1, -table):
+        assert narrowed(tensor).dtype == torch.int32
+    for tensor in (table, table + 63_536, table + 63_537, table - 1, -table):
+        assert torch.equal(narrowed(tensor).to(dtype), tensor)
+
+
 def test_numbers_that_need_64_bits_keep_them():
     large, small = torch.arange(2000) * 2_000_000, torch.arange(3)
-    assert narrowed(torch.arange(2000)).dtype == torch.int32
     for tensor in (large, -large, small, torch.zeros(2000)):
         assert narrowed(tensor).dtype == tensor.dtype
         assert torch.equal(narrowed(tensor), tensor)
