@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import importlib
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as tensors_from_bytes
-from torch.overrides import TorchFunctionMode
 
 from diffrec.baselines.history import ItemToItem
 from diffrec.data.splits import TrainingPart
 from diffrec.data.vocabulary import Vocabulary
 from diffrec.errors import IntegrityError
+from diffrec.nn.allocation_limit import AllocationLimit
 from diffrec.nn.fitted_shape import FittedShape
 from diffrec.nn.language_model import from_this_machine
 from diffrec.plugins import by_class
@@ -133,7 +131,8 @@ def model_class(path: str, where: str) -> type[Recommender]:
 def _build(config: Config, tensors: Mapping[str, Tensor], where: str) -> Recommender:
     constructor = model_class(config.class_path, where)
     arguments = checked_arguments(constructor.__init__, config.init, where)
-    limit = _AllocationLimit(sum(tensor.numel() for tensor in tensors.values()), len(tensors))
+    stored = sum(tensor.numel() for tensor in tensors.values())
+    limit = AllocationLimit(8 * stored + (1 << 24), 20 * len(tensors) + 2_000, "the file holds")
     try:
         with torch.random.fork_rng(devices=[]), from_this_machine(), limit:
             return constructor(**arguments)
@@ -188,26 +187,3 @@ def _check_shapes(model: Recommender, where: str) -> None:
         raise IntegrityError(f"{where} does not fit its configuration: {error}") from error
     if scores.shape != (1, model.num_items):
         raise IntegrityError(f"{where} scores {scores.shape[1]} items instead of {model.num_items}")
-
-
-class _AllocationLimit(TorchFunctionMode):
-    """Stops a constructor that asks for far more memory than the tensors of the file explain."""
-
-    def __init__(self, elements: int, tensors: int) -> None:
-        super().__init__()
-        self.elements, self.calls = 8 * elements + (1 << 24), 20 * tensors + 2_000
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func in _FACTORIES:
-            sizes = args or (kwargs["size"],)
-            self.elements -= math.prod(sizes if isinstance(sizes[0], int) else sizes[0])
-            self.calls -= 1
-            if self.elements < 0 or self.calls < 0:
-                raise ValueError("its arguments ask for a far larger model than the file holds")
-        return func(*args, **kwargs)
-
-
-_FACTORIES = frozenset({torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn})
