@@ -85,7 +85,7 @@ class PreferGrow(StepRates, Recommender):
         if embedding_size % 2:
             raise UsageError(f"embedding_size must be even, got {embedding_size}")
         if not 0 < sigma_min < sigma_max:
-            raise UsageError(f"sigma must rise from above 0, got {sigma_min} to {sigma_max}")
+            raise UsageError(f"sigma_min must be above 0 and below sigma_max, got {sigma_min} and {sigma_max}")
         self.graph, self.gamma = choose("graph", graph, get_args(Graph)), gamma
         dim, states = embedding_size, num_items + (graph != "pair")
         self.items = nn.Embedding(1 + states, dim, padding_idx=0)

@@ -83,5 +83,5 @@ def test_it_beats_popularity_on_walks(ndcg, walks, popular):
 def test_mistakes_are_named():
     with pytest.raises(UsageError, match="embedding_size must be even, got 9"):
         model(embedding_size=9, num_heads=1)
-    with pytest.raises(UsageError, match=r"sigma must rise from above 0, got 1\.0 to 0\.5"):
+    with pytest.raises(UsageError, match=r"sigma_min must be above 0 and below sigma_max, got 1\.0 and 0\.5"):
         model(sigma_min=1.0, sigma_max=0.5)
