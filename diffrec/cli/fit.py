@@ -39,9 +39,14 @@ def run_stage(stage: str, words: Sequence[str]) -> int:
         raise UsageError("diffrec fit needs a recipe, as in 'diffrec fit -c dreamrec-ml-100k'; --help lists them")
     if stage != "fit":
         _complete_from_checkpoint(args)
+    if stage == "fit" and args.resume is not None and args.init_from is not None:
+        raise UsageError("--resume goes on with a run, --init-from begins one; give one of the two")
+    from diffrec.training.config import compose
+
+    config = compose(args.config, overrides, with_values=True)  # what is wrong is told at once, before data are read
     if args.print_config:
-        return _print_config(args.config, overrides)
-    return _fit(args, overrides) if stage == "fit" else _measure(stage, args, overrides)
+        return _print_config(config)
+    return _fit(args, overrides, config) if stage == "fit" else _measure(stage, args, overrides)
 
 
 def _parser(stage: str) -> argparse.ArgumentParser:
@@ -100,21 +105,14 @@ def _recipes() -> str:
     return "shipped configurations:\n" + "\n".join(rows) + together
 
 
-def _print_config(configs: Sequence[str], overrides: Sequence[str]) -> int:
+def _print_config(config: Mapping[str, Any]) -> int:
     import yaml
 
-    from diffrec.training.config import compose
-
-    sys.stdout.write(yaml.safe_dump(compose(configs, overrides), sort_keys=False))
+    sys.stdout.write(yaml.safe_dump(config, sort_keys=False))
     return 0
 
 
-def _fit(args: argparse.Namespace, overrides: Sequence[str]) -> int:
-    from diffrec.training.config import compose
-
-    if args.resume is not None and args.init_from is not None:
-        raise UsageError("--resume goes on with a run, --init-from begins one; give one of the two")
-    config = compose(args.config, overrides)  # before Lightning is imported, for what is wrong to be told at once
+def _fit(args: argparse.Namespace, overrides: Sequence[str], config: Mapping[str, Any]) -> int:
     from diffrec.training.build import build, give_up_run_dir
     from diffrec.training.fit import fit, monitored
     from diffrec.training.progress import hush_lightning, memory_told_to, progress_for

@@ -18,16 +18,16 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from diffrec.data.datamodule import InteractionDataModule
-from diffrec.errors import UsageError
+from diffrec.errors import NotFoundError, UsageError
 from diffrec.recommender import ClosedFormRecommender, Recommender
 from diffrec.training.checkpoint_io import AtomicCheckpointIO
-from diffrec.training.config import compose
+from diffrec.training.config import compose, located
 from diffrec.training.guards import StopAtNonFinite
 from diffrec.training.learnt_from import LearntFrom
 from diffrec.training.products import QuickProducts
 from diffrec.training.resume import LastCheckpoint, RandomStates, StopsWhereItStopped
 
-_OF_THE_CONFIGURATION = (  # numbers that overflow a clock, and parts that need a package which is not installed
+OF_THE_CONFIGURATION = (  # numbers that overflow a clock, and parts that need a package which is not installed
     ArgumentError, MisconfigurationException, ValueError, TypeError, OverflowError, ImportError, RecursionError
 )  # fmt: skip
 _NUMBERS = ("guidance_scale", "eta")  # YAML writes whole ones without a point
@@ -55,15 +55,18 @@ def build(configs: Sequence[str | Path], overrides: Sequence[str] = (), run_dir:
     folder = Path(run_dir) if run_dir is not None else new_run_dir(run_family(config))
     try:
         cli = _construct(config, folder)
+        model, data = cast(Recommender, cli.model), cast(InteractionDataModule, cli.datamodule)
+        model.vocabulary = data.dataset.vocabulary
+        _ = decoded(model, config)  # said now, not after the training
     except BaseException as error:
         if run_dir is None:
             give_up_run_dir(folder)
-        if isinstance(error, _OF_THE_CONFIGURATION):
-            raise UsageError(f"the configuration cannot be built: {_reason(error)}") from error
+        told = error
+        if isinstance(error, OF_THE_CONFIGURATION):
+            told = UsageError(f"the configuration cannot be built: {reason_of(error)}")
+        if isinstance(told, UsageError | NotFoundError):
+            raise located(told, configs, overrides) from error
         raise
-    model, data = cast(Recommender, cli.model), cast(InteractionDataModule, cli.datamodule)
-    model.vocabulary = data.dataset.vocabulary
-    _ = decoded(model, config)  # said now, not after the training
     return Run(model, data, cli.trainer, config, folder)
 
 
@@ -123,7 +126,7 @@ def _construct(config: dict[str, object], folder: Path) -> _Lightning:
     )
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """The first particular of a message; jsonargparse begins with generalities and a list."""
     lines = [line.strip() for line in str(error).splitlines()] or [type(error).__name__]
     return next((line[2:] for line in lines if line.startswith("- ")), lines[0])

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 from diffrec.errors import NotFoundError, UsageError, near_match
 from diffrec.paths import resource_dir
@@ -24,6 +25,11 @@ _CALLBACKS = (
     "ModelSummary", "RichModelSummary", "RichProgressBar", "Timer", "TQDMProgressBar",
 )  # fmt: skip
 _LOGGERS = ("CSVLogger", "TensorBoardLogger", "WandbLogger")
+_OF_LIGHTNING = (
+    *(f"pytorch_lightning.callbacks.{name}" for name in _CALLBACKS),
+    *(f"pytorch_lightning.loggers.{name}" for name in _LOGGERS),
+)
+_PLACE = re.compile(r"([^:\n]+):(\d+)[:,] ")
 _SHIPPED = re.compile(r"(?:(?:data|logger|model|recipe)/)?[\w.-]+")  # what `shipped_configs` may name
 _ALLOWED_CLASS = re.compile(
     r"diffrec(\.[A-Za-z_]\w*)+"
@@ -32,30 +38,62 @@ _ALLOWED_CLASS = re.compile(
     r"|diffusers\.(schedulers\.(\w+\.)?)?\w+Scheduler"
 )
 
+Fault = UsageError | NotFoundError
+_Member = TypeVar("_Member")
+_Made = TypeVar("_Made")
 
-def compose(configs: Sequence[str | Path], overrides: Sequence[str] = ()) -> dict[str, object]:
+
+def compose(
+    configs: Sequence[str | Path], overrides: Sequence[str] = (), *, with_values: bool = False
+) -> dict[str, object]:
     """The checked configuration that the files make together, later ones and `overrides` winning.
 
     configs: paths, or names of shipped files such as `dreamrec-ml-100k` or `model/ease`; `trainer.yaml`
     lies below all of them. overrides: command line words, `--model.lr=1e-3` or `--model.lr 1e-3`, where
-    `model.lr` is short for `model.init_args.lr`. Raises one UsageError with every fault, each with file
-    and line, and NotFoundError for a missing file.
+    `model.lr` is short for `model.init_args.lr`. with_values: constructors are asked for what they allow, too
+    (`config_values`). Raises one UsageError with every fault, each with file and line, and NotFoundError where all
+    that is wrong is a name of nothing.
     """
-    layers = [_without_controls(layer) for layer in _Files().layers(["trainer", *configs])]
-    tree = layers[0]
-    for layer in layers[1:]:
-        tree = merge(tree, layer)
-    words = [_parse_override(word) for word in _pair_up(overrides)]
-    _refuse(fault for layer in [*layers, *(leaf for _, leaf in words)] for fault in hidden_code(layer))
-    for path, leaf in words:
-        tree = merge(tree, _overlay(tree, path, leaf))
-    _refuse(hidden_code(tree))
+    tree, misspelt = _merged(configs, overrides)
     from diffrec.training.config_check import faults  # here, for it imports torch
 
-    _refuse(faults(tree))
+    found = [*misspelt, *faults(tree)]
+    if with_values:
+        from diffrec.training.config_values import value_faults
+
+        found += value_faults(tree)
+    _refuse(sorted(found, key=_place))
     config = tree.plain()
     assert isinstance(config, dict)
     return config
+
+
+def located(error: Fault, configs: Sequence[str | Path], overrides: Sequence[str]) -> Fault:
+    """The error of a constructor with the places of the arguments that it names, itself where it names none."""
+    from diffrec.training.config_values import located_in
+
+    return located_in(error, _merged(configs, overrides)[0])
+
+
+def _merged(configs: Sequence[str | Path], overrides: Sequence[str]) -> tuple[Node, list[str | Fault]]:
+    """The tree of files and overrides without hidden code, and what is misspelt in it."""
+    wrong: list[Fault] = []
+    layers = [_without_controls(layer) for layer in _Files().layers(["trainer", *configs], wrong)]
+    words = _made(_parse_override, _pair_up(overrides), wrong)
+    _refuse(wrong)
+    tree = layers[0]
+    for layer in layers[1:]:
+        tree = merge(tree, layer)
+    parts = [*layers, *(leaf for _, leaf in words)]
+    _refuse(fault for part in parts for fault in hidden_code(part))
+    misspelt: list[str | Fault] = [fault for part in parts for fault in _misspelt_classes(part)]
+    for path, leaf in words:
+        try:
+            tree = merge(tree, _overlay(tree, path, leaf))
+        except UsageError as error:
+            misspelt.append(error)
+    _refuse(hidden_code(tree))
+    return tree, misspelt
 
 
 def controls(configs: Sequence[str | Path]) -> dict[str, tuple[str, ...]]:
@@ -64,7 +102,10 @@ def controls(configs: Sequence[str | Path]) -> dict[str, tuple[str, ...]]:
     Imports nothing. Raises UsageError where they are no lists of overrides.
     """
     found: dict[str, tuple[str, ...]] = {}
-    for layer in _Files().layers(configs):
+    wrong: list[Fault] = []
+    layers = _Files().layers(configs, wrong)
+    _refuse(wrong)
+    for layer in layers:
         declared = layer.get("controls")
         if declared is None:
             continue
@@ -84,22 +125,41 @@ def _without_controls(layer: Node) -> Node:
     return Node({key: child for key, child in layer.value.items() if key != "controls"}, layer.where)
 
 
-def _refuse(found: Iterable[str]) -> None:
+def _made(make: Callable[[_Member], _Made], members: Iterable[_Member], wrong: list[Fault]) -> list[_Made]:
+    """`make` of every member; what is the matter with some of them goes into `wrong`, to be told together."""
+    made: list[_Made] = []
+    for member in members:
+        try:
+            made.append(make(member))
+        except (UsageError, NotFoundError) as error:
+            wrong.append(error)
+    return made
+
+
+def _place(fault: str | Fault) -> tuple[bool, str, int]:
+    """By what faults are put in order: by line of each file, what has no line last."""
+    found = _PLACE.match(str(fault))
+    return (False, found[1], int(found[2])) if found else (True, "", 0)
+
+
+def _refuse(found: Iterable[str | Fault]) -> None:
     lines: list[str] = []
-    for line in found:
-        if line not in lines:
-            lines.append(line)
+    kinds = set()
+    for fault in found:
+        if str(fault) not in lines:
+            lines.append(str(fault))
+            kinds.add(NotFoundError if isinstance(fault, NotFoundError) else UsageError)
         if len(lines) > MAX_FAULTS:
             lines[-1] = "and more"
             break
     if lines:
-        raise UsageError("\n".join(lines))
+        raise (NotFoundError if kinds == {NotFoundError} else UsageError)("\n".join(lines))
 
 
 def hidden_code(tree: Node) -> Iterator[str]:
     """What could make checking this tree costly, or building it run foreign code or open a connection; imports nothing.
 
-    A tree of more than `MAX_VALUES` is told as that alone.
+    A tree of more than `MAX_VALUES` is told as that alone. Misspelt classes of Lightning are no hidden code.
     """
     nodes = list(islice(tree.walk(), MAX_VALUES + 1))
     if len(nodes) > MAX_VALUES:
@@ -109,25 +169,38 @@ def hidden_code(tree: Node) -> Iterator[str]:
         for text in (key, node.value):
             if isinstance(text, str) and len(text) > MAX_TEXT:
                 yield f"{node.where}: {short(text)} has {len(text):,} characters; a word has {MAX_TEXT:,} at most"
-        if key == "class_path" and not (isinstance(node.value, str) and _is_allowed(node.value)):
-            yield f"{node.where}: {_not_allowed(node.plain())}"
+        if key == "class_path" and not (isinstance(node.value, str) and _is_named(node.value)):
+            yield f"{node.where}: {not_allowed(node.plain())}"
         elif isinstance(node.value, str) and "://" in node.value:
             yield f"{node.where}: {short(node.value)} is an address; configurations come from local files only"
         elif isinstance(node.value, str) and "&" in node.value and "*" in node.value:
             yield f"{node.where}: {short(node.value)} hides YAML with aliases in a string"
 
 
-def _is_allowed(class_path: str) -> bool:
+def _misspelt_classes(tree: Node) -> Iterator[str]:
+    for key, node in tree.walk():
+        if key == "class_path" and not is_allowed(str(node.value)):
+            yield f"{node.where}: {not_allowed(node.value)}"
+
+
+def is_allowed(class_path: str) -> bool:
+    """Whether a configuration may name this class."""
     allowed = _ALLOWED_CLASS.fullmatch(class_path) or by_class(class_path)
     return allowed is not None and len(class_path) <= MAX_CLASS_PATH
 
 
-def _not_allowed(path: object) -> str:
-    names = [f"pytorch_lightning.callbacks.{name}" for name in _CALLBACKS]
-    names += [f"pytorch_lightning.loggers.{name}" for name in _LOGGERS]
+def _is_named(class_path: str) -> bool:
+    """Whether it is an allowed class or, with a slip of the pen, one of Lightning's, which is told with the rest."""
+    package, _, name = class_path.rpartition(".")
+    alike = [path.rpartition(".")[2] for path in _OF_LIGHTNING if path.startswith(f"{package}.")]
+    return is_allowed(class_path) or bool(near_match(name[:MAX_CLASS_PATH], alike))
+
+
+def not_allowed(path: object) -> str:
+    """What is told of a class that a configuration may not name."""
     return (
         f"class_path {short(path)} is not allowed; allowed are classes of diffrec and of its plug-ins, diffusers' "
-        f"schedulers, and Lightning's {', '.join(_CALLBACKS + _LOGGERS)}{near_match(str(path), names)}"
+        f"schedulers, and Lightning's {', '.join(_CALLBACKS + _LOGGERS)}{near_match(str(path), _OF_LIGHTNING)}"
     )
 
 
@@ -159,8 +232,10 @@ class _Files:
     def __init__(self) -> None:
         self.read = 0
 
-    def layers(self, names: Sequence[str | Path]) -> list[Node]:
-        return [layer for name in names for layer in _of_plugin(name) or self.with_bases(find_config(name), ())]
+    def layers(self, names: Sequence[str | Path], wrong: list[Fault]) -> list[Node]:
+        """Those of all files in order; what is the matter with a file goes into `wrong`."""
+        found = _made(lambda name: _of_plugin(name) or self.with_bases(find_config(name), ()), names, wrong)
+        return [layer for layers in found for layer in layers]
 
     def with_bases(self, path: Path, chain: tuple[Path, ...]) -> list[Node]:
         """The file's bases in order, each with its own bases, then the file itself."""

@@ -20,6 +20,7 @@ from diffrec.metrics.ranking import RankingMetrics
 from diffrec.plugins import by_class, plugins
 from diffrec.recommender import DiffusionRecommender, Recommender
 from diffrec.strict_json import short
+from diffrec.training.config import is_allowed, not_allowed
 from diffrec.training.yaml_tree import Node
 
 _TOP_LEVEL = ("seed_everything", "model", "data", "trainer", "decoding")
@@ -27,6 +28,7 @@ _FOLDERS = ("save_dir", "dirpath", "dir", "default_root_dir")  # everything is w
 _FILE_NAMES = ("filename", "name", "version", "sub_dir", "id")
 _LEAVES_FOLDER = re.compile(r"[/\\]|\.\.")
 _METRICS = ("train/loss", *(f"valid/{name}" for name in RankingMetrics(num_items=1).names))  # what a model logs
+NO_MORE: Mapping[str, inspect.Parameter] = types.MappingProxyType({})
 _PLAIN_MODULES = ("builtins", "datetime", "pathlib", "types")
 
 
@@ -60,10 +62,15 @@ def _seed_faults(node: Node | None) -> Iterator[str]:
 
 def _decoding_faults(decoding: Node, model: Node) -> Iterator[str]:
     """Faults of `decoding`, arguments of the model that are other ones once it is trained, and how it samples then."""
-    cls = _import_class(str(model.plain()["class_path"]))  # type: ignore[index]
+    cls = import_class(str(model.plain()["class_path"]))  # type: ignore[index]
     assert isinstance(cls, type)
+    yield from _argument_faults(decoding, cls, "decoding", settings_of(cls))
+
+
+def settings_of(cls: type) -> Mapping[str, inspect.Parameter]:
+    """What `decoding` may set beside constructor arguments."""
     settings = inspect.signature(Recommender.set_sampling).parameters if issubclass(cls, DiffusionRecommender) else {}
-    yield from _argument_faults(decoding, cls, "decoding", {n: p for n, p in settings.items() if n != "self"})
+    return {n: p for n, p in settings.items() if n != "self"}
 
 
 def _device_faults(trainer: Node) -> Iterator[str]:
@@ -84,7 +91,10 @@ def _class_faults(node: Node, base: type, what: str) -> Iterator[str]:
         if key not in ("class_path", "init_args"):
             yield f"{child.where}: key {key!r} stands beside class_path; arguments go below init_args"
     path = node.value["class_path"]
-    cls = _import_class(str(path.value))
+    if not is_allowed(str(path.value)):
+        yield f"{path.where}: {not_allowed(path.plain())}"
+        return
+    cls = import_class(str(path.value))
     if isinstance(cls, str):
         yield f"{path.where}: {cls}"
     elif not issubclass(cls, base):
@@ -94,7 +104,7 @@ def _class_faults(node: Node, base: type, what: str) -> Iterator[str]:
         yield from _argument_faults(arguments, cls, str(path.value))
 
 
-def _import_class(path: str) -> type | str:
+def import_class(path: str) -> type | str:
     """The class of an allowed path, or what is wrong with the path."""
     module_name, _, name = path.rpartition(".")
     if (plugin := by_class(path)) is not None:
@@ -119,29 +129,49 @@ def _near_class(path: str) -> str:
 
 
 def _argument_faults(
-    node: Node, cls: type, what: str, more: Mapping[str, inspect.Parameter] = types.MappingProxyType({})
+    node: Node, cls: type, what: str, more: Mapping[str, inspect.Parameter] = NO_MORE
 ) -> Iterator[str]:
     """Faults of a mapping of constructor arguments, or of `more`."""
     if not isinstance(node.value, dict):
         yield f"{node.where}: the arguments of {what} must be a mapping, got {short(node.plain())}"
         return
-    parameters = inspect.signature(cls).parameters
-    named = {n: p for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-    named = {**more, **named}
-    if issubclass(cls, Recommender):
-        named.pop("num_items")
+    named = _parameters(cls, more)
     for key, child in node.value.items():
-        if key == "num_items" and issubclass(cls, Recommender):
-            yield f"{child.where}: num_items comes from the dataset and cannot be set"
-        elif key not in named:
-            yield f"{child.where}: key {key!r} is not an argument of {_title(cls, what)}{near_match(key, named)}"
-        elif reason := _path_fault(cls, key, child):
-            yield f"{child.where}: {reason}"
-        else:
-            yield from _value_faults(cls, key, named[key], child, what)
+        yield from _key_faults(key, child, cls, named, what)
     for key, parameter in named.items():
         if parameter.default is parameter.empty and key not in node.value and key not in _FOLDERS:
             yield f"{node.where}: {what} needs a value for {key!r}"
+
+
+def _parameters(cls: type, more: Mapping[str, inspect.Parameter]) -> dict[str, inspect.Parameter]:
+    """What a configuration may set: `more`, and all that the constructor takes by name but the number of items."""
+    parameters = inspect.signature(cls).parameters
+    named = {n: p for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    if issubclass(cls, Recommender):
+        named.pop("num_items")
+    return {**more, **named}
+
+
+def _key_faults(key: str, node: Node, cls: type, named: Mapping[str, inspect.Parameter], what: str) -> Iterator[str]:
+    if key == "num_items" and issubclass(cls, Recommender):
+        yield f"{node.where}: num_items comes from the dataset and cannot be set"
+    elif key not in named:
+        yield f"{node.where}: key {key!r} is not an argument of {_title(cls, what)}{near_match(key, named)}"
+    elif reason := _path_fault(cls, key, node):
+        yield f"{node.where}: {reason}"
+    else:
+        yield from _value_faults(cls, key, named[key], node, what)
+
+
+def flawless(node: Node, cls: type, more: Mapping[str, inspect.Parameter] = NO_MORE) -> dict[str, object]:
+    """The arguments in which `faults` finds nothing, as the constructor would get them."""
+    named = _parameters(cls, more)
+    assert isinstance(node.value, dict)
+    return {
+        key: _parsed(_hint(cls, named[key]), child.plain())
+        for key, child in node.value.items()
+        if not any(_key_faults(key, child, cls, named, "")) and not child.is_class
+    }
 
 
 def _title(cls: type, what: str) -> str:
@@ -227,25 +257,26 @@ def _is_code(leaf: object) -> bool:
     return inspect.isclass(leaf) and leaf.__module__ not in _PLAIN_MODULES
 
 
-_FITTING: dict[tuple[object, str], bool] = {}  # a parser costs a millisecond, and configurations repeat themselves
+_UNFIT = object()  # a value that is of another type
+_PARSED: dict[tuple[object, str], object] = {}  # a parser costs a millisecond, and configurations repeat themselves
 
 
 def _fits(hint: object, value: object) -> bool:
     """Whether jsonargparse, which builds the objects later, takes the value for this type."""
+    return _parsed(hint, value) is not _UNFIT
+
+
+def _parsed(hint: object, value: object) -> object:
+    """What jsonargparse makes of the value, `_UNFIT` where it does not take it for this type."""
     asked = (hint, repr(value))
-    if asked not in _FITTING:
-        _FITTING[asked] = _parses(hint, value)
-    return _FITTING[asked]
-
-
-def _parses(hint: object, value: object) -> bool:
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--value", type=hint)  # pyright: ignore[reportArgumentType]
-    try:
-        parser.parse_object({"value": value})
-    except ArgumentError:
-        return False
-    return True
+    if asked not in _PARSED:
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_argument("--value", type=hint)  # pyright: ignore[reportArgumentType]
+        try:
+            _PARSED[asked] = parser.parse_object({"value": value}).value
+        except ArgumentError:
+            _PARSED[asked] = _UNFIT
+    return _PARSED[asked]
 
 
 def describe(hint: object) -> str:

@@ -185,6 +185,29 @@ def test_errors_say_what_is_wrong(words, code, message, call):
     assert not Path("runs").exists() or not list(Path("runs").glob("*/*"))
 
 
+def test_all_that_is_wrong_with_a_configuration_is_told_at_once(call):
+    Path("mine.yaml").write_text(
+        "model:\n  init_args:\n    embeding_size: 64\n    dropout: 7\ndata: {batch_size: many}\n"
+    )
+    Path("last.ckpt").write_text("")
+    for words in (
+        ["fit"],
+        ["fit", "--print-config"],
+        *([stage, "--ckpt", "last.ckpt"] for stage in ("test", "predict")),
+    ):
+        code, out, err = call(*words, *SMALL, "-c", "mine.yaml", "--model.lr=-1", "--data.dataset=synthetc")
+        assert (code, out) == (2, "")
+        assert re.fullmatch(
+            r"error: mine.yaml:3: key 'embeding_size' is not an argument .*did you mean 'embedding_size'\?\n"
+            r"mine.yaml:4: dropout must be a finite number from 0 to below 1, got 7.0\n"
+            r"mine.yaml:5: batch_size must be int, got 'many'\n"
+            r"--data.dataset: no dataset 'synthetc'; .*did you mean 'synthetic'\?\n.*data import.*\n"
+            r"--model.lr: lr must be a finite number from 0, got -1.0\n",
+            err,
+        )
+        assert not Path("runs").exists()
+
+
 def test_decoding_is_for_what_is_trained(call):
     files = ["-c", "model/dreamrec", "-c", "data/synthetic"]
     small = ["--model.embedding_size=8", "--model.num_train_timesteps=9", "--trainer.max_epochs=1", "--quiet"]
