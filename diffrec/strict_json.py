@@ -23,7 +23,7 @@ def from_json(data: bytes, where: str) -> Any:
     """
     try:
         value = json.loads(
-            data.decode(), parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_without_repeats
+            data.decode(), parse_constant=refuse, parse_float=_finite, object_pairs_hook=_without_repeats
         )
         if b"\\u" in data:  # else it holds no half of a surrogate pair
             json.dumps(value, ensure_ascii=False).encode()
@@ -64,13 +64,14 @@ def short(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _refuse(constant: str) -> NoReturn:
+def refuse(constant: str) -> NoReturn:
+    """For `parse_constant`: NaN and Infinity are no JSON."""
     raise ValueError(f"{constant} is not a number that is allowed")
 
 
 def _finite(text: str) -> float:
     number = float(text)
-    return number if math.isfinite(number) else _refuse(text)
+    return number if math.isfinite(number) else refuse(text)
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

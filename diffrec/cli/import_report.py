@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from diffrec.data.importing import ImportReport
+    from diffrec.data.tables import Dropped
 
 _SHOWN = 10  # of the columns that are not used
 
@@ -61,13 +64,20 @@ def _unused_facts(report: ImportReport) -> list[str]:
 
 
 def _dropped_facts(report: ImportReport) -> list[str]:
-    """One line a reason, with the first lines of the file it concerns."""
+    """One line a reason, with the first lines of the file it concerns, and what stands there where it is not told."""
     unit = "row" if report.form == "Parquet" else "line"
     return [
-        f"{drop.rows:,}: {drop.reason} ({unit} {', '.join(map(str, drop.lines))}"
+        f"{drop.rows:,}: {drop.reason} ({unit} {', '.join(_places(drop))}"
         f"{', ...' if drop.rows > len(drop.lines) else ''})"
         for drop in report.dropped
     ] or ["0"]
+
+
+def _places(drop: Dropped) -> Iterator[str]:
+    """The first lines, each with what was seen there."""
+    return (
+        f"{line}: {text!r}" if text else str(line) for line, text in zip_longest(drop.lines, drop.seen, fillvalue="")
+    )
 
 
 def _time_fact(report: ImportReport) -> str:

@@ -12,22 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from diffrec.data.folders import Tables, numbered
-from diffrec.data.tables import ForeignTable, is_number
+from diffrec.data.tables import LINES_SHOWN, Dropped, ForeignTable, cut_off, is_number
 from diffrec.data.times import parse_times
 from diffrec.errors import UsageError
 
 _MISSING = pa.array(["", "nan", "null", "none"])
 _INTEGER = r"^(0|-?[1-9]\d{0,17})$"
-_LINES_SHOWN = 5
-
-
-@dataclass(frozen=True)
-class Dropped:
-    """Rows that are left out; lines: where the first of them begin in the file (from 1)."""
-
-    reason: str
-    rows: int
-    lines: tuple[int, ...]
+_TEXTS_TOLD = 3  # of a column that cannot be read
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,11 +106,11 @@ class Sieve:
 
     def __init__(self, table: ForeignTable, columns: Mapping[str, str]) -> None:
         self.table, self.columns = table, columns
-        self.dropped: list[Dropped] = []
-        cells = table.read(columns)
-        self.rows_read = len(cells)
+        cells, broken = table.read(columns)
+        self.dropped: list[Dropped] = [*broken]
+        self.rows_read = len(cells) + sum(drop.rows for drop in broken)
         self.cells = {role: cells[role].combine_chunks() for role in columns}
-        self.rows = np.arange(self.rows_read)
+        self.rows = np.arange(len(cells))
 
     def sift(self, min_rating: float | None, k_core: int) -> Events:
         """All steps in turn; raises UsageError where no event is left."""
@@ -130,7 +121,7 @@ class Sieve:
         if min_rating is not None:
             self._drop_ratings(min_rating)
         time = self._times() if "timestamp" in self.cells else None
-        everything = np.arange(self.rows_read)
+        everything = np.arange(len(user))
         events = Events(everything, user, item, user_ids, item_ids, time, self.cells.get("title"))
         if time is not None:
             again = _duplicates(user[self.rows], item[self.rows], time[self.rows])
@@ -144,12 +135,14 @@ class Sieve:
             raise UsageError(f"{self.table.path.name}: none of {self.rows_read:,} rows is left ({reasons})")
         return events.take(self.rows)
 
-    def _drop(self, reason: str, bad: np.ndarray) -> None:
-        """Leave out the remaining rows where `bad` (remaining rows,) holds."""
+    def _drop(self, reason: str, bad: np.ndarray, texts: pa.Array | None = None) -> None:
+        """Leave out the remaining rows where `bad` (remaining rows,) holds; texts: (all rows,) what could not be
+        read."""
         if not bad.any():
             return
-        lines = self.table.line_numbers(self.rows[bad][:_LINES_SHOWN])
-        self.dropped.append(Dropped(reason, int(bad.sum()), lines))
+        first = self.rows[bad][:LINES_SHOWN]
+        seen = () if texts is None else tuple(map(cut_off, texts.take(pa.array(first)).to_pylist()))
+        self.dropped.append(Dropped(reason, int(bad.sum()), self.table.line_numbers(first), seen))
         self.rows = self.rows[~bad]
 
     def _ids(self, role: str) -> tuple[pa.Array, np.ndarray]:
@@ -169,7 +162,7 @@ class Sieve:
         texts = pc.utf8_trim_whitespace(self.cells["rating"])
         number = is_number(texts)
         values = pc.if_else(pa.array(number), texts, "0").cast(pa.float64()).to_numpy()
-        self._drop("no rating, or one that is not a number", ~number[self.rows])
+        self._drop("no rating, or one that is not a number", ~number[self.rows], texts)
         self._drop(f"rating below {min_rating:g}", values[self.rows] < min_rating)
 
     def _times(self) -> np.ndarray:
@@ -177,14 +170,23 @@ class Sieve:
         texts = pc.utf8_trim_whitespace(self.cells["timestamp"])
         times, read = parse_times(texts)
         if not read.any():
-            line = self.table.line_numbers(np.zeros(1, dtype=np.int64))[0]
-            raise UsageError(
-                f"{self.table.path.name}, line {line}: {texts[0].as_py()!r} in column {self.columns['timestamp']!r} "
-                f"is not a time; allowed are seconds or milliseconds since 1970 and dates like 2014-07-23 18:00:00"
-            )
-        self._drop("no time, or one that is not understood", ~read[self.rows])
+            raise UsageError(self._no_time(texts))
+        self._drop("no time, or one that is not understood", ~read[self.rows], texts)
         self._drop("time before 1970", times[self.rows] < 0)
         return times
+
+    def _no_time(self, texts: pa.Array) -> str:
+        """What stands first in a column of times without one, where it is not empty throughout."""
+        rows = np.flatnonzero(pc.not_equal(texts, "").to_numpy(zero_copy_only=False))[:_TEXTS_TOLD]
+        column = f"column {self.columns['timestamp']!r}"
+        if not len(rows):
+            return f"{self.table.path.name} has no time in {column}: every cell is empty; --timestamp names another"
+        found = zip(self.table.line_numbers(rows), texts.take(pa.array(rows)).to_pylist(), strict=True)
+        told = "; ".join(f"{self.table.unit} {line}: {cut_off(text)!r}" for line, text in found)
+        return (
+            f"{self.table.path.name}, {told}; nothing in {column} is a time; "
+            f"allowed are seconds or milliseconds since 1970 and dates like 2014-07-23 18:00:00"
+        )
 
 
 def _duplicates(user: np.ndarray, item: np.ndarray, time: np.ndarray) -> np.ndarray:

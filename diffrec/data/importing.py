@@ -10,28 +10,40 @@ import pyarrow as pa
 
 from diffrec.data.catalogue import check_new_name, dataset_dir, entries
 from diffrec.data.dataset import Dataset
-from diffrec.data.events import Dropped, Events, Sieve
+from diffrec.data.events import Events, Sieve
 from diffrec.data.folders import read_folder, save_folder
-from diffrec.data.tables import ForeignTable, Form, is_number, open_table, plain
+from diffrec.data.tables import Dropped, ForeignTable, Form, is_number, open_table, plain
 from diffrec.data.times import parse_times
 from diffrec.errors import UsageError, near_match
 
 # Usual names of columns, the likeliest first, in the form of `plain`.
 USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
     "user": (
-        "userid", "uid", "user", "customerid", "customer", "reviewerid", "visitorid", "memberid", "accountid",
-        "sessionid", "session", "authorid", "author", "username",
+        "userid", "uid", "user", "customerid", "customer", "reviewerid", "visitorid", "visitor", "memberid", "member",
+        "accountid", "account", "clientid", "buyerid", "buyer", "shopperid", "subscriberid", "readerid", "listenerid",
+        "playerid", "personid", "profileid", "customercode", "customerno", "customernumber", "usercode", "usernumber",
+        "householdkey", "householdid", "msno", "cookieid", "deviceid", "sessionid", "session", "authorid", "author",
+        "username", "profilename", "reviewprofilename",
     ),
     "item": (
         "itemid", "iid", "item", "productid", "product", "parentasin", "asin", "movieid", "movie", "bookid", "book",
         "isbn", "trackid", "track", "songid", "song", "artistid", "artist", "videoid", "video", "articleid", "article",
         "businessid", "gmapid", "recipeid", "gameid", "appid", "newsid", "postid", "poi", "locationid", "sku",
+        "productcode", "productno", "productnumber", "productsku", "itemcode", "itemno", "itemnumber", "itemsku",
+        "articlecode", "articleno", "articlenumber", "stockcode", "goodsid", "animeid", "anime", "mangaid", "filmid",
+        "film", "showid", "seriesid", "podcastid", "albumid", "album", "artid", "traid", "venueid", "venue", "placeid",
+        "restaurantid", "hotelid", "listingid", "courseid", "beerid", "beerbeerid", "wineid", "jokeid", "bookmarkid",
+        "paperid", "documentid", "docid", "contentid", "offerid", "adid", "jobid", "aid", "ean", "upc", "gtin",
     ),
     "timestamp": (
         "timestamp", "unixreviewtime", "unixtime", "time", "ts", "datetime", "date", "tdat", "eventtime",
-        "createdat", "reviewtime", "visittime", "checkintime", "invoicedate",
+        "createdat", "reviewtime", "visittime", "checkintime", "invoicedate", "eventtimestamp", "eventdate", "eventat",
+        "occurredat", "purchasedat", "purchasetime", "purchasedate", "boughtat", "orderedat", "ordertime", "orderdate",
+        "transactiontime", "transactiondate", "viewedat", "watchedat", "lastwatchdt", "playedat", "listenedat",
+        "clickedat", "visitedat", "ratedat", "reviewedat", "reviewdate", "addedat", "createtime", "createdtime",
+        "createddate", "timems", "utctime",
     ),
-    "rating": ("rating", "ratings", "overall", "stars", "score", "preference"),
+    "rating": ("rating", "ratings", "overall", "stars", "score", "preference", "bookrating", "reviewoverall"),
     "title": ("title", "itemtitle", "itemname", "movietitle", "producttitle", "productname", "name"),
 }  # fmt: skip
 
@@ -134,10 +146,12 @@ def _columns(table: ForeignTable, chosen: Mapping[str, str | None]) -> dict[str,
         if times := [name for name in free if _holds_times(_sampled(table, name))]:
             guessed["timestamp"] = times[0]
     columns = {role: column for role in chosen if (column := columns.get(role) or guessed.get(role))}
-    for role in ("user", "item"):
-        if role not in columns:
-            raise UsageError(f"no column of {table.path.name} looks like the {role}: {', '.join(table.names)}; "
-                             f"name it with --{role} COLUMN")  # fmt: skip
+    if missing := [role for role in ("user", "item") if role not in columns]:
+        options = " and ".join(f"--{role} COLUMN" for role in missing)
+        raise UsageError(
+            f"no column of {table.path.name} looks like the {' or the '.join(missing)}: "
+            f"{', '.join(table.names)}; name {'them' if len(missing) > 1 else 'it'} with {options}"
+        )
     if columns["user"] == columns["item"]:
         raise UsageError(f"user and item are the same column, {columns['user']!r}; name two columns")
     return columns

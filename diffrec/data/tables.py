@@ -8,8 +8,10 @@ import codecs
 import csv
 import gzip
 import io
+import json
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -24,12 +26,16 @@ import pyarrow.json as arrow_json
 import pyarrow.parquet as pq
 
 from diffrec.errors import IntegrityError, NotFoundError, UsageError
+from diffrec.strict_json import refuse
 
 # Two-character delimiters (MovieLens 1M has "::") are read as this one character.
 _UNIT_SEPARATOR = "\x1f"
 _DELIMITERS = ("::", "\t", ",", ";", "|", " ")
 _NUMBER = r"^[+-]?\d+(\.\d*)?([eE][+-]?\d+)?$"
 _SAMPLE_ROWS = 50
+_BROKEN = 0.01  # of the lines; where more cannot be read, the file is another than it was taken for
+_TOLD = 3  # of them, by an error
+LINES_SHOWN = 5  # by a report
 _LARGEST_BLOCK = (1 << 31) - 1  # bytes
 _UNPACKED, _TIMES = 1 << 26, 200  # bytes, and times its own size, up to either of which a gzip file is unpacked
 _DEEPEST = 64  # of objects and lists; the parser calls itself for each, until its stack ends the process
@@ -39,6 +45,17 @@ _STEPS[list(b"{[")], _STEPS[list(b"}]")] = 1, -1
 Form = Literal["cells", "JSON lines", "Parquet"]
 
 
+@dataclass(frozen=True)
+class Dropped:
+    """Rows that are left out; lines: where the first of them begin in the file (from 1); seen: what stands there,
+    where the reason does not tell it."""
+
+    reason: str
+    rows: int
+    lines: tuple[int, ...]
+    seen: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, eq=False)
 class ForeignTable:
     """A table that is open but not read.
@@ -46,7 +63,7 @@ class ForeignTable:
     names: of the columns, "1", "2", ... where there is no header; sample: the first rows of data;
     content: UTF-8 text with `separator` between cells, JSON lines, or the bytes of a Parquet file;
     delimiter: as in the file, "" where there are no cells; skip_lines: lines before the first row of data;
-    objects: what JSON lines hold, one row an object.
+    objects: what JSON lines hold, one row an object; broken: lines among them that are no object.
     """
 
     path: Path
@@ -60,36 +77,48 @@ class ForeignTable:
     header: bool
     form: Form = "cells"
     objects: pa.Table | None = None
+    broken: tuple[Dropped, ...] = ()
 
     @property
     def unit(self) -> str:
         """What `line_numbers` counts."""
         return "row" if self.form == "Parquet" else "line"
 
-    def read(self, columns: Mapping[str, str]) -> pa.Table:
-        """The columns of that name as text, under the names that are the keys of `columns`.
+    def read(self, columns: Mapping[str, str]) -> tuple[pa.Table, tuple[Dropped, ...]]:
+        """The columns of that name as text, under the names that are the keys of `columns`, and what is no row.
 
-        Raises UsageError with the line where a row has too few or too many cells.
+        Rows with too few or too many cells are left out. Raises UsageError, with the first lines, where these are all,
+        or several and more than one line in a hundred.
         """
         if self.objects is not None:
-            return pa.table({key: _as_text(self.objects[name], name) for key, name in columns.items()})
+            return pa.table({key: _as_text(self.objects[name], name) for key, name in columns.items()}), self.broken
         if self.form == "Parquet":
             stored = pq.read_table(pa.BufferReader(self.content), columns=list(columns.values()))
-            return pa.table({key: _as_text(stored[name], name) for key, name in columns.items()})
+            return pa.table({key: _as_text(stored[name], name) for key, name in columns.items()}), ()
+        spans: list[int] = []  # of the ragged rows, in lines
+        most = self.content.count(b"\n")
+
+        def leave_out(row: arrow_csv.InvalidRow) -> str:
+            spans.append(row.text.count("\n") + 1)
+            return "error" if _too_many(sum(spans), most) else "skip"
+
         try:
             table = arrow_csv.read_csv(
                 pa.BufferReader(self.content),
                 arrow_csv.ReadOptions(column_names=self.names, skip_rows=self.skip_lines, block_size=1 << 24),
-                arrow_csv.ParseOptions(delimiter=self.separator, newlines_in_values=True),
+                arrow_csv.ParseOptions(
+                    delimiter=self.separator, newlines_in_values=True, invalid_row_handler=leave_out
+                ),
                 arrow_csv.ConvertOptions(
                     column_types=dict.fromkeys(self.names, pa.string()), include_columns=list(columns.values())
                 ),
             )
         except pa.ArrowInvalid as error:
-            raise UsageError(f"{self.path.name}{self._first_ragged_line() or f': {error}'}") from error
+            raise UsageError(f"{self.path.name}{self._ragged_lines() or f': {error}'}") from error
         if not len(table):
-            raise UsageError(f"{self.path.name} has no rows: line {self.skip_lines} is the header and nothing follows")
-        return pa.table({key: table[name] for key, name in columns.items()})
+            nothing = f" has no rows: line {self.skip_lines} is the header and nothing follows"
+            raise UsageError(f"{self.path.name}{self._ragged_lines() or nothing}")
+        return pa.table({key: table[name] for key, name in columns.items()}), self._left_out(len(spans))
 
     def line_numbers(self, rows: np.ndarray) -> tuple[int, ...]:
         """The line of the file (from 1) on which each row of data (from 0, ascending) begins; Parquet: the row."""
@@ -98,7 +127,7 @@ class ForeignTable:
         if self.objects is not None:
             return tuple(_filled_lines(self.content)[rows].tolist())
         wanted = set(rows.tolist())
-        records = islice(self._records(), int(rows[-1]) + 1)
+        records = islice((record for record in self._records() if not self._is_ragged(record)), int(rows[-1]) + 1)
         return tuple(line for row, (line, _) in enumerate(records) if row in wanted)
 
     def _records(self) -> Iterator[tuple[int, list[str]]]:
@@ -114,14 +143,32 @@ class ForeignTable:
         except csv.Error as error:
             raise UsageError(f"{self.path.name}, line {first}: {error}") from error
 
-    def _first_ragged_line(self) -> str:
-        expected = len(self.names)
-        for line, cells in self._records():
-            if len(cells) != expected:
-                over_lines = any("\n" in cell for cell in cells)
-                quote = "; one goes on over several lines, as if a quotation mark were not closed" * over_lines
-                return f", line {line}: {len(cells)} cells, expected {expected}{quote}"
-        return ""
+    def _is_ragged(self, record: tuple[int, list[str]]) -> bool:
+        return len(record[1]) != len(self.names)
+
+    def _ragged_lines(self) -> str:
+        """What the first of them hold, and which options might read them otherwise; empty where there are none."""
+        told = []
+        for line, cells in islice(filter(self._is_ragged, self._records()), _TOLD):
+            over_lines = any("\n" in cell for cell in cells)
+            quote = "; one goes on over several lines, as if a quotation mark were not closed" * over_lines
+            told.append(f"line {line}: {len(cells)} cells, expected {len(self.names)}{quote} ({self._seen(cells)!r})")
+        if not told:
+            return ""
+        return (
+            f", {'; '.join(told)}\nThese are too many for a file that is read rightly; cells were cut at "
+            f"{self.delimiter!r}: --delimiter gives another, --header and --no-header say what line 1 is"
+        )
+
+    def _left_out(self, rows: int) -> tuple[Dropped, ...]:
+        """The ragged rows, as one reason where there are any."""
+        if not rows:
+            return ()
+        lines, cells = zip(*islice(filter(self._is_ragged, self._records()), LINES_SHOWN), strict=True)
+        return (Dropped(f"not the {len(self.names)} cells of the others", rows, lines, tuple(map(self._seen, cells))),)
+
+    def _seen(self, cells: Sequence[str]) -> str:
+        return cut_off(self.separator.join(cells).replace(self.separator, self.delimiter))
 
 
 def open_table(
@@ -156,9 +203,10 @@ def open_table(
     separator = delimiter if len(delimiter) == 1 else _UNIT_SEPARATOR
     sample = _cells(lines[blank:], delimiter)
     header = _is_header(sample, set(wanted), known) if has_header is None else has_header
-    names = _unique([name.strip() for name in sample[0]]) if header else [str(n + 1) for n in range(len(sample[0]))]
+    names = _unique([name.strip() for name in sample[0]]) if header else [str(n + 1) for n in range(_width(sample))]
+    even = tuple(tuple(row) for row in sample[header:] if len(row) == len(names))
     return ForeignTable(
-        path, tuple(names), tuple(map(tuple, sample[header:])), text.replace(delimiter.encode(), separator.encode()),
+        path, tuple(names), even, text.replace(delimiter.encode(), separator.encode()),
         encoding, delimiter, separator, blank + 1 if header else 0, header,
     )  # fmt: skip
 
@@ -166,6 +214,16 @@ def open_table(
 def plain(name: str) -> str:
     """A column name without case, signs and the type that RecBole appends: "User_ID:token" is "userid"."""
     return "".join(character for character in name.split(":")[0].lower() if character.isalnum())
+
+
+def cut_off(text: str) -> str:
+    """At most 40 characters of a text, for messages."""
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _too_many(broken: int, lines: int) -> bool:
+    """One line may be damaged in any file."""
+    return broken > 1 and broken > _BROKEN * lines
 
 
 def is_number(texts: pa.Array) -> np.ndarray:
@@ -184,14 +242,58 @@ def _open_parquet(path: Path, content: bytes) -> ForeignTable:
 
 
 def _open_json_lines(path: Path, text: bytes, encoding: str) -> ForeignTable:
-    """A key that an object lacks is an empty cell, as null is; UsageError with the line of what is no object."""
+    """A key that an object lacks is an empty cell, as null is; lines that are no object are left out."""
+    broken = ()
+    try:
+        objects = _object_a_line(path, text)
+    except UsageError:
+        text, broken = _without_broken_lines(path, text)
+        if not broken:
+            raise
+        objects = _object_a_line(path, text)
+    return ForeignTable(
+        path, tuple(objects.column_names), (), text, encoding, "", "", 0, True, "JSON lines", objects, broken
+    )
+
+
+def _without_broken_lines(path: Path, text: bytes) -> tuple[bytes, tuple[Dropped, ...]]:
+    """`text` with empty lines where there is no JSON object, and what stood there; UsageError where it is much."""
+    lines = text.split(b"\n")
+    filled = sum(bool(line.strip()) for line in lines)
+    broken = {number: line for number, line in enumerate(lines, start=1) if line.strip() and not _is_object(line)}
+    if not broken:
+        return text, ()
+    first = {number: cut_off(line.decode().strip()) for number, line in islice(broken.items(), LINES_SHOWN)}
+    if len(broken) == filled or _too_many(len(broken), filled):
+        told = "; ".join(f"line {number}: not a JSON object ({seen!r})" for number, seen in [*first.items()][:_TOLD])
+        raise UsageError(
+            f"{path.name}, {told}\n{len(broken):,} of {filled:,} lines are none; write one object a line (jq -c .)"
+        )
+    for number in broken:
+        lines[number - 1] = b""
+    dropped = Dropped("not a JSON object", len(broken), tuple(first), tuple(first.values()))
+    return b"\n".join(lines), (dropped,)
+
+
+def _is_object(line: bytes) -> bool:
+    """Is it a JSON object? One that is nested too deep counts, to be refused as such."""
+    try:
+        return isinstance(json.loads(line, parse_constant=refuse), dict)
+    except RecursionError:
+        return True
+    except ValueError:
+        return False
+
+
+def _object_a_line(path: Path, text: bytes) -> pa.Table:
+    """UsageError, with the line, of what is no object or has a value of another type than before."""
     lines = _filled_lines(text)
     _refuse_deep(path, text)
     try:
         objects = _objects(text)
-        names = tuple(objects.column_names)
         if times := [field for field in objects.schema if pa.types.is_timestamp(field.type)]:  # ids may look like them
-            objects = _objects(text, pa.schema([field.with_type(pa.string()) for field in times]))
+            as_text = pa.schema([field.with_type(pa.string()) for field in times])
+            objects = _objects(text, as_text).select(objects.column_names)
     except pa.ArrowInvalid as error:
         what, row = str(error).removeprefix("JSON parse error: "), re.search(r" in row (\d+)$", str(error))
         if row is None or len(text) >= _LARGEST_BLOCK:  # then rows are those of a block
@@ -201,7 +303,7 @@ def _open_json_lines(path: Path, text: bytes, encoding: str) -> ForeignTable:
     if len(objects) != len(lines):
         counts = f"{len(objects):,} JSON objects on {len(lines):,} lines"
         raise UsageError(f"{path.name} holds {counts}; write one object a line (jq -c .)")
-    return ForeignTable(path, names, (), text, encoding, "", "", 0, True, "JSON lines", objects)
+    return objects
 
 
 def _refuse_deep(path: Path, text: bytes) -> None:
@@ -297,10 +399,20 @@ def _guess_delimiter(lines: Sequence[str]) -> str:
     """The delimiter that cuts all rows of the sample into equally many cells, the more the better."""
     counts = {delimiter: [len(row) for row in _cells(lines, delimiter)] for delimiter in _DELIMITERS}
     even = {delimiter: count[0] for delimiter, count in counts.items() if len(set(count)) == 1 and count[0] > 1}
+    if not set(even) - {" "}:  # one row in ten may be ragged, before texts and dates are cut at their blanks
+        even |= {
+            delimiter: count[0] for delimiter, count in counts.items()
+            if delimiter != " " and count[0] > 1 and 10 * count.count(count[0]) >= 9 * len(count)
+        }  # fmt: skip
     if even:
         return max(even, key=lambda delimiter: (even[delimiter], -_DELIMITERS.index(delimiter)))
     # Ragged rows: the error about them needs the delimiter that the first line speaks for.
     return max(_DELIMITERS, key=lambda delimiter: (counts[delimiter][0], -_DELIMITERS.index(delimiter)))
+
+
+def _width(sample: Sequence[Sequence[str]]) -> int:
+    """How many cells most rows have."""
+    return Counter(map(len, sample)).most_common(1)[0][0]
 
 
 def _is_header(sample: list[list[str]], wanted: set[str], known: frozenset[str]) -> bool:

@@ -99,6 +99,17 @@ def test_import_of_json_lines_names_lines(call, places):
     assert "1: no user id (line 3)" in text
 
 
+def test_import_quotes_the_lines_that_are_no_rows(call, places):
+    rows = [f"u{row % 5},[red] {row % 7},2020-01-{row % 28 + 1:02}" for row in range(300)]
+    rows[8:8] = ["u1,\x1b[31mx", "u1"]
+    rows[50] = "u1,x,soon"
+    (places / "o.csv").write_text("\n".join(["user,item,time", *rows]) + "\n")
+    text = " ".join(call("import", places / "o.csv", "--name", "o").split())
+    assert "2: not the 3 cells of the others (line 10: 'u1,\\x1b[31mx', 11: 'u1')" in text
+    assert "1: no time, or one that is not understood (line 52: 'soon')" in text
+    assert "rows read 302" in text
+
+
 def test_import_says_how_to_train_on_what_comes_back(call, places):
     path = places / "again.csv"
     path.write_text("user,item,time\nu,a,2\nu,b,1\nu,a,3\n")
