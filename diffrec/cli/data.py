@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffrec.cli.import_report import in_words
 from diffrec.cli.printable import printable, table_console
+from diffrec.errors import NotFoundError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listing = actions.add_parser("list", help="the datasets that can be loaded")
     listing.add_argument("--json", action="store_true", help="print JSON")
 
-    info = actions.add_parser("info", help="counts, origin and licence of one dataset (fetches it if need be)")
+    info = actions.add_parser("info", help="counts, origin and licence of one dataset that is on this machine")
     info.add_argument("name", metavar="NAME")
     info.add_argument("--json", action="store_true", help="print JSON")
 
@@ -140,7 +141,7 @@ def _list(args: argparse.Namespace) -> int:
     for column in ("name", "origin", "users", "items", "interactions"):
         table.add_column(column, no_wrap=True, justify="left" if column in ("name", "origin") else "right")
     for entry in found:
-        origin = entry.origin if _ready(entry) else f"{entry.origin}, to fetch"
+        origin = entry.origin if entry.is_here else f"{entry.origin}, to fetch"
         counts = (entry.counts.get(key) for key in ("users", "items", "interactions"))
         table.add_row(
             escape(printable(entry.name)), origin, *("-" if count is None else f"{count:,}" for count in counts)
@@ -152,12 +153,8 @@ def _list(args: argparse.Namespace) -> int:
     return 0
 
 
-def _ready(entry: Entry) -> bool:
-    return entry.folder is not None or entry.name == "synthetic"
-
-
 def _entry_facts(entry: Entry) -> dict:
-    facts = {"name": entry.name, "origin": entry.origin, "kind": entry.kind, "ready": _ready(entry)}
+    facts = {"name": entry.name, "origin": entry.origin, "kind": entry.kind, "ready": entry.is_here}
     return {**facts, "licence": entry.licence or None, **entry.counts}
 
 
@@ -175,6 +172,10 @@ def _terms(found: Iterable[Entry]) -> str:
 
 
 def _info(args: argparse.Namespace) -> int:
+    from diffrec.data.catalogue import find
+
+    if not find(args.name).is_here:
+        raise NotFoundError(f"{args.name} is not on this machine; 'diffrec data fetch {args.name}' downloads it")
     from diffrec.data.sources import load_dataset
 
     facts = _facts(load_dataset(args.name))
@@ -190,6 +191,7 @@ def _info(args: argparse.Namespace) -> int:
         "parts": ", ".join(f"{name} {size:,}" for name, size in facts["parts"].items()),
         "times": " to ".join(facts["times"]) or "none; the order of the file",
         "homepage": facts["homepage"] or "-",
+        **({"fetched from": facts["fetched_from"]} if facts["fetched_from"] else {}),
         "licence": facts["licence"],
         "citation": facts["citation"] or "-",
         "sha256": facts["sha256"],
@@ -220,6 +222,7 @@ def _facts(dataset: Dataset) -> dict:
         "titles": dataset.vocabulary.titles is not None,
         "times": _time_range(dataset),
         "homepage": dataset.info.homepage,
+        "fetched_from": dataset.info.fetched_from,
         "licence": dataset.info.licence,
         "citation": dataset.info.citation,
         "sha256": dataset.sha256,

@@ -89,7 +89,7 @@ def _say_where_data_comes_from(name: str) -> Dataset:
     from diffrec.data.catalogue import find
     from diffrec.data.sources import load_dataset
 
-    if find(name).origin == "registered" and find(name).folder is None and name != "synthetic":
+    if not find(name).is_here:
         print_line(f"fetching {name} from its publisher, or from a mirror; a checksum decides what is taken")
     dataset = load_dataset(name)
     facts = [f"{dataset.num_users:,} users", f"{dataset.num_items:,} items", dataset.info.homepage]

@@ -27,7 +27,7 @@ LICENCES = {
 }
 
 _COUNTS = ("users", "items", "interactions")
-_STATED = dict.fromkeys(("name", "kind", "homepage", "licence", "published_by"), str) | {
+_STATED = dict.fromkeys(("name", "kind", "homepage", "licence", "published_by", "fetched_from"), str) | {
     "statistics": dict,
     "sources": list,
     "files": dict,
@@ -50,6 +50,11 @@ class Entry:
     kind: str
     counts: Mapping[str, int]
     licence: str = ""
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it loads without a download."""
+        return self.folder is not None or self.name == "synthetic"
 
 
 def dataset_dir(name: str = "") -> Path:

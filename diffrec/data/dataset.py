@@ -47,12 +47,13 @@ class Interactions:
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """Where a dataset comes from and what may be done with it."""
+    """Where a dataset comes from and what may be done with it; fetched_from: where this copy was got, if stated."""
 
     title: str
     homepage: str
     licence: str
     citation: str = ""
+    fetched_from: str = ""
 
 
 @dataclass(frozen=True, eq=False, repr=False)

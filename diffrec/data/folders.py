@@ -83,6 +83,7 @@ def describe(folder: Path, name: str) -> DatasetInfo:
         homepage=stated.get("homepage", f"https://{origins[0]}" if origins else ""),
         licence=stated.get("licence", "not stated"),
         citation=stated.get("published_by", ""),
+        fetched_from=stated.get("fetched_from", ""),
     )
 
 

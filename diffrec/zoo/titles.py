@@ -39,6 +39,6 @@ class DatasetTitles:
 
     def _is_here(self) -> bool:
         try:
-            return self.dataset == "synthetic" or find(self.dataset).folder is not None
+            return find(self.dataset).is_here
         except DiffrecError:
             return False

