@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, Protocol, SupportsInt, runtime_checkable
@@ -16,6 +16,7 @@ from diffrec.errors import NotFoundError, UsageError, near_match
 _TRAILING_ARTICLE = re.compile(r"^(.+),(the|a|an)(?= \(|$)")
 _YEAR = re.compile(r" \(\d{4}\)$")
 _SUGGESTIONS = 3
+_UNKNOWN_NAMED = 5
 _LONGEST_SPELT_ALIKE = 100  # characters; comparing longer texts with every title takes seconds
 
 
@@ -113,13 +114,35 @@ class Vocabulary:
             raise UsageError(f"the title {query!r} belongs to {len(found)} items; name one of {ids}")
         return found[0] if found else None
 
+    def numbers(self, queries: Sequence[str]) -> list[int]:
+        """As `number` for each; NotFoundError names the first five that are unknown, with the nearest titles, and how
+        many more there are."""
+        found = {query: self.known(query) for query in queries}
+        unknown = [query.strip() for query, number in found.items() if number is None]
+        if len(unknown) > 1:
+            raise self._several_unknown(unknown)
+        return [self.number(query) for query in queries]
+
     def unknown(self, query: str, suggest: bool = True) -> NotFoundError:
         """What `number` raises where there is no such title or id; suggest: with the nearest, which take a while."""
         query = query.strip()
-        kind = "title or item id" if self.titles else "item id"
         missing = f"; {self.missing_titles}" if self.missing_titles else ""
         nearest = self._suggestion(query) if suggest else ""
-        return NotFoundError(f"no {kind} {query!r} among {len(self)} items{nearest}{missing}")
+        return NotFoundError(f"no {self._kind} {query!r} among {len(self)} items{nearest}{missing}")
+
+    def _several_unknown(self, queries: Sequence[str]) -> NotFoundError:
+        named = queries[:_UNKNOWN_NAMED]
+        nearest = (self._suggestion(query).removeprefix("; ") for query in named)
+        told = (f"{query!r}{f' ({near})' if near else ''}" for query, near in zip(named, nearest, strict=True))
+        more = f" and {len(queries) - len(named)} more" * (len(queries) > len(named))
+        missing = f"; {self.missing_titles}" if self.missing_titles else ""
+        return NotFoundError(
+            f"{len(queries)} texts are no {self._kind} among {len(self)} items: {', '.join(told)}{more}{missing}"
+        )
+
+    @property
+    def _kind(self) -> str:
+        return "title or item id" if self.titles else "item id"
 
     def matches(self, other: Vocabulary, by: Literal["id", "title"]) -> np.ndarray:
         """(N,) int64: the number that each of these items has in `other`, 0 where it has none or the title several."""
@@ -153,21 +176,21 @@ class Vocabulary:
     def parse_history(self, text: str) -> list[int]:
         """Item numbers of a comma-separated list of titles or ids; titles may themselves hold commas.
 
-        At each place the longest run of pieces that is a title or an id is taken. Raises what `number`
+        At each place the longest run of pieces that is a title or an id is taken. Raises what `numbers`
         raises, and UsageError where nothing is listed.
         """
         pieces = text.split(",")
-        numbers, start = [], 0
+        queries, start = [], 0
         while start < len(pieces):
             longest = min(len(pieces), start + 1 + self._most_commas)
             runs = [",".join(pieces[start:stop]).strip() for stop in range(longest, start, -1)]
             known = next((run for run in runs if run and self._candidates(run)), runs[-1])
             if known:
-                numbers.append(self.number(known))
+                queries.append(known)
             start = longest - runs.index(known)
-        if not numbers:
+        if not queries:
             raise UsageError("the history is empty; give at least one title or item id")
-        return numbers
+        return self.numbers(queries)
 
 
 def _spelling(title: str) -> str:

@@ -41,5 +41,5 @@ def numbers_of(queries: Sequence[str | int] | Sequence[Sequence[str | int]], voc
         raise UsageError("histories are lists of titles or ids, one list a user; got a title or an id beside a list")
     if wrong := [q for row in rows for q in row if not (isinstance(q, str) or is_whole(q))]:  # pyright: ignore[reportGeneralTypeIssues]
         raise UsageError(f"a title or an id is text or a whole number, got {wrong[0]!r}")
-    numbers = [torch.tensor([vocabulary.number(str(q)) for q in row], dtype=torch.int64) for row in rows]  # pyright: ignore[reportGeneralTypeIssues]
+    numbers = [torch.tensor(vocabulary.numbers([str(q) for q in row]), dtype=torch.int64) for row in rows]  # pyright: ignore[reportGeneralTypeIssues]
     return nn.utils.rnn.pad_sequence(numbers, batch_first=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -123,6 +124,17 @@ def test_an_empty_history_is_refused(text):
 def test_one_unknown_item_of_a_history_is_named():
     with pytest.raises(NotFoundError, match=r"no title or item id 'Alien' .* did you mean 'Alien \(1979\)'"):
         VOCABULARY.parse_history("Godfather, The (1972),Alien,Aliens (1986)")
+
+
+def test_all_unknown_items_of_a_history_are_named():
+    with pytest.raises(NotFoundError) as caught:
+        VOCABULARY.parse_history("Alien,Aliens (1986),zzz,Alien")
+    assert re.fullmatch(
+        r"2 texts are no title or item id among \d+ items: 'Alien' \(did you mean 'Alien \(1979\)'\?\), 'zzz'",
+        str(caught.value),
+    )
+    with pytest.raises(NotFoundError, match=r"^8 texts are no .*'q1', 'q2', 'q3', 'q4', 'q5' and 3 more$"):
+        VOCABULARY.numbers([f"q{place}" for place in range(1, 9)])
 
 
 def test_ids_alone():
