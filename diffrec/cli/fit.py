@@ -127,7 +127,8 @@ def _fit(args: argparse.Namespace, overrides: Sequence[str], config: Mapping[str
     run = build(args.config, overrides, run_dir)
     try:
         if not args.quiet:
-            sys.stderr.write(f"{_summary(run)}\n{'continuing' if checkpoint else 'writing to'} {run.run_dir}\n")
+            told = "".join(f"{line}\n" for line in (_summary(run), *_left_out(run)))
+            sys.stderr.write(f"{told}{'continuing' if checkpoint else 'writing to'} {run.run_dir}\n")
             run.trainer.callbacks.append(progress_for(sys.stderr, monitored(run)))  # pyright: ignore
         if args.init_from is not None:
             _start_from(run, args)
@@ -192,6 +193,24 @@ def _summary(run: Run) -> str:
         f"{type(run.model).__name__}, {how}; {run.data.dataset_name} under {run.data.protocol.id}: "
         f"{len(run.data.split.train):,} training sequences, {run.data.num_items:,} items"
     )
+
+
+def _left_out(run: Run) -> list[str]:
+    """A line of who is not trained on or not asked, where there is anybody."""
+    from diffrec.data.datamodule import fewest_items
+
+    dataset, split = run.data.dataset, run.data.split
+    fewest = fewest_items(run.data.examples or run.model.examples)
+    unlearnt = int((split.train.lengths < fewest).sum())
+    asked = (len(split.valid), len(split.test))
+    if not split.too_short and not unlearnt and min(asked) == dataset.num_users:
+        return []
+    facts = [
+        *[f"{split.too_short:,} left out with fewer than three items"] * (split.too_short > 0),
+        *[f"{unlearnt:,} training sequences of fewer than {fewest} items, not learnt from"] * (unlearnt > 0),
+        f"{asked[0]:,} asked for validation, {asked[1]:,} for test",
+    ]
+    return [f"{dataset.num_users:,} {'users' if dataset.aligned else 'rows'}: {'; '.join(facts)}"]
 
 
 def _resume_from(args: argparse.Namespace, overrides: Sequence[str]) -> tuple[Path | None, Path | None]:

@@ -32,6 +32,11 @@ def distinct_pairs(sequences: Ragged) -> tuple[np.ndarray, np.ndarray]:
     return rows, items
 
 
+def fewest_items(examples: Examples) -> int:
+    """How many items a sequence needs to be learnt from."""
+    return {"once": 0, "history": 1, "pairs": 1, "prefix-or-none": 1}.get(examples, 2)
+
+
 class TrainingBatches(TorchDataset[Batch]):
     """Training examples of one kind, read a batch at a time: `batches[indices] -> Batch`.
 

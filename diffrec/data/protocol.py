@@ -79,7 +79,7 @@ def _with_times(split: Split, divide: Callable[[Dataset], Split], dataset: Datas
     of = divide(replace(dataset, parts=parts))
     valid, test = replace(split.valid, times=of.valid.history), replace(split.test, times=of.test.history)
     dated = all(part.timestamps is not None for part, _ in timed.values())
-    return Split(split.train, valid, test, of.train, dated)
+    return replace(split, valid=valid, test=test, times=of.train, dated=dated)
 
 
 def _unmasked(cases: Cases) -> Cases:

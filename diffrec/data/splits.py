@@ -11,6 +11,7 @@ from diffrec.data.dataset import Dataset, Interactions
 from diffrec.data.ragged import Ragged
 from diffrec.errors import UsageError
 
+_FEWEST = 3  # items of a user: one each to train, to validate and to test on
 _LONGEST_HISTORY = 10  # items, of the protocols that keep whole users out
 
 
@@ -56,7 +57,8 @@ class Split:
     """Training sequences (one row a user or published sequence) and the cases of both evaluations.
 
     times: the second of every training item, where the dataset knows more than the order: since 1970 if `dated`, else
-    since some time of the row's own; part: what `train` is, where a protocol made it.
+    since some time of the row's own; part: what `train` is, where a protocol made it; too_short: how many users are in
+    no part, for having fewer than three items.
     """
 
     train: Ragged
@@ -65,6 +67,7 @@ class Split:
     times: Ragged | None = None
     dated: bool = False
     part: TrainingPart | None = None
+    too_short: int = 0
 
     @property
     def timestamps(self) -> Ragged | None:
@@ -85,11 +88,12 @@ def whole(dataset: Dataset, minimum: int) -> Interactions:
 
 def leave_one_out(dataset: Dataset) -> Split:
     """Last item for test, last but one for validation, the rest for training (users with 3 or more)."""
-    kept = whole(dataset, minimum=3)
+    kept = whole(dataset, _FEWEST)
     sequences, users, key = kept.items, kept.user_ids, np.arange(len(kept))
     train, test_history = sequences.drop_last(2), sequences.drop_last(1)
     valid = Cases(train, sequences.last(1, skip=1), train, key, users)
-    return Split(train, valid, Cases(test_history, sequences.last(1), test_history, key, users))
+    test = Cases(test_history, sequences.last(1), test_history, key, users)
+    return Split(train, valid, test, too_short=dataset.num_users - len(kept))
 
 
 def temporal_ratio(dataset: Dataset, valid: float = 0.1, test: float = 0.1) -> Split:
@@ -97,7 +101,7 @@ def temporal_ratio(dataset: Dataset, valid: float = 0.1, test: float = 0.1) -> S
 
     Every part of a kept user (3 or more items) holds at least one item.
     """
-    kept = whole(dataset, minimum=3)
+    kept = whole(dataset, _FEWEST)
     sequences, lengths = kept.items, kept.items.lengths
     num_test = np.maximum((lengths * test).astype(np.int64), 1)
     num_valid = np.maximum((lengths * valid).astype(np.int64), 1)
@@ -111,6 +115,7 @@ def temporal_ratio(dataset: Dataset, valid: float = 0.1, test: float = 0.1) -> S
         history,
         Cases(history, sequences.slices(stop_train, stop_valid), history, key, kept.user_ids),
         Cases(before_test, sequences.slices(stop_valid, lengths), before_test, key, kept.user_ids),
+        too_short=dataset.num_users - len(kept),
     )
 
 
@@ -161,12 +166,12 @@ def by_user(dataset: Dataset, valid: float = 0.1, test: float = 0.1, seed: int =
     users with 3 or more items are drawn by `seed`. Histories are cut to the last ten items.
     """
     if "all" in dataset.parts:
-        kept = whole(dataset, minimum=3)
+        kept = whole(dataset, _FEWEST)
         order = np.random.default_rng(seed).permutation(len(kept))
         bounds = np.cumsum([len(order) - int(len(order) * valid) - int(len(order) * test), int(len(order) * valid)])
-        parts = [kept.take(rows) for rows in np.split(order, bounds)]
+        parts, too_short = [kept.take(rows) for rows in np.split(order, bounds)], dataset.num_users - len(kept)
     else:
-        parts = _published(dataset)
+        parts, too_short = _published(dataset), 0
         if dataset.aligned:
             raise UsageError(f"{dataset.name} has the same users in its files train, valid, test; none is kept out")
         if alone := sum(int((part.items.lengths < 2).sum()) for part in parts[1:]):
@@ -174,7 +179,7 @@ def by_user(dataset: Dataset, valid: float = 0.1, test: float = 0.1, seed: int =
                 f"{dataset.name} has {alone} rows in valid and test without a history, as prefixes of sequences have; "
                 f"use prefix-811@1"
             )
-    return _asked_for_the_last_item(parts)
+    return replace(_asked_for_the_last_item(parts), too_short=too_short)
 
 
 def every_prefix(dataset: Dataset) -> Split:

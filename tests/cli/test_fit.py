@@ -111,6 +111,19 @@ def test_a_refused_run_leaves_no_folder(call, tmp_path, monkeypatch):
     assert not list(Path("runs").glob("*/*"))
 
 
+def test_users_that_are_left_out_or_not_learnt_from_are_counted(call, tmp_path, monkeypatch):
+    monkeypatch.setenv("DIFFREC_CACHE", str(tmp_path / "cache"))
+    rows = (f"u{user},{place},{place}\n" for user in range(40) for place in range(2 + min(user // 5, 3)))
+    (tmp_path / "few.csv").write_text("user,item,time\n" + "".join(rows))
+    assert call("data", "import", "few.csv", "--name", "few")[0] == 0
+    told = "40 users: 5 left out with fewer than three items; {}35 asked for validation, 35 for test"
+    words = ("fit", "--data.dataset=few", "--trainer.max_epochs=1", "-c")
+    short = "5 training sequences of fewer than 2 items, not learnt from; "
+    assert call(*words, "model/sasrec")[2].splitlines()[1] == told.format(short)
+    assert call(*words, "model/popularity")[2].splitlines()[1] == told.format("")
+    assert call(*words, "model/popularity", "--quiet")[2] == ""
+
+
 def test_progress_and_run_folder(call):
     code, _, err = call("fit", *SMALL, "--trainer.max_epochs=2", "--run-dir", "here")
     assert code == 0

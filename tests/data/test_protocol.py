@@ -352,3 +352,9 @@ def test_real_time_parts_what_is_learnt_from_what_is_asked(name, real_data):
     assert latest < min(times(split.valid)) <= max(times(split.valid)) < min(times(split.test))
     assert set(split.valid.unavailable) == {*range(1, len(real_data(name).vocabulary) + 1)} - {*split.train.values}
     assert set(split.test.unavailable) < set(split.valid.unavailable)
+
+
+@pytest.mark.parametrize("protocol", ["loo-full-unmasked@1", "user-split-811@1", "temporal-811@1", "gts-last@1"])
+def test_users_with_too_few_items_are_counted(log_of, protocol):
+    rows = [[(13 * place + user, place + 1) for place in range(2 + (user > 3) * 8)] for user in range(14)]
+    assert get_protocol(protocol).apply(log_of(rows)).too_short == (0 if protocol == "gts-last@1" else 4)
