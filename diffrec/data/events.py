@@ -180,12 +180,16 @@ class Sieve:
         rows = np.flatnonzero(pc.not_equal(texts, "").to_numpy(zero_copy_only=False))[:_TEXTS_TOLD]
         column = f"column {self.columns['timestamp']!r}"
         if not len(rows):
-            return f"{self.table.path.name} has no time in {column}: every cell is empty; --timestamp names another"
+            return (
+                f"{self.table.path.name} has no time in {column}: every cell is empty; --timestamp names another, and "
+                f"without the column the order of the file counts"
+            )
         found = zip(self.table.line_numbers(rows), texts.take(pa.array(rows)).to_pylist(), strict=True)
         told = "; ".join(f"{self.table.unit} {line}: {cut_off(text)!r}" for line, text in found)
         return (
-            f"{self.table.path.name}, {told}; nothing in {column} is a time; "
-            f"allowed are seconds or milliseconds since 1970 and dates like 2014-07-23 18:00:00"
+            f"{self.table.path.name}, {told}; nothing in {column} is a time\n"
+            f"Allowed are seconds or milliseconds since 1970 and dates like 2014-07-23 18:00:00; --timestamp names "
+            f"another column, and without the column the order of the file counts"
         )
 
 

@@ -60,7 +60,7 @@ class Dropped:
 class ForeignTable:
     """A table that is open but not read.
 
-    names: of the columns, "1", "2", ... where there is no header; sample: the first rows of data;
+    names: of the columns, "1", "2", ... where there is no header; sample: the first rows of data that are not ragged;
     content: UTF-8 text with `separator` between cells, JSON lines, or the bytes of a Parquet file;
     delimiter: as in the file, "" where there are no cells; skip_lines: lines before the first row of data;
     objects: what JSON lines hold, one row an object; broken: lines among them that are no object.
@@ -95,12 +95,12 @@ class ForeignTable:
         if self.form == "Parquet":
             stored = pq.read_table(pa.BufferReader(self.content), columns=list(columns.values()))
             return pa.table({key: _as_text(stored[name], name) for key, name in columns.items()}), ()
-        spans: list[int] = []  # of the ragged rows, in lines
-        most = self.content.count(b"\n")
+        ragged, spanned, lines = 0, 0, self.content.count(b"\n")  # rows, and the lines that they go over
 
         def leave_out(row: arrow_csv.InvalidRow) -> str:
-            spans.append(row.text.count("\n") + 1)
-            return "error" if _too_many(sum(spans), most) else "skip"
+            nonlocal ragged, spanned
+            ragged, spanned = ragged + 1, spanned + row.text.count("\n") + 1
+            return "error" if _too_many(spanned, lines) else "skip"
 
         try:
             table = arrow_csv.read_csv(
@@ -118,7 +118,7 @@ class ForeignTable:
         if not len(table):
             nothing = f" has no rows: line {self.skip_lines} is the header and nothing follows"
             raise UsageError(f"{self.path.name}{self._ragged_lines() or nothing}")
-        return pa.table({key: table[name] for key, name in columns.items()}), self._left_out(len(spans))
+        return pa.table({key: table[name] for key, name in columns.items()}), self._left_out(ragged)
 
     def line_numbers(self, rows: np.ndarray) -> tuple[int, ...]:
         """The line of the file (from 1) on which each row of data (from 0, ascending) begins; Parquet: the row."""

@@ -393,7 +393,7 @@ def test_k_core_goes_on_until_nothing_changes(bring):
         ('user,item,title\n1,2,"a\nb"\n7,8\n7\n', r"line 4: 2 cells, expected 3"),
         (
             "user,item,time\n1,2,\n1,2,soon\n3,4,later\n",
-            r"line 3: 'soon'; line 4: 'later'; nothing in column 'time' is a time; allowed are seconds",
+            r"line 3: 'soon'; line 4: 'later'; nothing in column 'time' is a time\nAllowed are seconds",
         ),
         ("user,item,time\n1,2,\n3,4, \n", r"file\.csv has no time in column 'time': every cell is empty"),
         ('user,item,time\n1,"2,3\n4,5,6\n', r"line 2: 2 cells, expected 3; one goes on over several lines, as if"),
