@@ -5,6 +5,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diffrec.bench.comparison import Comparison, granted, untested
@@ -42,9 +44,10 @@ class Row:
 
     draws: of the sampling noise in each run; draw_spread: by metric, the standard deviation over draws as a mean
     over seeds, None for a single draw; reported: what papers say of this row on these data, by the records or the
-    suite; device: `cpu`, or the accelerators that its costs were measured on; num_beams, decoding: of models over
-    semantic IDs, as in `Result`, None for all others; of `decoding` the mean over those seeds that counted it; trials:
-    how many settings were tried on validation by `diffrec bench tune`, 0 where a paper or a recipe states them.
+    suite; device: `cpu`, or the accelerators that its costs were measured on; processor, threads: the CPUs beside them
+    and on how many threads, several where the seeds ran on several; num_beams, decoding: of models over semantic IDs,
+    as in `Result`, None for all others; of `decoding` the mean over those seeds that counted it; trials: how many
+    settings were tried on validation by `diffrec bench tune`, 0 where a paper or a recipe states them.
     """
 
     model: str
@@ -60,6 +63,8 @@ class Row:
     parameters: int
     train_seconds: float
     device: str = "cpu"
+    processor: str = ""
+    threads: str = ""
     num_beams: int | None = None
     decoding: Decoding | None = None
     trials: int = 0
@@ -76,7 +81,8 @@ class Table:
 
     lacks: required models that have no row, with the reason that the suite states or None; shown: the metrics that
     are printed, see `columns`; level: the best row and those not distinguishable from it, None where the rows were
-    not compared; badges: what trained rows earned here; untested: the diffusion rows whose controls were not all run.
+    not compared; badges: what trained rows earned here; untested: the diffusion rows whose controls were not all run;
+    timed_on: on how many rows each machine measured costs, most first.
     """
 
     suite: str
@@ -93,6 +99,7 @@ class Table:
     level: tuple[str, ...] | None = None
     badges: dict[str, tuple[str, ...]] = field(default_factory=dict)
     untested: tuple[str, ...] = ()
+    timed_on: dict[str, int] = field(default_factory=dict)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -139,9 +146,10 @@ def table(results: Sequence[Result], sort: str | None = None) -> Table:
         protocol=first.protocol,
         headline=first.headline,
         test_users=first.split_counts["test_users"],
-        machines=tuple(sorted({f"{r.device}, {r.threads} thread{'s' * (r.threads != 1)}" for r in results})),
+        machines=tuple(sorted({f"{r.device}, {_threads(r)}" for r in results})),
         rows=tuple(_ordered(rows, sort or first.headline)),
         lacks=dict.fromkeys(_lacking(results)),
+        timed_on=_timed_on(results),
     )
 
 
@@ -173,12 +181,18 @@ def with_suite(table: Table, suite: Suite) -> Table:
 
 def with_shipped_suite(table: Table) -> Table:
     """The same, from the suite of that name that ships with the project, if there is one."""
-    path = resource_dir("benchmarks") / "suites" / f"{table.suite}.yaml"
+    suite = _shipped_suite(resource_dir("benchmarks") / "suites" / f"{table.suite}.yaml")
+    return table if suite is None else with_suite(table, suite)
+
+
+@cache
+def _shipped_suite(path: Path) -> Suite | None:
+    """Once for all tables of a suite."""
     if not path.is_file():
-        return table
+        return None
     from diffrec.bench.suite import load_suite  # which imports this module
 
-    return with_suite(table, load_suite(path))
+    return load_suite(path)
 
 
 def publishable(tables: Sequence[Table]) -> Sequence[Table]:
@@ -213,6 +227,25 @@ def _same(results: Sequence[Result], where: str) -> None:
             raise UsageError(f"{where}: {model} has two results of one seed")
 
 
+def _timed_on(results: Sequence[Result]) -> dict[str, int]:
+    """How many rows have costs of each machine, most first; threads are named where not all costs are of as many."""
+    threads = len({result.threads for result in results}) > 1
+    rows: dict[str, set[str]] = {}
+    for result in results:
+        processor = result.processor.replace("(R)", "").replace("(TM)", "") or "a processor without a name"
+        name = processor if result.device == "cpu" else f"{result.device} beside {processor}"
+        rows.setdefault(name + f" with {_threads(result)}" * threads, set()).add(result.model)
+    return {name: len(rows[name]) for name in sorted(rows, key=lambda name: (-len(rows[name]), name))}
+
+
+def _threads(result: Result) -> str:
+    return f"{result.threads} thread{'s' * (result.threads != 1)}"
+
+
+def _named(names: Iterable[str]) -> str:
+    return ", ".join(sorted(set(names)))
+
+
 def _lacking(results: Sequence[Result]) -> list[str]:
     """The required models without a row; a model of another kind under such a name does not count."""
     there = {(result.model, result.role) for result in results}
@@ -236,7 +269,9 @@ def _row(results: Sequence[Result]) -> Row:
         ms_per_user=statistics.fmean(result.ms_per_user["1"] for result in results),
         parameters=first.parameters,
         train_seconds=statistics.fmean(result.train_seconds for result in results),
-        device=", ".join(sorted({result.device for result in results})),
+        device=_named(result.device for result in results),
+        processor=_named(result.processor for result in results),
+        threads=_named(str(result.threads) for result in results),
         num_beams=first.num_beams,
         trials=min(result.tuning_trials for result in results),
         decoding=_decoding([result.decoding for result in results if result.decoding is not None]),

@@ -20,7 +20,7 @@ th:first-child, td:first-child { text-align: left }
 tr.control td { opacity: .75 }
 tr.training-free td { font-style: italic }
 figure { margin: 2rem 0 } img { max-width: 100%; background: white }
-figcaption, .note { font-size: .875rem; opacity: .8 }
+figcaption, .note { font-size: .875rem; opacity: .8; white-space: pre-line }
 .scroll { overflow-x: auto }
 """.strip()
 

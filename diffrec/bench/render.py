@@ -70,6 +70,7 @@ def caption(table: Table) -> str:
     ) + "".join(
         f"\n{line}"
         for line in (
+            *_machines(table),
             *_badges(table),
             *_trials(table),
             *_decoding(table),
@@ -77,6 +78,14 @@ def caption(table: Table) -> str:
             *([f"lacks: {lacks}"] if lacks else []),
         )
     )
+
+
+def _machines(table: Table) -> list[str]:
+    """Where costs of several machines stand in one table, which those are and how many rows each measured."""
+    if len(table.timed_on) < 2:
+        return []
+    named = ", ".join(f"{name} ({rows} row{'s' * (rows != 1)})" for name, rows in table.timed_on.items())
+    return [f"ms/user and train are of several machines, and compare within one only: {named}"]
 
 
 def _badges(table: Table) -> list[str]:
@@ -223,6 +232,8 @@ def to_csv(tables: Sequence[Table]) -> str:
         "parameters",
         "train_seconds",
         "device",
+        "processor",
+        "threads",
         "num_beams",
         "trials",
         *(c for m in metrics for c in (m, f"{m}_sd", f"{m}_draw_sd")),

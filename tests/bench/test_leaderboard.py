@@ -211,6 +211,52 @@ def test_costs_of_an_accelerator_are_marked(board, result):
     assert (devices["sasrec"], devices["popularity"]) == ("NVIDIA H100", "cpu")
 
 
+def several(lines):
+    return [line for line in lines if line.startswith("ms/user and train are of several machines")]
+
+
+def test_a_table_names_the_machines_that_its_costs_are_of(board, result):
+    there = {name: result(name, 0.05, seed=7, role="model", config={"name": name}, **machine) for name, machine in {
+        "here": {"processor": "AMD EPYC"},
+        "there": {"processor": "Intel(R) Xeon(R) Processor"},
+        "fast": {"processor": "Intel(R) Xeon(R) Processor", "device": "NVIDIA H200"},
+        "old": {"processor": ""},
+    }.items()}  # fmt: skip
+    both = [replace(there["here"], model="both"), replace(there["there"], model="both", seed=8)]
+    said = (
+        "ms/user and train are of several machines, and compare within one only: AMD EPYC (2 rows), "
+        "Intel Xeon Processor (2 rows), NVIDIA H200 beside Intel Xeon Processor (1 row), "
+        "a processor without a name (1 row)"
+    )
+    only = table([*there.values(), *both])
+    assert several(caption(only).splitlines()) == several(markdown([only]).splitlines()) == [said]
+    rows = {row["model"]: (row["processor"], row["threads"]) for row in csv.DictReader(io.StringIO(to_csv([only])))}
+    assert rows["here"] == ("AMD EPYC", "2")
+    assert rows["both"] == ("AMD EPYC, Intel(R) Xeon(R) Processor", "2")
+    assert json.loads(to_json([only]))[0]["timed_on"]["AMD EPYC"] == 2
+    assert several(caption(table(board)).splitlines()) == []
+
+
+def test_costs_on_other_numbers_of_threads_are_of_other_machines(result):
+    told = caption(table([result("ease", threads=1), result("markov", threads=4), result("slim", threads=4)]))
+    (line,) = several(told.splitlines())
+    assert line.endswith("one only: a processor with 4 threads (2 rows), a processor with 1 thread (1 row)")
+
+
+def test_a_suite_is_read_once_for_all_of_its_tables(result, monkeypatch, tmp_path):
+    read = []
+    monkeypatch.setattr("diffrec.bench.suite.load_suite", lambda path: read.append(path.name) or load_suite(path))
+    monkeypatch.setattr("diffrec.bench.leaderboard.resource_dir", lambda name: tmp_path)
+    (tmp_path / "suites").mkdir()
+    for suite in ("quick", "temporal"):
+        text = (resource_dir("benchmarks") / "suites" / f"{suite}.yaml").read_text(encoding="utf-8")
+        (tmp_path / "suites" / f"{suite}.yaml").write_text(text, encoding="utf-8")
+    rows = [result("ease", dataset=dataset, suite="quick") for dataset in ("one", "two", "three")]
+    tables, _ = make_tables([*rows, result("ease", suite="temporal"), result("ease", suite="of-nobody")], tmp_path)
+    assert len(tables) == 5
+    assert sorted(read) == ["quick.yaml", "temporal.yaml"]
+
+
 def test_beams_stand_beside_their_row_and_cutoffs_above_them_are_marked(board, result):
     beams = Beams(10, True, invalid=0.0, repeated=0.0, lost=0.1, shared=0.2, short={"10": 0.25, "20": 1.0})
     rows = [
