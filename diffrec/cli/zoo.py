@@ -177,6 +177,8 @@ def _print_table(rows: dict[str, Listing], metric: str) -> None:
     licences = sorted({row.licence for row in rows.values() if row.licence})
     if licences:
         console.print(Text(f"licence of the models: {printable(', '.join(licences))}; the data has terms of its own"))
+    if any(metric in row.sd for row in rows.values()):
+        console.print("±: standard deviation over the seeds of its row; the value is that of this model")
     console.print("params: learnt numbers; calls: network evaluations per request")
     console.print("ms: for the list of one user, on a CPU, or on an accelerator where marked *")
     console.print("here: on this machine, else 'diffrec zoo download' where a mirror is set")
@@ -186,18 +188,19 @@ def _table(rows: dict[str, Listing], metric: str, width: int, here: Mapping[str,
     from rich.table import Table
     from rich.text import Text
 
-    from diffrec.zoo.table import milliseconds, short
+    from diffrec.zoo.table import measured, milliseconds, short
 
     table = Table(box=None, padding=(0, 0, 0, 1))
     table.add_column("name", overflow="fold", min_width=min(width, 30))
-    for title, least in ((metric.upper(), 6), ("params", 6), ("size", 6), ("calls", 5), ("ms", 5), ("here", 4)):
+    spread = any(metric in row.sd for row in rows.values())  # values then stand below one another on the left
+    table.add_column(metric.upper(), justify="left" if spread else "right", no_wrap=True, min_width=6)
+    for title, least in (("params", 6), ("size", 6), ("calls", 5), ("ms", 5), ("here", 4)):
         table.add_column(title, justify="right", no_wrap=True, min_width=least)
     for name, row in rows.items():
-        value = f"{row.metrics[metric]:.4f}" if metric in row.metrics else "-"
         calls, size = str(row.denoiser_calls), f"{short(row.size)}B"
         cells = (
             name,
-            value,
+            measured(row, metric) or "-",
             short(row.parameters),
             size,
             calls,

@@ -29,7 +29,8 @@ from diffrec.zoo.headings import DATA, LICENCE, TERMS, fact, sections
 
 _LARGEST = 1 << 24
 _NONE = type(None)
-_ABSENT = {"dataset_sha256": None, "licence": None, "terms": None, "ms_per_user": {}, "device": None}  # in old lists
+# in old lists
+_ABSENT = {"dataset_sha256": None, "licence": None, "terms": None, "ms_per_user": {}, "device": None, "sd": {}}
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class Listing:
 
     revision: sha256 of the entry's manifest; metrics: name -> value under `protocol`; dataset_sha256: of its content;
     licence: of the weights; terms: of the data; ms_per_user: milliseconds for ten items by batch size, empty where not
-    measured, on `device`: `cpu`, or the accelerator by name.
+    measured, on `device`: `cpu`, or the accelerator by name; sd: standard deviation of every metric over the seeds of
+    the row, empty for one.
     """
 
     revision: str
@@ -54,6 +56,7 @@ class Listing:
     terms: str | None = None
     ms_per_user: Mapping[str, float] = field(default_factory=dict)
     device: str | None = None
+    sd: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -81,6 +84,7 @@ class Listing:
             terms=fact(sections(contents[CARD].decode(errors="replace")).get(DATA, ""), TERMS),
             ms_per_user=timed.ms_per_user if timed else {},
             device=timed and timed.device,
+            sd=measured.benchmark.sd if measured.benchmark else {},
         )
 
     @classmethod
@@ -88,11 +92,11 @@ class Listing:
         """From its JSON form; IntegrityError where it is not one."""
         maybe = dict.fromkeys(("dataset", "protocol", "dataset_sha256", "licence", "terms", "device"), (str, _NONE))
         kinds = {"revision": str, "files": dict, "class_path": str, "parameters": int, "denoiser_calls": int,
-                 "metrics": dict, "ms_per_user": dict, **maybe}  # fmt: skip
+                 "metrics": dict, "ms_per_user": dict, "sd": dict, **maybe}  # fmt: skip
         fields = record({**_ABSENT, **value} if isinstance(value, dict) else value, where, kinds)
         fields["files"] = parse_files(fields["files"], where)
-        fields["ms_per_user"] = numbers(fields["ms_per_user"], where)
-        fields["metrics"] = numbers(fields["metrics"], where)
+        for name in ("ms_per_user", "metrics", "sd"):
+            fields[name] = numbers(fields[name], where)
         return cls(**fields)
 
     def plain(self) -> dict[str, object]:

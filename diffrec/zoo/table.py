@@ -34,7 +34,7 @@ def table(rows: Mapping[str, Listing], absent: Collection[str] = ()) -> str:
             "calls", "ms", "params", "size"]  # fmt: skip
     lines = [head, ["---", "---", *["---:"] * (len(head) - 2)]]
     for name, row in sorted(rows.items(), key=lambda named: _place(*named)):
-        metrics = [f"{row.metrics[m]:.4f}".lstrip("0") if m in row.metrics else "" for m in shown]
+        metrics = [measured(row, metric).replace("0.", ".") for metric in shown]
         size = f"{short(row.size)}B" + "†" * (name in absent)
         cost = [str(row.denoiser_calls), milliseconds(row), short(row.parameters), size]
         lines.append([f"`{name}`", row.protocol or "", *metrics, *cost])
@@ -43,6 +43,12 @@ def table(rows: Mapping[str, Listing], absent: Collection[str] = ()) -> str:
 
 def _place(name: str, row: Listing) -> tuple[str, float, str]:
     return row.protocol or "", -row.metrics.get(_METRICS[0], float("-inf")), name
+
+
+def measured(row: Listing, metric: str) -> str:
+    """`0.0903`, with ` ±0.0012` behind it where the spread over seeds is known; empty where not measured."""
+    spread = f" ±{row.sd[metric]:.4f}" if metric in row.sd else ""
+    return f"{row.metrics[metric]:.4f}{spread}" if metric in row.metrics else ""
 
 
 def milliseconds(row: Listing) -> str:

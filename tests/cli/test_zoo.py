@@ -71,6 +71,24 @@ def test_the_table_is_sorted_inside_dataset_and_protocol(root, capsys):
     assert max(map(len, out.splitlines())) <= 80
 
 
+def test_the_spread_over_seeds_stands_beside_its_value(root, capsys):
+    assert "±" not in output(capsys, "list")
+    manifest = json.loads((root / "manifest.json").read_text())
+    manifest["entries"]["ease.synthetic"]["sd"] = {"ndcg@10": 0.01234}
+    long = "e" * 38
+    manifest["entries"][long] = manifest["entries"]["ease.synthetic"]
+    (root / "manifest.json").write_text(json.dumps(manifest))
+    out = output(capsys, "list", "--dataset", "synthetic", "--protocol", "loo-full-masked@1")
+    assert max(map(len, out.splitlines())) <= 80
+    assert len({line.index("0.") for line in out.splitlines() if "0." in line}) == 1
+    rows = {line.split()[0]: line.split() for line in out.splitlines()}
+    assert rows["ease.synthetic"][1:4] == ["0.2000", "±0.0123", "10.1k"]
+    assert rows["popularity.synthetic"][1:3] == ["0.1000", "100"]
+    assert "±: standard deviation over the seeds of its row; the value is that of this model" in out.splitlines()
+    assert "±" not in output(capsys, "list", "--sort", "recall@10")
+    assert "| .2000 ±.0123 | .3000 |" in table.table(read_index())
+
+
 def test_another_metric_can_be_shown_and_sorted_by(root, capsys):
     out = output(capsys, "list", "--sort", "recall@10")
     assert names(out) == ["popularity.alone", "popularity.synthetic", "ease.synthetic", "ease.synthetic.unmasked"]

@@ -40,7 +40,7 @@ def test_the_list_says_what_the_entries_say(zoo, dataset):
 
 def test_a_list_from_before_there_were_terms_is_read(zoo):
     rows, manifest = read_index(zoo), json.loads((zoo / MANIFEST).read_text())
-    for name in ("dataset_sha256", "licence", "terms", "ms_per_user", "device"):
+    for name in ("dataset_sha256", "licence", "terms", "ms_per_user", "device", "sd"):
         del manifest["entries"]["tiny.synthetic"][name]
     (zoo / MANIFEST).write_text(json.dumps(manifest))
     assert read_index(zoo)["tiny.synthetic"].terms is None
@@ -87,6 +87,7 @@ HOSTILE = {
     "a metric that is text": lambda m: m["entries"]["tiny.synthetic"]["metrics"].update({"ndcg@10": "1"}),
     "a metric that is True": lambda m: m["entries"]["tiny.synthetic"]["metrics"].update({"ndcg@10": True}),
     "a time that is text": lambda m: m["entries"]["tiny.synthetic"].update(ms_per_user={"1": "fast"}),
+    "a spread that is text": lambda m: m["entries"]["tiny.synthetic"].update(sd={"ndcg@10": "wide"}),
     "an extra file": lambda m: m["entries"]["tiny.synthetic"]["files"].update(
         {"x.py": {"size": 1, "sha256": "0" * 64}}
     ),

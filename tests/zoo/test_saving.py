@@ -106,6 +106,7 @@ def test_the_card_tells_what_records_say_of_the_row(tiny, dataset, tmp_path):
     row = Listing.of(Entry.open(folder))
     assert (row.ms_per_user, row.device, row.licence) == (BENCHMARK.ms_per_user, "A GPU", "Apache-2.0")
     assert (row.dataset_sha256, row.terms) == (dataset.sha256, dataset.info.licence)
+    assert row.sd == {"ndcg@10": 0.015}
 
 
 def test_a_card_is_behind_until_it_is_refreshed(entry, tiny, dataset):
