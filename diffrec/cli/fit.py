@@ -142,6 +142,10 @@ def _fit(args: argparse.Namespace, overrides: Sequence[str], config: Mapping[str
         if (kept := run.run_dir / "checkpoints" / "last.ckpt").is_file():
             sys.stderr.write(f"the same command goes on from {kept} with --resume auto\n")
         raise
+    if checkpoint is not None and not result.steps:
+        sys.stdout.write(
+            f"nothing is left to train after epoch {result.epochs}; the best weights are in {result.checkpoint}\n"
+        )
     value = "nothing was validated" if result.best is None else f"best {result.metric} {result.best:.4f}"
     sys.stdout.write(
         f"{value} (epoch {result.epoch} of {result.epochs}, {result.seconds:.0f} s), "

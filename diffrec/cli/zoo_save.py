@@ -28,12 +28,16 @@ def run(args: argparse.Namespace) -> int:
     """Save the entry and say how it is used."""
     from diffrec.cli.subjects import subject_of_checkpoint
     from diffrec.errors import NotFoundError
-    from diffrec.training.resume import best_of, run_of
+    from diffrec.training.resume import best_of, newest_checkpoint, run_of
     from diffrec.zoo.saving import save
 
     checkpoint = best_of(args.run) if args.run.is_dir() else args.run
     if checkpoint is None:
-        raise NotFoundError(f"{args.run} holds no checkpoints/best.ckpt; 'diffrec fit' prints the folder of its run")
+        newest = newest_checkpoint(args.run.glob("version_*"), "best.ckpt")
+        where = (
+            f"the newest run with one is {run_of(newest)}" if newest else "'diffrec fit' prints the folder of its run"
+        )
+        raise NotFoundError(f"{args.run} holds no checkpoints/best.ckpt; {where}")
     subject = subject_of_checkpoint(checkpoint, None, None, None, 512)
     folder = args.output or run_of(checkpoint) / "entry"
     metrics, evaluation = None, None

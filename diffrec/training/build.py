@@ -25,7 +25,7 @@ from diffrec.training.config import compose, located
 from diffrec.training.guards import StopAtNonFinite
 from diffrec.training.learnt_from import LearntFrom
 from diffrec.training.products import QuickProducts
-from diffrec.training.resume import LastCheckpoint, RandomStates, StopsWhereItStopped
+from diffrec.training.resume import LastCheckpoint, RandomStates, StopsWhereItStopped, newest_checkpoint
 
 OF_THE_CONFIGURATION = (  # numbers that overflow a clock, and parts that need a package which is not installed
     ArgumentError, MisconfigurationException, ValueError, TypeError, OverflowError, ImportError, RecursionError
@@ -158,9 +158,7 @@ def give_up_run_dir(folder: Path) -> None:
 
 def last_checkpoint(config: Mapping[str, Any], run_dir: Path | None = None) -> Path | None:
     """`last.ckpt` of the run in `run_dir`, else of the newest run of this model on this dataset that has one."""
-    folders = [run_dir] if run_dir is not None else run_family(config).glob("version_*")
-    found = [path for folder in folders if (path := folder / "checkpoints" / "last.ckpt").is_file()]
-    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+    return newest_checkpoint([run_dir] if run_dir is not None else run_family(config).glob("version_*"), "last.ckpt")
 
 
 def _completed(config: dict[str, object], folder: Path) -> dict[str, Any]:

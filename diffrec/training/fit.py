@@ -37,7 +37,7 @@ class FitResult:
     metric, best: the metric that chooses the checkpoint and its best value on validation (None: nothing
     was validated); epoch: the epoch of that value, counted from 1; epochs: how many were run in all,
     those before a resume included; seconds: the time of this call; checkpoint: the best weights, which
-    the model now has (None after a `fast_dev_run`, which writes nothing).
+    the model now has (None after a `fast_dev_run`, which writes nothing); steps: of the optimiser, in this call.
     """
 
     metric: str
@@ -46,6 +46,7 @@ class FitResult:
     epochs: int
     seconds: float
     checkpoint: Path | None
+    steps: int
 
 
 def fit(run: Run, resume: Path | None = None) -> FitResult:
@@ -58,8 +59,7 @@ def fit(run: Run, resume: Path | None = None) -> FitResult:
     Raises UsageError where `resume` is of another experiment, DiffrecError at a non-finite loss, gradient
     or weight; Ctrl-C comes through as KeyboardInterrupt.
     """
-    if resume is not None:
-        refuse_other_data(checkpoint_to_go_on_from(run.config, resume), run.data, resume, resuming=True)
+    steps_before = 0 if resume is None else _steps_before(run, resume)
     if not _trial(run):
         _write_config(run)
     seed_everything(cast(int, run.config["seed_everything"]) ^ _TRAINING_STREAM, workers=True)
@@ -67,20 +67,27 @@ def fit(run: Run, resume: Path | None = None) -> FitResult:
     started = time.perf_counter()
     _train(run, resume)
     seconds = time.perf_counter() - started
-    epochs = run.trainer.current_epoch
+    epochs, steps = run.trainer.current_epoch, run.trainer.global_step - steps_before
     callback = run.trainer.checkpoint_callback
     if not isinstance(callback, ModelCheckpoint) or not callback.best_model_path:
-        return FitResult(monitored(run), _last_value(run), epochs, epochs, seconds, _save_as_best(run))
+        return FitResult(monitored(run), _last_value(run), epochs, epochs, seconds, _save_as_best(run), steps)
     path = Path(callback.best_model_path)
     checkpoint = read_checkpoint(path)
     load_weights(run.model, checkpoint, path)
     best = None if callback.best_model_score is None else float(callback.best_model_score)
-    return FitResult(monitored(run), best, checkpoint["epoch"] + 1, epochs, seconds, path)
+    return FitResult(monitored(run), best, checkpoint["epoch"] + 1, epochs, seconds, path, steps)
 
 
 def monitored(run: Run) -> str:
     """The metric that chooses the checkpoint; the headline of the protocol where no callback chooses."""
     return getattr(run.trainer.checkpoint_callback, "monitor", None) or f"valid/{run.data.protocol.headline}"
+
+
+def _steps_before(run: Run, resume: Path) -> int:
+    """Of the optimiser, in a checkpoint that `run` may go on from; errors as `fit`."""
+    kept = checkpoint_to_go_on_from(run.config, resume)
+    refuse_other_data(kept, run.data, resume, resuming=True)
+    return kept["global_step"]
 
 
 def _train(run: Run, resume: Path | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,13 @@ def run_of(checkpoint: Path) -> Path:
 
 def best_of(run: Path) -> Path | None:
     """The checkpoint that validation chose, of the folder of a run, if it is one."""
-    best = run / "checkpoints" / "best.ckpt"
-    return best if best.is_file() else None
+    return newest_checkpoint([run], "best.ckpt")
+
+
+def newest_checkpoint(runs: Iterable[Path], name: str) -> Path | None:
+    """`checkpoints/<name>` of the run that wrote it last; None where no run has one."""
+    found = [path for run in runs if (path := run / "checkpoints" / name).is_file()]
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
 
 def checkpoint_to_go_on_from(config: Mapping[str, Any], checkpoint: Path) -> dict[str, Any]:

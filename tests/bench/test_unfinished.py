@@ -97,7 +97,7 @@ def test_an_unfinished_run_is_taken_up_until_it_is_finished(family):
     assert taken(family) == "version_1"
     assert taken(family) == "version_1"
     assert finished(family, origin({"seed_everything": 0}), lambda: "data") is None
-    fitted = FitResult("valid/ndcg@10", 0.25, 3, 5, 1.5, None)
+    fitted = FitResult("valid/ndcg@10", 0.25, 3, 5, 1.5, None, 40)
     finish(family / "version_1", fitted)
     assert taken(family) == "version_2"
     best = family / "version_1" / "checkpoints" / "best.ckpt"

@@ -76,6 +76,28 @@ def test_resume_auto_goes_on_with_the_newest_run(call):
     assert "run runs/sasrec-synthetic/version_0" in out
 
 
+EARLY = """
+trainer:
+  callbacks:
+    - class_path: pytorch_lightning.callbacks.EarlyStopping
+      init_args: {monitor: valid/ndcg@10, mode: max, patience: 1, min_delta: 1}
+"""
+
+
+@pytest.mark.parametrize("more", [[], ["-c", "early.yaml", "--trainer.max_epochs=5"]], ids=["all epochs", "early"])
+def test_a_run_with_nothing_left_says_so(call, more):
+    Path("early.yaml").write_text(EARLY)
+    code, first, err = call("fit", *SMALL, *SHORT, *more)
+    assert code == 0, err
+    assert "nothing is left" not in first
+    code, out, err = call("fit", *SMALL, *SHORT, *more, "--resume", "auto")
+    assert code == 0, err
+    best = Path("runs/sasrec-synthetic/version_0/checkpoints/best.ckpt").resolve()
+    assert out.startswith(f"nothing is left to train after epoch 2; the best weights are in {best}\n")
+    without_seconds = [re.sub(r"\d+ s", "", line) for line in (out.partition("\n")[2], first)]
+    assert without_seconds[0] == without_seconds[1]
+
+
 def test_what_cannot_go_on_is_told_before_anything_begins(call):
     assert call("fit", *SMALL, *SHORT)[0] == 0
     code, _, err = call("fit", *SMALL, *SHORT, "--trainer.max_epochs=1", "--resume", "auto")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 
@@ -62,6 +63,17 @@ def test_with_metrics_of_the_test_cases(run, tmp_path, capsys):
     assert told.endswith("on the test cases of synthetic, loo-full-masked@1")
     assert main(["zoo", "verify", str(entry), "--evaluate"]) == 0
     assert "metrics come out again" in capsys.readouterr().out
+
+
+def test_the_folder_of_all_runs_names_the_newest(tmp_path, capsys):
+    for age, version in enumerate(("version_9", "version_10", "version_11")):
+        (checkpoints := tmp_path / "sasrec-mine" / version / "checkpoints").mkdir(parents=True)
+        if version != "version_11":  # which was stopped before it had one
+            (checkpoints / "best.ckpt").touch()
+            os.utime(checkpoints / "best.ckpt", (age, age))
+    assert main(["zoo", "save", str(tmp_path / "sasrec-mine")]) == 4
+    newest = f"the newest run with one is {tmp_path / 'sasrec-mine' / 'version_10'}\n"
+    assert capsys.readouterr().err.endswith(f"sasrec-mine holds no checkpoints/best.ckpt; {newest}")
 
 
 def test_what_is_no_run(tmp_path, capsys):
