@@ -135,8 +135,9 @@ def compare_rows(results: Sequence[Result], folder: Path) -> Comparison | None:
     """The comparison of the rows of one table; None without ranks, or where there is one row or one user only."""
     import numpy as np
 
+    from diffrec.bench.badges import Rivals, gate
     from diffrec.bench.leaderboard import REQUIRED  # which reads comparisons
-    from diffrec.bench.significance import RESAMPLES, Rivals, best_group, gate
+    from diffrec.bench.significance import RESAMPLES, best_group
 
     there = hashes(results)
     if there is None or len(there) < 2:

@@ -10,20 +10,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from diffrec.bench.comparison import MIN_SEEDS
 from diffrec.errors import UsageError, check_sizes, choose
 
 ALPHA = 0.05
 RESAMPLES = 10_000
-MIN_DRAWS, MIN_DATASETS = 3, 3  # what `beats strong AR` asks for, see `strong_across_datasets`
 _COUNTS_AT_ONCE = 1 << 20  # of users x resamples; 8 MiB
 _DIGITS = 12  # sums in another order differ by less: users who tie must tie, and what cancels must be 0
-
-Badge = Literal["beats counting", "beats strong AR", "diffusion helps"]
 
 
 @dataclass(frozen=True)
@@ -70,53 +66,6 @@ class BestGroup:
     comparisons: tuple[Comparison, ...]
 
 
-@dataclass(frozen=True)
-class Rivals:
-    """The rows that a model has to beat for its badges, those of `beats strong AR` being counting and strong."""
-
-    counting: Sequence[str]
-    strong: Sequence[str]
-    controls: Sequence[str]
-
-    @property
-    def kinds(self) -> dict[str, Sequence[str]]:
-        """The names by their kind."""
-        return {"counting": self.counting, "strong autoregressive": self.strong, "control": self.controls}
-
-    @property
-    def names(self) -> list[str]:
-        """All of them."""
-        return [name for names in self.kinds.values() for name in names]
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Does a model earn a badge?
-
-    missing: what is needed and not there; not_beaten: rows, or datasets, that stand in the way;
-    comparisons: what the verdict rests on.
-    """
-
-    badge: Badge
-    granted: bool
-    missing: tuple[str, ...]
-    not_beaten: tuple[str, ...]
-    comparisons: tuple[Comparison, ...] = ()
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """`beats strong AR` on one dataset.
-
-    seeds: the fewest training seeds among the model and the rows it has to beat that are trained;
-    draws: sampling draws per seed of the model, None where it samples nothing.
-    """
-
-    verdict: Verdict
-    seeds: int
-    draws: int | None
-
-
 def compare(
     values: Mapping[str, np.ndarray], reference: str, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[Comparison, ...]:
@@ -126,11 +75,11 @@ def compare(
     of a pair is the same whatever else stands in the table. p_bootstrap is 2 / (resamples + 1) at least. Raises
     UsageError for rows of different users, NotFoundError for an unknown reference.
     """
-    return _corrected(_uncorrected(values, reference, resamples, seed))
+    return corrected(uncorrected(values, reference, resamples, seed))
 
 
-def _uncorrected(values: Mapping[str, np.ndarray], reference: str, resamples: int, seed: int) -> tuple[Comparison, ...]:
-    """The same with p_holm as it is before any correction."""
+def uncorrected(values: Mapping[str, np.ndarray], reference: str, resamples: int, seed: int) -> tuple[Comparison, ...]:
+    """`compare` with p_holm as it is before any correction."""
     means = _means(values)
     own = means.pop(choose("row", reference, means))
     if not means:
@@ -146,10 +95,10 @@ def _uncorrected(values: Mapping[str, np.ndarray], reference: str, resamples: in
     )
 
 
-def _corrected(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
+def corrected(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
     """The comparisons of one look, with their p-values corrected together."""
-    corrected = holm([found.p_holm for found in comparisons])
-    return tuple(replace(found, p_holm=p) for found, p in zip(comparisons, corrected, strict=True))
+    together = holm([found.p_holm for found in comparisons])
+    return tuple(replace(found, p_holm=p) for found, p in zip(comparisons, together, strict=True))
 
 
 def best_group(values: Mapping[str, np.ndarray], *, resamples: int = RESAMPLES, seed: int = 0) -> BestGroup:
@@ -236,69 +185,6 @@ def minimal_detectable_difference(
     return z * _standard_error(np.round(means["model"] - means["other"], _DIGITS))
 
 
-def gate(
-    values: Mapping[str, np.ndarray],
-    rivals: Mapping[str, Rivals],
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> dict[str, tuple[Verdict, ...]]:
-    """The badges that rows of one table earn: for each row of `rivals` one Verdict for each `Badge`, in their order.
-
-    values: all rows of the table, of one dataset and protocol. A rival is beaten where the row is `above` it, all
-    comparisons of the table being corrected together, and where the interval of `two_level_bootstrap` is above 0 too:
-    the first is about these checkpoints, the second about their methods, whose seeds might have been others. No badge
-    is granted where a rival is not in `values`, or none is named. `beats strong AR` is about this dataset: the badge
-    itself is `strong_across_datasets`. Raises UsageError where a row is among its own rivals, and as `compare`.
-    """
-    found: list[Comparison] = []
-    above: dict[tuple[str, str], bool] = {}
-    for model, those in rivals.items():
-        if model in those.names:
-            raise UsageError(f"{model} is among the rows that it has to beat: {', '.join(those.names)}")
-        choose("row", model, values)
-        present = {name: values[name] for name in (model, *those.names) if name in values}
-        found += _uncorrected(present, model, resamples, seed)
-        methods = two_level_bootstrap(present, model, resamples=resamples, seed=seed)
-        above |= {(model, other): interval.low > 0 for other, interval in methods.items()}
-    by_model: dict[str, dict[str, Comparison]] = {model: {} for model in rivals}
-    for comparison in _corrected(found):
-        by_model[comparison.model][comparison.other] = comparison
-    asks: dict[Badge, tuple[str, ...]] = {
-        "beats counting": ("counting",),
-        "beats strong AR": ("counting", "strong autoregressive"),
-        "diffusion helps": ("control",),
-    }
-    return {
-        model: tuple(
-            _verdict(badge, {kind: those.kinds[kind] for kind in asks[badge]}, by_model[model], above) for badge in asks
-        )
-        for model, those in rivals.items()
-    }
-
-
-def strong_across_datasets(evidence: Mapping[str, Evidence], datasets: Sequence[str]) -> Verdict:
-    """The badge `beats strong AR`: its verdict holds on at least three of `datasets`, at five seeds and three draws.
-
-    evidence: dataset -> what `gate` says of it; missing datasets count against the model. Raises UsageError
-    for fewer than three datasets or a verdict on another badge, NotFoundError for evidence of another dataset.
-    """
-    if len(set(datasets)) < MIN_DATASETS:
-        raise UsageError(f"the gate needs at least {MIN_DATASETS} datasets, got {', '.join(datasets) or 'none'}")
-    for name, item in evidence.items():
-        choose("dataset of the gate", name, datasets)
-        if item.verdict.badge != "beats strong AR":
-            raise UsageError(f"{name}: the verdict must be on 'beats strong AR', got {item.verdict.badge!r}")
-    faults = {name: _too_little(evidence.get(name)) for name in dict.fromkeys(datasets)}
-    held = [name for name, fault in faults.items() if not fault and evidence[name].verdict.granted]
-    return Verdict(
-        "beats strong AR",
-        granted=len(held) >= MIN_DATASETS,
-        missing=tuple(f"{name}: {fault}" for name, fault in faults.items() if fault),
-        not_beaten=tuple(name for name, fault in faults.items() if not fault and name not in held),
-    )
-
-
 def _aligned(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """name -> (seeds, users) float64 of the users with a target; UsageError where they are not the same."""
     rows = {name: np.atleast_2d(np.asarray(row, dtype=np.float64)) for name, row in values.items()}
@@ -373,30 +259,3 @@ def _wilcoxon(differences: np.ndarray) -> tuple[float, float]:
 def _joint(interval: Interval, signed_ranks: float, p_wilcoxon: float) -> float:
     """A p-value for both null hypotheses at once: the larger one, 1 where the tests point apart."""
     return max(interval.p, p_wilcoxon) if signed_ranks * interval.difference > 0 else 1.0
-
-
-def _verdict(
-    badge: Badge,
-    needed: Mapping[str, Sequence[str]],
-    comparisons: Mapping[str, Comparison],
-    above: Mapping[tuple[str, str], bool],
-) -> Verdict:
-    """needed: names of rows by their kind; above: whether a pair differs as methods do."""
-    names = [name for group in needed.values() for name in group]
-    missing = [name for name in names if name not in comparisons]
-    missing += [f"any {kind} row" for kind, group in needed.items() if not group]
-    present = [comparisons[name] for name in names if name in comparisons]
-    not_beaten = [c.other for c in present if not (c.above and above[c.model, c.other])]
-    return Verdict(badge, not missing and not not_beaten, tuple(missing), tuple(not_beaten), tuple(present))
-
-
-def _too_little(evidence: Evidence | None) -> str:
-    """What one dataset lacks, or an empty string."""
-    if evidence is None:
-        return "not measured"
-    faults = list(evidence.verdict.missing)
-    if evidence.seeds < MIN_SEEDS:
-        faults.append(f"{evidence.seeds} of {MIN_SEEDS} seeds")
-    if evidence.draws is not None and evidence.draws < MIN_DRAWS:
-        faults.append(f"{evidence.draws} of {MIN_DRAWS} draws")
-    return ", ".join(faults)

@@ -10,18 +10,14 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from diffrec.bench.badges import Evidence, Rivals, Verdict, gate, strong_across_datasets
 from diffrec.bench.significance import (
-    Evidence,
-    Rivals,
-    Verdict,
     best_group,
     bootstrap_means,
     compare,
-    gate,
     holm,
     minimal_detectable_difference,
     standard_error,
-    strong_across_datasets,
     two_level_bootstrap,
 )
 from diffrec.errors import NotFoundError, UsageError
