@@ -36,6 +36,7 @@ class CodedRecommender(StepRates, Recommender):
     beams go on to tuples of items only.
     """
 
+    reads = (("codes", "codes"),)
     num_beams: int = 0
     constrained: bool = True
 

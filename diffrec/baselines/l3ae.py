@@ -32,6 +32,8 @@ class L3AE(ItemToItem):
     text_regularization: lambda_F; decay: as of `EASE`.
     """
 
+    reads = (("item_vectors", "vectors"),)
+
     def __init__(
         self,
         num_items: int,

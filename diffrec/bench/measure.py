@@ -24,7 +24,7 @@ from diffrec.bench.provenance import (
     weights_sha256,
 )
 from diffrec.bench.ranks import UserRanks
-from diffrec.bench.result import Beams, Bounds, Decoding, Result, Role, Selection
+from diffrec.bench.result import Beams, Bounds, Decoding, RestsOn, Result, Role, Selection
 from diffrec.bench.suite import Cell
 from diffrec.coded_items import CodedRecommender
 from diffrec.data.datamodule import EvaluationBatches
@@ -33,6 +33,7 @@ from diffrec.nn.item_codes import BeamCounts
 from diffrec.recommender import ClosedFormRecommender, DiffusionRecommender, Recommender, count_parameters
 from diffrec.training.build import Run
 from diffrec.training.fit import FitResult
+from diffrec.training.learnt_from import items_sha256, read_by
 
 REQUESTS, BATCHES = 15, 3  # how many are timed, after one that is not
 
@@ -95,6 +96,11 @@ def measure(
         processor=processor_name(),
         threads=torch.get_num_threads(),
         decoding=_decoding(model, beams, tests, protocol.cutoffs) if isinstance(model, CodedRecommender) else None,
+        rests_on=RestsOn(
+            items=items_sha256(run.data.dataset),
+            split=split.sha256,
+            read={key: read.sha256() for key, read in read_by(type(model), config).items()},
+        ),
     )
     return result, UserRanks(split.test.key, tuple(test.ranks for test in tests))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import re
 import subprocess
@@ -18,6 +17,7 @@ import diffrec
 from diffrec.bench.result import sha256_of
 from diffrec.data.dataset import Dataset
 from diffrec.data.splits import Split
+from diffrec.nn.artefacts import hash_of_weights
 from diffrec.recommender import Recommender
 
 _PACKAGES = ("torch", "numpy", "scipy", "diffusers", "pytorch-lightning")
@@ -64,11 +64,7 @@ def config_sha256(config: dict[str, Any]) -> str:
 
 def weights_sha256(model: Recommender) -> str:
     """Hash of the names, types, shapes and numbers of everything a model has learnt."""
-    total = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        total.update(tensor.detach().cpu().contiguous().numpy().data)
-    return total.hexdigest()
+    return hash_of_weights(model.state_dict())
 
 
 def deviations(model: type[Recommender]) -> tuple[str, ...]:

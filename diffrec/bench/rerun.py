@@ -183,8 +183,9 @@ def training_findings(result: Result, again: Result, exact: bool) -> Iterator[st
     for name in ("config", "epochs", "selection", "weights_sha256", "parameters", "denoiser_calls", "role"):
         if getattr(result, name) != getattr(again, name):
             yield f"{name} is {short(getattr(result, name))}, trained again it is {short(getattr(again, name))}"
-    if result.decoding not in (None, again.decoding):
-        yield f"decoding is {result.decoding}, trained again it is {again.decoding}"
+    for name in ("decoding", "rests_on"):
+        if getattr(result, name) not in (None, getattr(again, name)):
+            yield f"{name} is {getattr(result, name)}, trained again it is {getattr(again, name)}"
     for name in ("metrics", "validation", "beyond_accuracy"):
         yield from differences(f"{name}, trained again: ", getattr(result, name), getattr(again, name))
 

@@ -23,6 +23,7 @@ SCHEMA_VERSION = 2
 _ROUNDING = 1e-12  # of a mean of numbers up to 1
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,95}")  # of suites, datasets and models: they become folders
 MAY_EXCEED_ONE = ("recall_capped", "ndcg")  # where true items tie with one another, see metrics/functional.py
+_LATER = ("decoding", "rests_on")  # fields that records from before do not have
 BEAM_SHARES = ("invalid", "repeated", "lost", "shared")
 TIMINGS = ("evaluate_seconds", "ms_per_user", "peak_memory_mib", "train_seconds")
 
@@ -99,6 +100,20 @@ class Decoding:
 
 
 @dataclass(frozen=True)
+class RestsOn:
+    """What a run was given besides its dataset, each by its sha256.
+
+    items: the ids of the items in the order of their numbers; split: the training, validation and test parts as the
+    protocol made them (`Split.sha256`); read: by the key of the configuration that names it, as `model.item_vectors`,
+    the tensors of item vectors or codes, or the weights of a model that was learnt from.
+    """
+
+    items: str
+    split: str
+    read: dict[str, str]
+
+
+@dataclass(frozen=True)
 class Result:
     """One run: trained, selected on validation, tested once.
 
@@ -113,7 +128,8 @@ class Result:
     say. denoiser_calls: network evaluations per request; ms_per_user: by batch size, median of several requests
     for ten items; peak_memory_mib: of the process (of the accelerator, where one is used) during the run, 0 where
     the system does not count it; processor: the model of the CPU, empty where the system does not tell.
-    decoding: of models over semantic IDs, None for all others and in records from before it was counted.
+    decoding: of models over semantic IDs, None for all others and in records from before it was counted; rests_on: None
+    in records from before it was kept.
 
     Only the fields in `TIMINGS` differ between two runs of the same code on the same machine.
     """
@@ -155,6 +171,7 @@ class Result:
     processor: str
     threads: int
     decoding: Decoding | None = None
+    rests_on: RestsOn | None = None
 
     @property
     def num_beams(self) -> int | None:
@@ -207,9 +224,9 @@ def write_result(result: Result, ranks: bytes, folder: Path) -> Path:
 
 
 def as_json(result: Result) -> Tree:
-    """The fields of a result as a JSON tree; `decoding` where there is one, so that other records stay as they were."""
+    """The fields of a result as a JSON tree; `_LATER` ones where they are known, so others stay as they were."""
     tree = json.loads(json.dumps(asdict(result)))
-    return tree if result.decoding is not None else {name: tree[name] for name in tree if name != "decoding"}
+    return {name: value for name, value in tree.items() if name not in _LATER or value is not None}
 
 
 def read_result(path: Path) -> Result:

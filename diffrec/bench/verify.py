@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from diffrec.bench.bundle import Bundle, Lists, OutsideResult, UserLists
-from diffrec.bench.provenance import config_sha256, split_counts
+from diffrec.bench.claims import about_config, about_rests_on, about_selection
+from diffrec.bench.provenance import split_counts
 from diffrec.bench.ranks import UserRanks, per_user_values
 from diffrec.bench.result import TIMINGS, Bounds, Result
-from diffrec.bench.same_settings import resolved
 from diffrec.data.dataset import Dataset
 from diffrec.data.protocol import PROTOCOLS, Protocol
 from diffrec.data.ragged import Ragged
@@ -25,12 +25,13 @@ from diffrec.data.splits import Split
 from diffrec.errors import UsageError, near_match
 from diffrec.metrics.beyond_accuracy import at_cutoffs
 from diffrec.metrics.functional import metric_names
-from diffrec.recommender import ClosedFormRecommender, Recommender
 from diffrec.strict_json import short
 
 LEVEL_OF: Mapping[str, int] = {
     **dict.fromkeys(("dataset", "dataset_sha256", "split_counts", "protocol", "headline", "role", "seed"), 1),
-    **dict.fromkeys(("metrics", "draw_metrics", "bounds", "beyond_accuracy", "ranks_sha256", "config_sha256"), 1),
+    **dict.fromkeys(
+        ("metrics", "draw_metrics", "bounds", "beyond_accuracy", "ranks_sha256", "config_sha256", "rests_on"), 1
+    ),
     **dict.fromkeys(("weights_sha256", "deviations", "validation", "parameters", "denoiser_calls", "selection"), 2),
     **dict.fromkeys(("config", "epochs", "decoding"), 3),
 }  # the level from which on a field of a record is recomputed; below it, it is only checked against other fields
@@ -46,7 +47,6 @@ NOT_VERIFIED: Mapping[str, str] = {
 Number = int | float
 
 _CLOSE, _CLOSE_TO_ZERO = 1e-10, 1e-12  # of means over users, added up in another order
-_VALUE_OF_SELECTION = 1e-6  # kept by the trainer, in its own order of batches
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +88,7 @@ def findings(bundle: Bundle, dataset: Dataset) -> list[str]:
         return [f"{result.protocol} does not go with the dataset: {error}"]
     found = [*_counts(result, dataset, split)]
     if isinstance(result, Result):
-        found += [*_about_config(result), *_about_selection(result)]
+        found += [*about_config(result), *about_selection(result), *about_rests_on(result, dataset, split)]
     if shapes := list(_shapes(bundle, split)):
         return [*found, *shapes]
     outside = isinstance(result, OutsideResult)
@@ -144,13 +144,6 @@ def slots_of(items: np.ndarray, rows: np.ndarray, wanted: np.ndarray) -> np.ndar
     return slot
 
 
-def is_training_free(result: Result) -> bool:
-    """Is its model a closed form, by its class?"""
-    model = result.config.get("model")
-    cls = resolved(model.get("class_path")) if isinstance(model, dict) else None
-    return cls is not None and issubclass(cls, ClosedFormRecommender)
-
-
 def _about_data(result: Result | OutsideResult, dataset: Dataset) -> Iterator[str]:
     if dataset.sha256 != result.dataset_sha256:
         here = f"{result.dataset} on this machine has {dataset.sha256}"
@@ -169,48 +162,6 @@ def _counts(result: Result | OutsideResult, dataset: Dataset, split: Split) -> I
         if result.split_counts.get(name) != expected.get(name):
             seen, wanted = result.split_counts.get(name, "missing"), expected.get(name, "not a count of a split")
             yield f"split_counts: {short(name)} is {seen}, expected {wanted}"
-
-
-def _about_config(result: Result) -> Iterator[str]:
-    """What the configuration says of the other fields."""
-    data, model = result.config.get("data"), result.config.get("model")
-    if not isinstance(data, dict) or not isinstance(model, dict):
-        yield "config lacks its part data or model, so it cannot have made this result"
-        return
-    if result.config_sha256 != config_sha256(result.config):
-        yield f"config_sha256 is {short(result.config_sha256)}, that of config is {config_sha256(result.config)}"
-    for name, expected in (("dataset", result.dataset), ("protocol", result.protocol), ("seed", result.seed)):
-        if data.get(name) != expected:
-            yield f"config: data.{name} is {short(data.get(name))}, the record says {short(expected)}"
-    if result.config.get("seed_everything") != result.seed:
-        yield f"config: seed_everything is {short(result.config.get('seed_everything'))}, the record says {result.seed}"
-    if (cls := resolved(model.get("class_path"))) is None:
-        yield f"config names the class {short(model.get('class_path'))}, which is no model of this diffrec"
-    elif result.role != (role := _role(result, cls)):
-        yield f"role is {result.role!r}, expected {role!r} of a {cls.__name__} with control_of {result.control_of!r}"
-
-
-def _role(result: Result, cls: type[Recommender]) -> str:
-    if result.control_of is not None:
-        return "control"
-    return "training-free" if issubclass(cls, ClosedFormRecommender) else "model"
-
-
-def _about_selection(result: Result) -> Iterator[str]:
-    """What can be known of validation without the model."""
-    selection = result.selection
-    if selection.metric not in result.validation:
-        yield f"selection.metric is {short(selection.metric)}, which is no metric of validation"
-    elif not math.isclose(selection.value, result.validation[selection.metric], rel_tol=_VALUE_OF_SELECTION):
-        expected = result.validation[selection.metric]
-        yield f"selection.value is {selection.value}, but validation has {selection.metric} {expected}"
-    if not 1 <= selection.epoch <= result.epochs:
-        yield f"selection.epoch is {selection.epoch}, expected one of the {result.epochs} epochs that were run"
-    if is_training_free(result) and result.epochs != 1:
-        yield f"epochs is {result.epochs}, expected 1 for a model that is solved in one go"
-    expected = metric_names(PROTOCOLS[result.protocol].cutoffs)
-    if wrong := sorted(result.validation.keys() ^ set(expected)):
-        yield f"validation: unexpected or missing {short(wrong)}"
 
 
 def _shapes(bundle: Bundle, split: Split) -> Iterator[str]:

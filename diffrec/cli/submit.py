@@ -93,8 +93,8 @@ def _model(
     result: Result, entry_name: str | None, where: Path
 ) -> tuple[Recommender, Mapping[str, Any] | None, dict[str, bytes]]:
     """The model of a record, what its entry builds it with, and the entry's files; for one solved again, neither."""
+    from diffrec.bench.claims import is_training_free
     from diffrec.bench.provenance import weights_sha256
-    from diffrec.bench.verify import is_training_free
 
     if entry_name is None:
         if not is_training_free(result):

@@ -79,7 +79,7 @@ def _level_2(bundle: Bundle, result: Result, dataset: Dataset) -> None:
 
 def _model(bundle: Bundle, result: Result) -> tuple[Recommender, Mapping[str, Any] | None]:
     """The model of a bundle, and the arguments that its entry builds it with, None where it is solved again."""
-    from diffrec.bench.verify import is_training_free
+    from diffrec.bench.claims import is_training_free
     from diffrec.cli.submit import solve
 
     if not bundle.has_model:

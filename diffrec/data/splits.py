@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -12,6 +14,7 @@ from diffrec.data.ragged import Ragged
 from diffrec.errors import UsageError
 
 _FEWEST = 3  # items of a user: one each to train, to validate and to test on
+_HASHED = ("history", "target", "seen", "key", "unavailable", "times")  # of cases
 _LONGEST_HISTORY = 10  # items, of the protocols that keep whole users out
 
 
@@ -73,6 +76,20 @@ class Split:
     def timestamps(self) -> Ragged | None:
         """`times` where they can be compared between rows."""
         return self.times if self.dated else None
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of every number of the training sequences and of both evaluations, in their order, by part."""
+        parts: dict[str, Ragged | np.ndarray | None] = {"train": self.train, "times": self.times}
+        for name, cases in (("valid", self.valid), ("test", self.test)):
+            parts |= {f"{name} {field}": getattr(cases, field) for field in _HASHED}
+        digest = hashlib.sha256()
+        for name, part in parts.items():
+            arrays = () if part is None else (part.offsets, part.values) if isinstance(part, Ragged) else (part,)
+            for array in arrays:
+                digest.update(f"{name} {len(array)}\n".encode())
+                digest.update(array.astype("<f8" if array.dtype.kind == "f" else "<i8").data)
+        return digest.hexdigest()
 
 
 def whole(dataset: Dataset, minimum: int) -> Interactions:

@@ -41,6 +41,7 @@ class AlphaRec(Recommender):
     """
 
     examples = "pairs"
+    reads = (("item_vectors", "vectors"),)
     vectors: Tensor
 
     def __init__(

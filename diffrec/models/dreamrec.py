@@ -50,6 +50,7 @@ class DreamRec(DiffusionRecommender):
     """
 
     examples = "prefix"
+    reads = (("item_vectors", "vectors"),)
 
     def __init__(
         self,

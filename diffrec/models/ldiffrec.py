@@ -59,6 +59,7 @@ class LDiffRec(DiffusionRecommender):
     """
 
     examples = "history"
+    reads = (("item_vectors", "model"),)
 
     def __init__(
         self,

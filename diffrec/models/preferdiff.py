@@ -54,6 +54,7 @@ class PreferDiff(DiffusionRecommender):
     """
 
     examples = "prefix"
+    reads = (("item_vectors", "vectors"),)
 
     def __init__(
         self,

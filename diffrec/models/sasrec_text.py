@@ -33,6 +33,7 @@ class SASRecText(NextItemRecommender):
     never meets, which teaches their texts to score low; without, they may be recommended for their texts.
     """
 
+    reads = (("item_vectors", "vectors"),)
     vectors: Tensor
     met: Tensor
 

@@ -24,6 +24,7 @@ from diffrec.paths import MAKING, cache_dir
 from diffrec.typing import Tensor
 
 Kind = Literal["vectors", "codes"]
+Readable = Kind | Literal["model"]  # what an argument may name that a run reads
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,95}")
 
 
@@ -84,6 +85,12 @@ def read_artefact(path: Path) -> Artefact:
     return Artefact(tensors, facts, digest)
 
 
+def is_name(name: str) -> bool:
+    """Whether it is `<dataset>/<name>`."""
+    parts = name.split("/")
+    return len(parts) == 2 and all(map(_NAME.fullmatch, parts))
+
+
 def check_name(name: str) -> str:
     """`name`, as artefacts of a dataset may be called; UsageError for another."""
     if not _NAME.fullmatch(name):
@@ -91,9 +98,24 @@ def check_name(name: str) -> str:
     return name
 
 
+def hash_of_artefact(kind: Kind, name: str | Path) -> str:
+    """sha256 of the tensors of an artefact, by path or name; errors as `find_artefact` and `read_artefact`."""
+    artefact = read_artefact(find_artefact(kind, name))
+    return artefact.sha256 or _hash(artefact.tensors)
+
+
 def hash_of_texts(texts: Sequence[str]) -> str:
     """sha256 of texts in their order."""
     return hashlib.sha256("\x1e".join(texts).encode()).hexdigest()
+
+
+def hash_of_weights(weights: Mapping[str, Tensor]) -> str:
+    """sha256 of the names, types, shapes and numbers of everything a model has learnt, its `state_dict`."""
+    total = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        total.update(tensor.detach().cpu().contiguous().numpy().data)
+    return total.hexdigest()
 
 
 def _hash(tensors: Mapping[str, Tensor]) -> str:

@@ -22,6 +22,7 @@ from diffrec.errors import DiffrecError, UsageError, check_sizes
 from diffrec.lists import Recommendations, last_items, right_padded, top_k
 from diffrec.metrics.functional import all_finite
 from diffrec.metrics.ranking import RankingMetrics
+from diffrec.nn.artefacts import Readable
 from diffrec.nn.precision import full_precision
 from diffrec.recommender.histories import checked_items, numbers_of
 from diffrec.recommender.sampling import SamplingSettings
@@ -59,6 +60,7 @@ class Recommender(SamplingSettings, pl.LightningModule):
     examples: ClassVar[Examples] = "next"
     other_examples: ClassVar[tuple[Examples, ...]] = ()
     similar_lengths: ClassVar[bool] = False  # whether batches hold histories of similar length; "next" always do
+    reads: ClassVar[tuple[tuple[str, Readable], ...]] = ()  # arguments that name what it learns from, and its kind
     reads_times: ClassVar[bool] = False  # whether `score` takes `times`, (batch, length) seconds aligned with history
     taught: Callable[[Batch], Tensor] | None = None  # what training minimises instead of its own loss
     predicted_items: int = 10  # length of the lists of `Trainer.predict`

@@ -1,20 +1,78 @@
-"""Which data a checkpoint was learnt from: kept in it, and compared wherever it is used."""
+"""Which data a checkpoint was learnt from: kept in it, and compared wherever it is used; what a run reads besides."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+import diffrec
 from diffrec.data.datamodule import InteractionDataModule
+from diffrec.data.dataset import Dataset
 from diffrec.data.protocol import refuse_other_part
 from diffrec.data.splits import TrainingPart
 from diffrec.errors import IntegrityError, UsageError
-from diffrec.nn.artefacts import hash_of_texts
+from diffrec.nn.artefacts import (
+    Readable,
+    artefact_path,
+    hash_of_artefact,
+    hash_of_texts,
+    hash_of_weights,
+    is_name,
+)
+from diffrec.recommender import Recommender
+from diffrec.training.checkpoint_io import read_checkpoint
 
 _KEY = "learnt_from"
+_DISTILLATION = "diffrec.zoo.distillation.Distillation"
+
+
+@dataclass(frozen=True)
+class Read:
+    """What a run reads besides its dataset: an artefact by name or path, a model by name, folder or checkpoint."""
+
+    kind: Readable
+    name: str
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether it is an artefact that the cache of this machine has by this name."""
+        return self.kind != "model" and is_name(self.name) and artefact_path(self.kind, self.name).is_file()
+
+    def sha256(self) -> str:
+        """Of its tensors. Raises what reading it raises."""
+        if self.kind != "model":
+            return hash_of_artefact(self.kind, self.name)
+        if self.name.endswith(".ckpt"):
+            return hash_of_weights(read_checkpoint(Path(self.name))["state_dict"])
+        return hash_of_weights(diffrec.load(self.name, offline=True).state_dict())  # the public name: zoo lies above
+
+
+def read_by(model: type[Recommender], config: Mapping[str, Any]) -> dict[str, Read]:
+    """What a run of this configuration reads, by the key that names it. Nobody need have checked the configuration."""
+    named: list[tuple[str, Readable, object]] = [
+        (f"model.{name}", kind, _arguments(config.get("model")).get(name)) for name, kind in model.reads
+    ]
+    trainer = config.get("trainer")
+    callbacks = trainer.get("callbacks") if isinstance(trainer, dict) else None
+    for callback in callbacks if isinstance(callbacks, list) else ():
+        if isinstance(callback, dict) and callback.get("class_path") == _DISTILLATION:
+            named.append(("trainer.callbacks.Distillation.teacher", "model", _arguments(callback).get("teacher")))
+    return {key: Read(kind, name) for key, kind, name in named if isinstance(name, str)}
+
+
+def _arguments(part: object) -> Mapping[str, object]:
+    """The `init_args` of a class in a configuration."""
+    found = part.get("init_args") if isinstance(part, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def items_sha256(dataset: Dataset) -> str:
+    """Of the ids of all items, in the order of their numbers."""
+    return hash_of_texts(dataset.vocabulary.item_ids)
 
 
 class LearntFrom(Callback):
@@ -66,6 +124,6 @@ def _facts(data: InteractionDataModule) -> dict[str, str]:
     return {
         "dataset": dataset.name,
         "dataset_sha256": dataset.sha256,
-        "items_sha256": hash_of_texts(dataset.vocabulary.item_ids),
+        "items_sha256": items_sha256(dataset),
         "protocol": data.protocol.id,
     }

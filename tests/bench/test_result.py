@@ -17,6 +17,7 @@ from diffrec.bench.result import (
     Beams,
     Bounds,
     Decoding,
+    RestsOn,
     ranks_path,
     read_result,
     read_results,
@@ -80,6 +81,14 @@ def test_how_semantic_ids_were_decoded_is_a_field_that_other_records_lack(writte
         assert not list(jsonschema.Draft202012Validator(schema()).iter_errors(json.loads(path.read_text())))
     with pytest.raises(IntegrityError, match=r"the shares of decoding must lie in 0..1"):
         put_result(result("tiger", decoding=Decoding(0.5, replace(BEAMS, lost=1.5))), tmp_path)
+
+
+def test_what_a_run_rests_on_is_a_field_that_other_records_lack(written, result, put_result, tmp_path):
+    assert "rests_on" not in written[1]
+    told = RestsOn("a" * 64, "b" * 64, {"model.item_vectors": "c" * 64})
+    path = put_result(result("dreamrec", rests_on=told), tmp_path)
+    assert read_result(path).rests_on == told
+    assert not list(jsonschema.Draft202012Validator(schema()).iter_errors(json.loads(path.read_text())))
 
 
 def test_equal_results_give_equal_bytes(result, put_result, tmp_path):

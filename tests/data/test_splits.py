@@ -153,6 +153,27 @@ def test_nothing_from_after_a_point_in_time_is_known_before_it(part):
     assert part == "validation" or before.test.unavailable.tolist() == after.test.unavailable.tolist()
 
 
+def test_the_hash_of_a_split_follows_every_part_of_it():
+    dataset = synthetic()
+    split = global_time(dataset)
+    assert split.sha256 == global_time(dataset).sha256
+    hidden = Cases(split.test.history, split.test.target, split.test.seen, split.test.key)
+    seen = {split.sha256, leave_one_out(dataset).sha256, replace(split, test=hidden).sha256}
+    for changes in (
+        {"train": split.train.drop_last(1)},
+        {"times": split.train},
+        {"valid": split.test},
+        {"test": replace(split.test, history=split.test.seen.drop_last(1))},
+        {"test": replace(split.test, target=split.test.history.last(1))},
+        {"test": replace(split.test, seen=Ragged.empty(len(split.test)))},
+        {"test": replace(split.test, key=split.test.key + 1)},
+        {"test": replace(split.test, times=split.test.history)},
+    ):
+        digest = replace(split, **changes).sha256
+        assert digest not in seen, changes
+        seen.add(digest)
+
+
 def test_a_split_in_time_needs_times(dataset_of):
     with pytest.raises(UsageError, match=r"small has no time stamps; .* loo-full-masked@1"):
         global_time(dataset_of([[1, 2, 3]]))
