@@ -102,7 +102,13 @@ def ids_of(cases: Cases) -> tuple[np.ndarray, str]:
 
 
 def _rows(table: ForeignTable, cases: Cases, dataset: Dataset) -> _Rows:
-    columns = table.read(dict(zip(_COLUMNS, _COLUMNS, strict=True)))
+    columns, broken = table.read(dict(zip(_COLUMNS, _COLUMNS, strict=True)))
+    if broken:
+        told = (
+            f"{rows.rows:,} row{'s' * (rows.rows > 1)}: {rows.reason}, first in {table.unit} {rows.lines[0]} "
+            f"({rows.seen[0]!r})" for rows in broken
+        )  # fmt: skip
+        raise UsageError(f"{table.path.name}: {'; '.join(told)}; of lists every row must be there")
     user, item, score = (columns[name].combine_chunks() for name in _COLUMNS)
     users, _ = ids_of(cases)
     case = pc.index_in(user, value_set=pa.array(users.astype(object), pa.string())).fill_null(-1)

@@ -282,6 +282,16 @@ def test_what_cannot_be_counted_is_named_with_its_line(line, change, told, table
     assert not (tmp_path / "b").exists()
 
 
+def test_lists_with_a_row_that_cannot_be_read_are_refused(table, tmp_path, capsys):
+    lines = ["user_id,item_id,score", *(",".join(map(str, row.values())) for row in table.to_pylist())]
+    lines[41] = "1,2"
+    (tmp_path / "run.csv").write_text("\n".join(lines))
+    code, _, err = submit(capsys, "--run-file", tmp_path / "run.csv", *LISTS, "-o", tmp_path / "b")
+    assert code == 2
+    assert "run.csv: 1 row: not the 3 cells of the others, first in line 42 ('1,2')" in err
+    assert not (tmp_path / "b").exists()
+
+
 def test_many_faults_are_three_lines(table, tmp_path, capsys):
     changed = table.set_column(1, "item_id", pa.array(["x"] * len(table))).set_column(
         2, "score", pa.array(["y"] * len(table))
