@@ -53,10 +53,12 @@ def build(configs: Sequence[str | Path], overrides: Sequence[str] = (), run_dir:
     """
     config = compose(configs, overrides)
     folder = Path(run_dir) if run_dir is not None else new_run_dir(run_family(config))
+    sections = ("model", "data", "trainer")
     try:
         cli = _construct(config, folder)
         model, data = cast(Recommender, cli.model), cast(InteractionDataModule, cli.datamodule)
         model.vocabulary = data.dataset.vocabulary
+        sections = ("decoding",)
         _ = decoded(model, config)  # said now, not after the training
     except BaseException as error:
         if run_dir is None:
@@ -65,7 +67,7 @@ def build(configs: Sequence[str | Path], overrides: Sequence[str] = (), run_dir:
         if isinstance(error, OF_THE_CONFIGURATION):
             told = UsageError(f"the configuration cannot be built: {reason_of(error)}")
         if isinstance(told, UsageError | NotFoundError):
-            raise located(told, configs, overrides) from error
+            raise located(told, configs, overrides, sections) from error
         raise
     return Run(model, data, cli.trainer, config, folder)
 

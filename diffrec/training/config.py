@@ -68,11 +68,11 @@ def compose(
     return config
 
 
-def located(error: Fault, configs: Sequence[str | Path], overrides: Sequence[str]) -> Fault:
-    """The error of a constructor with the places of the arguments that it names, itself where it names none."""
+def located(error: Fault, configs: Sequence[str | Path], overrides: Sequence[str], sections: Sequence[str]) -> Fault:
+    """The error of building these sections with the places of the arguments it names, itself where it names none."""
     from diffrec.training.config_values import located_in
 
-    return located_in(error, _merged(configs, overrides)[0])
+    return located_in(error, _merged(configs, overrides)[0], sections)
 
 
 def _merged(configs: Sequence[str | Path], overrides: Sequence[str]) -> tuple[Node, list[str | Fault]]:

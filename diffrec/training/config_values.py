@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -48,9 +48,9 @@ def value_faults(tree: Node) -> Iterator[Fault]:
         yield from _refused(arguments, flawless(arguments, cls), partial(_callback, cls), {})
 
 
-def located_in(error: Fault, tree: Node) -> Fault:
-    """The error with the places of the arguments that it names, of the first part that has any of them."""
-    parts = [tree.get("model"), tree.get("decoding"), tree.get("data"), tree.get("trainer")]
+def located_in(error: Fault, tree: Node, sections: Sequence[str]) -> Fault:
+    """The error with the places of the arguments that it names, of the first section, or callback, that has any."""
+    parts = [tree.get(section) for section in sections]
     parts = [part.get("init_args") if part and part.is_class else part for part in parts]
     for part in [*parts, *(arguments for _, arguments in _callbacks(tree))]:
         if part and (named := _named(error, _keys(part))):

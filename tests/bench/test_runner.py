@@ -343,7 +343,8 @@ def test_a_control_of_decoding_that_changes_the_weights_is_refused(suite_file, f
     suite = load_suite(suite_file(suite_file().read_text() + DECODED)).only(["wider"])
     (outcome,) = run_suite(suite, folders)
     assert outcome.error is not None
-    assert outcome.error.startswith("decoding changes the weights, set dims below model: size mismatch for ")
+    told = "--decoding.dims: decoding changes the weights, set dims below model: size mismatch for "
+    assert outcome.error.startswith(told)
 
 
 def test_nobody_else_trains_the_weights_that_a_control_needs(suite_file, folders, monkeypatch):
