@@ -8,7 +8,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from diffrec.bench.comparison import MIN_SEEDS, SHOWN
+from diffrec.bench.badges import Badge
+from diffrec.bench.comparison import MIN_SEEDS, SHOWN, WITHOUT_DIFFUSION
 from diffrec.bench.leaderboard import Row, Statistic, Table
 from diffrec.bench.result import Decoding
 
@@ -92,16 +93,21 @@ def _badges(table: Table) -> list[str]:
     """`beats counting: sasrec (1 seed)`, for every badge that a trained row may earn, and whom nobody tested for it."""
     if not table.badges:
         return []
-    seeds = {row.model: len(row.seeds) for row in table.rows}
-    few = {model: f" ({count} seed{'s' * (count > 1)})" for model, count in seeds.items() if count < MIN_SEEDS}
     earned = {badge: [model for model, badges in table.badges.items() if badge in badges] for badge in SHOWN}
     said = [
-        f"{badge}: {', '.join(model + few.get(model, '') for model in sorted(models)) or 'no row'}"
+        f"{badge}: {', '.join(model + _few_seeds(table, model, badge) for model in sorted(models)) or 'no row'}"
         for badge, models in earned.items()
     ]
     if table.untested:
         said.append(f"not tested for lack of controls: {', '.join(sorted(table.untested))}")
     return ["; ".join(said)]
+
+
+def _few_seeds(table: Table, model: str, badge: Badge) -> str:
+    """` (1 seed)` where the row, or one of its controls that the badge is about, has fewer than MIN_SEEDS."""
+    names = {model, *(f"{model}-{control}" for control in WITHOUT_DIFFUSION if badge == "diffusion helps")}
+    fewest = min(len(row.seeds) for row in table.rows if row.model in names)
+    return f" ({fewest} seed{'s' * (fewest > 1)})" if fewest < MIN_SEEDS else ""
 
 
 def _trials(table: Table) -> list[str]:
@@ -191,7 +197,8 @@ def markdown(tables: Sequence[Table]) -> str:
         "Below a table: *beats counting* names the trained rows that are better than every row without training "
         "(°) in it, *diffusion helps* the diffusion rows that are better than all of their controls without diffusion, "
         "both by those tests, corrected over all comparisons of the table, and by a bootstrap that draws seeds before "
-        f"users; fewer than {MIN_SEEDS} seeds are said. *Not tested* are rows of which a declared control was not run; "
+        f"users; fewer than {MIN_SEEDS} seeds, of the row or of those controls, are said. "
+        "*Not tested* are rows of which a declared control was not run; "
         "*reported* is what a source states beside what came out here, with the kind of source; *lacks* "
         "says why a row that every table should have is not there.",
     ]

@@ -129,9 +129,12 @@ def test_tables_show_it(folder):
 def test_diffusion_helps_where_the_twin_without_it_is_worse(folder, result):
     worse = result("good-noise-off", role="control", control_of="good")
     write_result(worse, to_parquet(ranks_of_quality(0.3, 7)), folder)
-    found = compare_rows(read_results(folder), folder)
+    results = read_results(folder)
+    found = compare_rows(results, folder)
     helps = {model: badges[2].granted for model, badges in found.badges.items()}
     assert helps == {"good": True, "even": False}
+    said = "beats counting: even (1 seed), good (2 seeds); diffusion helps: good (1 seed)"  # for the control has one
+    assert said in caption(with_comparison(table(results), found))
 
 
 def test_no_badge_while_a_declared_control_was_not_run(folder, result):
