@@ -7,8 +7,8 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from diffrec.data.dropped import Dropped
     from diffrec.data.importing import ImportReport
-    from diffrec.data.tables import Dropped
 
 _SHOWN = 10  # of the columns that are not used
 

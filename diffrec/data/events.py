@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from diffrec.data.dropped import LINES_SHOWN, Dropped, cut_off
 from diffrec.data.folders import Tables, numbered
-from diffrec.data.tables import LINES_SHOWN, Dropped, ForeignTable, cut_off, is_number
+from diffrec.data.tables import ForeignTable, is_number
 from diffrec.data.times import parse_times
 from diffrec.errors import UsageError
 

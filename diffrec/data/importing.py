@@ -10,9 +10,10 @@ import pyarrow as pa
 
 from diffrec.data.catalogue import check_new_name, dataset_dir, entries
 from diffrec.data.dataset import Dataset
+from diffrec.data.dropped import Dropped
 from diffrec.data.events import Events, Sieve
 from diffrec.data.folders import read_folder, save_folder
-from diffrec.data.tables import Dropped, ForeignTable, Form, is_number, open_table, plain
+from diffrec.data.tables import ForeignTable, Form, is_number, open_table, plain
 from diffrec.data.times import parse_times
 from diffrec.errors import UsageError, near_match
 

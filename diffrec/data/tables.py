@@ -8,7 +8,6 @@ import codecs
 import csv
 import gzip
 import io
-import json
 import re
 import zlib
 from collections import Counter
@@ -22,38 +21,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as arrow_csv
-import pyarrow.json as arrow_json
 import pyarrow.parquet as pq
 
+from diffrec.data.dropped import LINES_SHOWN, TOLD, Dropped, cut_off, too_many
+from diffrec.data.json_lines import filled_lines, read_objects
 from diffrec.errors import IntegrityError, NotFoundError, UsageError
-from diffrec.strict_json import refuse
 
 # Two-character delimiters (MovieLens 1M has "::") are read as this one character.
 _UNIT_SEPARATOR = "\x1f"
 _DELIMITERS = ("::", "\t", ",", ";", "|", " ")
 _NUMBER = r"^[+-]?\d+(\.\d*)?([eE][+-]?\d+)?$"
 _SAMPLE_ROWS = 50
-_BROKEN = 0.01  # of the lines; where more cannot be read, the file is another than it was taken for
-_TOLD = 3  # of them, by an error
-LINES_SHOWN = 5  # by a report
-_LARGEST_BLOCK = (1 << 31) - 1  # bytes
 _UNPACKED, _TIMES = 1 << 26, 200  # bytes, and times its own size, up to either of which a gzip file is unpacked
-_DEEPEST = 64  # of objects and lists; the parser calls itself for each, until its stack ends the process
-_STEPS = np.zeros(256, dtype=np.int8)
-_STEPS[list(b"{[")], _STEPS[list(b"}]")] = 1, -1
 
 Form = Literal["cells", "JSON lines", "Parquet"]
-
-
-@dataclass(frozen=True)
-class Dropped:
-    """Rows that are left out; lines: where the first of them begin in the file (from 1); seen: what stands there,
-    where the reason does not tell it."""
-
-    reason: str
-    rows: int
-    lines: tuple[int, ...]
-    seen: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +81,7 @@ class ForeignTable:
         def leave_out(row: arrow_csv.InvalidRow) -> str:
             nonlocal ragged, spanned
             ragged, spanned = ragged + 1, spanned + row.text.count("\n") + 1
-            return "error" if _too_many(spanned, lines) else "skip"
+            return "error" if too_many(spanned, lines) else "skip"
 
         try:
             table = arrow_csv.read_csv(
@@ -125,7 +106,7 @@ class ForeignTable:
         if self.form == "Parquet" or not len(rows):
             return tuple((rows + 1).tolist())
         if self.objects is not None:
-            return tuple(_filled_lines(self.content)[rows].tolist())
+            return tuple(filled_lines(self.content)[rows].tolist())
         wanted = set(rows.tolist())
         records = islice((record for record in self._records() if not self._is_ragged(record)), int(rows[-1]) + 1)
         return tuple(line for row, (line, _) in enumerate(records) if row in wanted)
@@ -149,7 +130,7 @@ class ForeignTable:
     def _ragged_lines(self) -> str:
         """What the first of them hold, and which options might read them otherwise; empty where there are none."""
         told = []
-        for line, cells in islice(filter(self._is_ragged, self._records()), _TOLD):
+        for line, cells in islice(filter(self._is_ragged, self._records()), TOLD):
             over_lines = any("\n" in cell for cell in cells)
             quote = "; one goes on over several lines, as if a quotation mark were not closed" * over_lines
             told.append(f"line {line}: {len(cells)} cells, expected {len(self.names)}{quote} ({self._seen(cells)!r})")
@@ -216,16 +197,6 @@ def plain(name: str) -> str:
     return "".join(character for character in name.split(":")[0].lower() if character.isalnum())
 
 
-def cut_off(text: str) -> str:
-    """At most 40 characters of a text, for messages."""
-    return text if len(text) <= 40 else f"{text[:37]}..."
-
-
-def _too_many(broken: int, lines: int) -> bool:
-    """One line may be damaged in any file."""
-    return broken > 1 and broken > _BROKEN * lines
-
-
 def is_number(texts: pa.Array) -> np.ndarray:
     """(rows,) bool: is the text a decimal number?"""
     return pc.match_substring_regex(texts, _NUMBER).to_numpy(zero_copy_only=False)
@@ -242,94 +213,10 @@ def _open_parquet(path: Path, content: bytes) -> ForeignTable:
 
 
 def _open_json_lines(path: Path, text: bytes, encoding: str) -> ForeignTable:
-    """A key that an object lacks is an empty cell, as null is; lines that are no object are left out."""
-    broken = ()
-    try:
-        objects = _object_a_line(path, text)
-    except UsageError:
-        text, broken = _without_broken_lines(path, text)
-        if not broken:
-            raise
-        objects = _object_a_line(path, text)
+    text, objects, broken = read_objects(path, text)
     return ForeignTable(
         path, tuple(objects.column_names), (), text, encoding, "", "", 0, True, "JSON lines", objects, broken
     )
-
-
-def _without_broken_lines(path: Path, text: bytes) -> tuple[bytes, tuple[Dropped, ...]]:
-    """`text` with empty lines where there is no JSON object, and what stood there; UsageError where it is much."""
-    lines = text.split(b"\n")
-    filled = sum(bool(line.strip()) for line in lines)
-    broken = {number: line for number, line in enumerate(lines, start=1) if line.strip() and not _is_object(line)}
-    if not broken:
-        return text, ()
-    first = {number: cut_off(line.decode().strip()) for number, line in islice(broken.items(), LINES_SHOWN)}
-    if len(broken) == filled or _too_many(len(broken), filled):
-        told = "; ".join(f"line {number}: not a JSON object ({seen!r})" for number, seen in [*first.items()][:_TOLD])
-        raise UsageError(
-            f"{path.name}, {told}\n{len(broken):,} of {filled:,} lines are none; write one object a line (jq -c .)"
-        )
-    for number in broken:
-        lines[number - 1] = b""
-    dropped = Dropped("not a JSON object", len(broken), tuple(first), tuple(first.values()))
-    return b"\n".join(lines), (dropped,)
-
-
-def _is_object(line: bytes) -> bool:
-    """Is it a JSON object? One that is nested too deep counts, to be refused as such."""
-    try:
-        return isinstance(json.loads(line, parse_constant=refuse), dict)
-    except RecursionError:
-        return True
-    except ValueError:
-        return False
-
-
-def _object_a_line(path: Path, text: bytes) -> pa.Table:
-    """UsageError, with the line, of what is no object or has a value of another type than before."""
-    lines = _filled_lines(text)
-    _refuse_deep(path, text)
-    try:
-        objects = _objects(text)
-        if times := [field for field in objects.schema if pa.types.is_timestamp(field.type)]:  # ids may look like them
-            as_text = pa.schema([field.with_type(pa.string()) for field in times])
-            objects = _objects(text, as_text).select(objects.column_names)
-    except pa.ArrowInvalid as error:
-        what, row = str(error).removeprefix("JSON parse error: "), re.search(r" in row (\d+)$", str(error))
-        if row is None or len(text) >= _LARGEST_BLOCK:  # then rows are those of a block
-            raise UsageError(f"{path.name}: {what}") from None
-        line = lines[min(int(row[1]), len(lines) - 1)]
-        raise UsageError(f"{path.name}, line {line}: {what.removesuffix(row[0])}") from None
-    if len(objects) != len(lines):
-        counts = f"{len(objects):,} JSON objects on {len(lines):,} lines"
-        raise UsageError(f"{path.name} holds {counts}; write one object a line (jq -c .)")
-    return objects
-
-
-def _refuse_deep(path: Path, text: bytes) -> None:
-    """UsageError, with the line, for objects and lists in one another deeper than is read."""
-    bare = re.sub(rb"\\.", b"", text) if b"\\" in text else text
-    characters = np.frombuffer(bare, dtype=np.uint8)
-    outside = np.cumsum(characters == ord('"'), dtype=np.uint8) % 2 == 0
-    places = np.flatnonzero((_STEPS[characters] != 0) & outside)
-    deep = np.flatnonzero(np.cumsum(_STEPS[characters[places]], dtype=np.int64) > _DEEPEST)
-    if len(deep):
-        line = bare.count(b"\n", 0, int(places[deep[0]])) + 1
-        raise UsageError(f"{path.name}, line {line}: objects and lists more than {_DEEPEST} deep are not read")
-
-
-def _objects(text: bytes, schema: pa.Schema | None = None) -> pa.Table:
-    """One row an object; in one block, where that can be, for errors count rows inside of a block."""
-    return arrow_json.read_json(
-        pa.BufferReader(text),
-        arrow_json.ReadOptions(use_threads=False, block_size=min(len(text) + 1, _LARGEST_BLOCK)),
-        arrow_json.ParseOptions(explicit_schema=schema),
-    )
-
-
-def _filled_lines(text: bytes) -> np.ndarray:
-    """The numbers (from 1) of the lines that are not blank."""
-    return 1 + np.flatnonzero([bool(line.strip()) for line in text.split(b"\n")])
 
 
 def _as_text(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
