@@ -208,15 +208,26 @@ def find_config(name: str | Path) -> Path:
     """The file of a configuration: a path, else a file shipped in `configs/`, a recipe by its bare name."""
     if Path(name).is_file():
         return Path(name)
-    asked = str(name).removeprefix("configs/").removesuffix(".yaml")
-    for candidate in (asked, f"recipe/{asked}"):
-        path = resource_dir("configs") / f"{candidate}.yaml"
-        if _SHIPPED.fullmatch(candidate) and path.is_file():
-            return path
+    if shipped := _shipped(name):
+        return shipped
+    asked = _bare(name)
     names = [*(word.removeprefix("recipe/") for word in shipped_configs()), *(f"model/{name}" for name in plugins())]
     model = f"model/{asked}"
     near = near_match(model if model in names else asked.removeprefix("recipe/"), names)
     raise NotFoundError(f"no configuration {str(name)!r}{near}; 'diffrec fit --help' lists the recipes")
+
+
+def _bare(name: str | Path) -> str:
+    return str(name).removeprefix("configs/").removesuffix(".yaml")
+
+
+def _shipped(name: str | Path) -> Path | None:
+    """The file of the project that is called so, a recipe by its bare name."""
+    for candidate in (_bare(name), f"recipe/{_bare(name)}"):
+        path = resource_dir("configs") / f"{candidate}.yaml"
+        if _SHIPPED.fullmatch(candidate) and path.is_file():
+            return path
+    return None
 
 
 def shipped_configs() -> dict[str, Path]:
@@ -266,12 +277,23 @@ def _base_paths(base: Node | None, folder: Path) -> list[Path]:
         return []
     names = base.plain()
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise UsageError(f"{base.where}: base must be a list of paths, such as [../model/dreamrec.yaml]")
-    for name in names:
-        if not (folder / name).is_file():
-            there = [f"{Path(name).parent.as_posix()}/{p.name}" for p in (folder / name).parent.glob("*.yaml")]
-            raise NotFoundError(f"{base.where}: no base {name!r}{near_match(name, there)}")
-    return [folder / name for name in names]
+        raise UsageError(
+            f"{base.where}: base must be a list of paths from here or of shipped configurations, such as "
+            "[../model/dreamrec.yaml] or [sasrec-ml-100k]"
+        )
+    return [_base_path(name, base.where, folder) for name in names]
+
+
+def _base_path(name: str, where: str, folder: Path) -> Path:
+    """A path from the folder of the file that names it, else a shipped configuration."""
+    path = folder / name
+    if path.is_file():
+        return path
+    if shipped := _shipped(name):
+        return shipped
+    beside = [f"{Path(name).parent.as_posix()}/{there.name}" for there in path.parent.glob("*.yaml")]
+    near = near_match(name, beside) or near_match(name, [word.removeprefix("recipe/") for word in shipped_configs()])
+    raise NotFoundError(f"{where}: no base {name!r} beside this file or among the shipped configurations{near}")
 
 
 def _text(path: Path, source: str) -> str:

@@ -149,8 +149,22 @@ def test_a_missing_base_names_line_and_near_match(tmp_path):
     (tmp_path / "trainer.yaml").write_text("")
     path = tmp_path / "top.yaml"
     path.write_text("seed_everything: 1\nbase: [trainr.yaml]\n")
-    with pytest.raises(NotFoundError, match=r"top.yaml:2: no base 'trainr.yaml'; did you mean './trainer.yaml'"):
+    with pytest.raises(NotFoundError, match=r"top.yaml:2: no base 'trainr.yaml' .*; did you mean './trainer.yaml'"):
         compose([path])
+    path.write_text("base: [sasrec-ml100k]\n")
+    with pytest.raises(NotFoundError, match=r"top.yaml:1: no base 'sasrec-ml100k' .*; did you mean 'sasrec-ml-100k'"):
+        compose([path])
+
+
+@pytest.mark.parametrize("name", ["sasrec-ml-100k", "recipe/sasrec-ml-100k", "recipe/sasrec-ml-100k.yaml"])
+def test_a_base_may_be_a_shipped_configuration_and_a_file_beside_comes_first(name, tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text(f"base: [{name}]\nseed_everything: 7\n")
+    assert compose([path]) == {**compose(["sasrec-ml-100k"]), "seed_everything": 7}
+    beside = tmp_path / name
+    beside.parent.mkdir(exist_ok=True)
+    beside.write_text("base: [data/ml-100k, model/ease]\n")
+    assert compose([path])["model"]["class_path"] == "diffrec.baselines.EASE"
 
 
 def test_a_net_of_bases_is_not_followed_forever(tmp_path):
