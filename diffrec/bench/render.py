@@ -8,7 +8,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from diffrec.bench.badges import Badge
 from diffrec.bench.comparison import MIN_SEEDS, SHOWN, WITHOUT_DIFFUSION
 from diffrec.bench.leaderboard import Row, Statistic, Table
 from diffrec.bench.result import Decoding
@@ -103,7 +102,7 @@ def _badges(table: Table) -> list[str]:
     return ["; ".join(said)]
 
 
-def _few_seeds(table: Table, model: str, badge: Badge) -> str:
+def _few_seeds(table: Table, model: str, badge: str) -> str:
     """` (1 seed)` where the row, or one of its controls that the badge is about, has fewer than MIN_SEEDS."""
     names = {model, *(f"{model}-{control}" for control in WITHOUT_DIFFUSION if badge == "diffusion helps")}
     fewest = min(len(row.seeds) for row in table.rows if row.model in names)
